@@ -1,0 +1,113 @@
+import type { KvType, ModelSpec } from "../model_spec.ts";
+import { scoreScale } from "./reference.ts";
+import { floatLiteral, paddedFloats } from "../norm_quantize/template.ts";
+import { zig } from "../writer.ts";
+
+/** Positions of one KV block: the unit in which memory is given to sequences. */
+export const KV_BLOCK_POSITIONS = 16;
+
+const ELEMENT_BYTES: Record<KvType, number> = { f32: 4, f16: 2 };
+
+/** Elements of one key or value row in the cache. */
+export function kvRow(spec: ModelSpec): number {
+  return paddedFloats(spec.headDim);
+}
+
+/** Bytes of one KV block over all layers: [layer][K, V][head][position][headDim]. */
+export function kvBlockBytes(spec: ModelSpec, kvType: KvType): number {
+  return spec.numHiddenLayers * 2 * spec.numKeyValueHeads * KV_BLOCK_POSITIONS * kvRow(spec) *
+    ELEMENT_BYTES[kvType];
+}
+
+/**
+ * Attention over a paged cache. Each (token, KV head) is one item of work: the queries that share
+ * the head read its keys and values once, a block of 16 positions at a time. Two passes (scores,
+ * then weighted values) keep the order of all sums independent of batch, chunks and threads.
+ */
+export function attention(spec: ModelSpec, kvType: KvType): string {
+  const group = spec.numAttentionHeads / spec.numKeyValueHeads;
+  const row = kvRow(spec);
+  const vectors = row / 16;
+  const scale = scoreScale(spec.headDim);
+  return zig`
+    const KvElement = ${kvType};
+    const kv_head_elements = ${KV_BLOCK_POSITIONS * row};
+    const kv_layer_elements = ${2 * spec.numKeyValueHeads * KV_BLOCK_POSITIONS * row};
+    const kv_block_elements = ${kvBlockBytes(spec, kvType) / ELEMENT_BYTES[kvType]};
+
+    /// Where a KV head's keys (part 0) or values (part 1) of one block begin.
+    inline fn kvHead(kv: [*]KvElement, block: i32, layer: usize, part: usize, head: usize) [*]KvElement {
+        const index: usize = @intCast(block);
+        return kv + index * kv_block_elements + layer * kv_layer_elements + (part * ${spec.numKeyValueHeads} + head) * kv_head_elements;
+    }
+
+    /// Narrows a row of ${spec.headDim} features into the cache; padding stays zero.
+    inline fn storeRow(to: [*]KvElement, from: [*]const f32) void {
+        for (0..${spec.headDim}) |d| to[d] = @floatCast(from[d]);
+    }
+
+    /// out = softmax(q k^T / sqrt(${spec.headDim})) v for the ${group} query head(s) of one KV head.
+    /// q: (${group}, ${row}). table: the sequence's KV blocks. count: positions seen, this token's included.
+    /// scores: (${group}, stride) scratch. out: (${group}, ${spec.headDim}).
+    fn attend(q: [*]const f32, kv: [*]KvElement, table: [*]const i32, layer: usize, head: usize, count: usize, scores: [*]f32, stride: usize, out: [*]f32) void {
+        var largest: [${group}]f32 = @splat(-std.math.inf(f32));
+        var position: usize = 0;
+        while (position < count) : (position += ${KV_BLOCK_POSITIONS}) {
+            const keys = kvHead(kv, table[position / ${KV_BLOCK_POSITIONS}], layer, 0, head);
+            for (position..@min(position + ${KV_BLOCK_POSITIONS}, count)) |p| {
+                const key = keys + (p - position) * ${row};
+                inline for (0..${group}) |g| {
+                    const score = scoreOf(q + g * ${row}, key) * @as(f32, ${floatLiteral(scale)});
+                    largest[g] = @max(largest[g], score);
+                    scores[g * stride + p] = score;
+                }
+            }
+        }
+        var inverse: [${group}]f32 = undefined;
+        inline for (0..${group}) |g| inverse[g] = 1.0 / softmax(scores + g * stride, count, largest[g]);
+        var acc: [${group}][${row}]f32 align(64) = @splat(@splat(0));
+        position = 0;
+        while (position < count) : (position += ${KV_BLOCK_POSITIONS}) {
+            const values = kvHead(kv, table[position / ${KV_BLOCK_POSITIONS}], layer, 1, head);
+            const seen = @min(${KV_BLOCK_POSITIONS}, count - position);
+            inline for (0..${group}) |g| addValues(&acc[g], values, scores + g * stride + position, seen);
+        }
+        inline for (0..${group}) |g| {
+            for (0..${spec.headDim}) |d| out[g * ${spec.headDim} + d] = acc[g][d] * inverse[g];
+        }
+    }
+
+    inline fn scoreOf(q: [*]const f32, key: [*]const KvElement) f32 {
+        var acc: math.F = @splat(0);
+        inline for (0..${vectors}) |v| acc += math.load(q + v * 16) * math.widen(KvElement, key + v * 16);
+        return math.sum(acc);
+    }
+
+    /// scores = exp(scores - largest); returns their sum. Lane i % 16 adds, then the tree.
+    fn softmax(scores: [*]f32, count: usize, largest: f32) f32 {
+        // Lanes past the end weigh nothing: they are written as zero, within the padded row.
+        var sums: math.F = @splat(0);
+        var i: usize = 0;
+        while (i < count) : (i += math.lanes) {
+            const weights = math.exp(math.load(scores + i) - math.splat(largest));
+            const left: math.I = @splat(@intCast(count - i));
+            const lane: math.I = std.simd.iota(i32, math.lanes);
+            const kept = @select(f32, lane < left, weights, math.splat(0));
+            math.store(scores + i, kept);
+            sums += kept;
+        }
+        return math.sum(sums);
+    }
+
+    /// acc += sum over p of weights[p] * values[p], p in order.
+    fn addValues(acc: [*]f32, values: [*]const KvElement, weights: [*]const f32, seen: usize) void {
+        var sums: [${vectors}]math.F = undefined;
+        inline for (0..${vectors}) |v| sums[v] = math.load(acc + v * 16);
+        for (0..seen) |p| {
+            const weight = math.splat(weights[p]);
+            inline for (0..${vectors}) |v| sums[v] += weight * math.widen(KvElement, values + p * ${row} + v * 16);
+        }
+        inline for (0..${vectors}) |v| math.store(acc + v * 16, sums[v]);
+    }
+  `;
+}

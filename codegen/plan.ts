@@ -1,0 +1,123 @@
+import { packedBytes } from "./layouts/rows32.ts";
+import { FLOAT_BYTES } from "./dense/template.ts";
+import { paddedRows } from "./ternary_linear/template.ts";
+import { LINEAR_NAMES, type LinearName, linearShape, type ModelSpec } from "./model_spec.ts";
+import { paddedFloats } from "./norm_quantize/template.ts";
+
+/** One tensor in the packed file. Offsets are bytes from the start of its layer, or of the data. */
+export interface Region {
+  name: string;
+  offset: number;
+  bytes: number;
+}
+
+/**
+ * Where everything lies in the packed file's data: first the global regions, then layers of equal
+ * size. Offsets are compile-time constants in the generated code.
+ */
+export interface PackedPlan {
+  globals: readonly Region[];
+  layer: readonly Region[];
+  layersOffset: number;
+  layerBytes: number;
+  totalBytes: number;
+  /** Bytes of the ternary matrices of all layers. */
+  ternaryBytes: number;
+  /** Bytes that one decoded token reads: all layers, final norm and head. */
+  bytesPerToken: number;
+}
+
+/** Whole cache lines, and pages for the layers so that they can be mapped and advised. */
+const REGION_ALIGNMENT = 64;
+const LAYER_ALIGNMENT = 4096;
+
+/** Lays the model out. Pure: the same spec gives the same plan on every machine. */
+export function planOf(spec: ModelSpec): PackedPlan {
+  const globals = regions(globalSizes(spec));
+  const layer = regions(layerSizes(spec));
+  const layersOffset = align(end(globals), LAYER_ALIGNMENT);
+  const layerBytes = align(end(layer), LAYER_ALIGNMENT);
+  const ternaryBytes = spec.numHiddenLayers * ternaryLayerBytes(spec);
+  const head = headBytes(spec);
+  return {
+    globals,
+    layer,
+    layersOffset,
+    layerBytes,
+    totalBytes: layersOffset + layerBytes * spec.numHiddenLayers,
+    ternaryBytes,
+    bytesPerToken: spec.numHiddenLayers * end(layer) + paddedFloats(spec.hiddenSize) * 4 + head,
+  };
+}
+
+/** Bytes of the head's matrix. */
+export function headBytes(spec: ModelSpec): number {
+  return spec.vocabSize * paddedFloats(spec.hiddenSize) * FLOAT_BYTES[spec.headType];
+}
+
+function ternaryLayerBytes(spec: ModelSpec): number {
+  return LINEAR_NAMES.reduce((sum, name) => {
+    const { n, k } = linearShape(spec, name);
+    return sum + packedBytes(n, k);
+  }, 0);
+}
+
+/** Finds a region by name; the plan decides which exist. */
+export function regionOf(regions: readonly Region[], name: string): Region {
+  const region = regions.find((candidate) => candidate.name === name);
+  if (region === undefined) throw new RangeError(`Cannot find region ${name} in the packed plan`);
+  return region;
+}
+
+type Sizes = readonly (readonly [name: string, bytes: number])[];
+
+function globalSizes(spec: ModelSpec): Sizes {
+  const hidden = paddedFloats(spec.hiddenSize);
+  const embedding = spec.vocabSize * hidden * FLOAT_BYTES[spec.embeddingType];
+  return [
+    ["embedding", embedding],
+    ["final_norm", hidden * 4],
+    ...(spec.tieWordEmbeddings ? [] : [["head", headBytes(spec)] as const]),
+  ];
+}
+
+function layerSizes(spec: ModelSpec): Sizes {
+  const norm = (features: number) => paddedFloats(features) * 4;
+  const queries = spec.numAttentionHeads * spec.headDim;
+  return [
+    ["scales", LINEAR_NAMES.length * 4],
+    ["input_norm", norm(spec.hiddenSize)],
+    ["post_attention_norm", norm(spec.hiddenSize)],
+    ...(spec.subNorms
+      ? [["attn_sub_norm", norm(queries)], ["ffn_sub_norm", norm(spec.intermediateSize)]] as const
+      : []),
+    ...LINEAR_NAMES.flatMap((name) => linearSizes(spec, name)),
+  ];
+}
+
+function linearSizes(spec: ModelSpec, name: LinearName): Sizes {
+  const { n, k } = linearShape(spec, name);
+  return [
+    ...(spec.biases.includes(name) ? [[`${name}_bias`, paddedRows(n) * 4] as const] : []),
+    ...(spec.linearNormEps === null ? [] : [[`${name}_norm`, paddedFloats(k) * 4] as const]),
+    [`${name}_codes`, packedBytes(n, k)],
+  ];
+}
+
+function regions(sizes: Sizes): Region[] {
+  let offset = 0;
+  return sizes.map(([name, bytes]) => {
+    const region = { name, offset, bytes };
+    offset = align(offset + bytes, REGION_ALIGNMENT);
+    return region;
+  });
+}
+
+function end(regions: readonly Region[]): number {
+  const last = regions[regions.length - 1];
+  return last.offset + last.bytes;
+}
+
+function align(bytes: number, alignment: number): number {
+  return Math.ceil(bytes / alignment) * alignment;
+}

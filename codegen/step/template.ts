@@ -1,0 +1,609 @@
+import { activation } from "../activation/template.ts";
+import { attention, KV_BLOCK_POSITIONS, kvBlockBytes, kvRow } from "../attention/template.ts";
+import { dense } from "../dense/template.ts";
+import { blocksOf } from "../layouts/rows32.ts";
+import {
+  type KvType,
+  LINEAR_NAMES,
+  type LinearName,
+  linearShape,
+  type ModelSpec,
+} from "../model_spec.ts";
+import {
+  activationStride,
+  normSymbol,
+  paddedFloats,
+  quantize,
+  quantizeSymbol,
+  rmsNorm,
+} from "../norm_quantize/template.ts";
+import { type PackedPlan, planOf, regionOf } from "../plan.ts";
+import { rope } from "../rope/template.ts";
+import { linearSymbol, type TernaryKernel } from "../ternary_linear/spec.ts";
+import { linearPrelude, linears, paddedRows } from "../ternary_linear/template.ts";
+import { zig } from "../writer.ts";
+
+/** Raised whenever the exported functions or the batch change: a stale library is never called. */
+export const ABI_VERSION = 1;
+
+/** What steers generation beside the model's shapes. */
+export interface StepOptions {
+  kernel: TernaryKernel;
+  kvType: KvType;
+}
+
+/** Everything a model's templates look up, computed once. */
+interface Context {
+  spec: ModelSpec;
+  plan: PackedPlan;
+  options: StepOptions;
+  hidden: number;
+  queries: number;
+  queryRow: number;
+  maxFeatures: number;
+  maxOutputs: number;
+}
+
+/**
+ * The whole `kernels.zig` of a model: one `step` that runs a batch of tokens of any sequences
+ * through all layers, all shapes being constants.
+ */
+export function stepSource(spec: ModelSpec, options: StepOptions): string {
+  const context = contextOf(spec, options);
+  return [
+    header(context),
+    linearPrelude(options.kernel),
+    linears(options.kernel, LINEAR_NAMES.map((name) => linearShape(spec, name))),
+    norms(context),
+    activation(spec.hiddenAct, spec.intermediateSize),
+    rope(spec.headDim),
+    attention(spec, options.kvType),
+    dense(spec),
+    state(context),
+    layerPhases(context),
+    layerLoop(context),
+    lifecycle(context),
+  ].join("\n");
+}
+
+function contextOf(spec: ModelSpec, options: StepOptions): Context {
+  const queries = spec.numAttentionHeads * spec.headDim;
+  const shapes = LINEAR_NAMES.map((name) => linearShape(spec, name));
+  return {
+    spec,
+    plan: planOf(spec),
+    options,
+    hidden: paddedFloats(spec.hiddenSize),
+    queries,
+    queryRow: paddedFloats(queries),
+    maxFeatures: Math.max(...shapes.map((shape) => shape.k)),
+    maxOutputs: Math.max(...shapes.map((shape) => paddedRows(shape.n))),
+  };
+}
+
+function header({ spec, options }: Context): string {
+  const { isa } = options.kernel;
+  return zig`
+    //! Trilith: one decoder step of a ternary model for ${isa}. Generated from codegen/step/template.ts;
+    //! do not edit. ${spec.numHiddenLayers} layers, hidden ${spec.hiddenSize}, ${spec.numAttentionHeads}/${spec.numKeyValueHeads} heads of ${spec.headDim}, intermediate ${spec.intermediateSize}, vocabulary ${spec.vocabSize}.
+    const std = @import("std");
+    const math = @import("math.zig");
+    const host = @import("host.zig");
+    const Team = @import("team.zig").Team;
+
+    comptime {
+        _ = host;
+    }
+  `;
+}
+
+function norms({ spec }: Context): string {
+  const byKey = new Map<string, string>();
+  const add = (k: number, eps: number) => byKey.set(normSymbol(k, eps), rmsNorm(k, eps));
+  add(spec.hiddenSize, spec.rmsNormEps);
+  if (spec.subNorms) {
+    add(spec.numAttentionHeads * spec.headDim, spec.rmsNormEps);
+    add(spec.intermediateSize, spec.rmsNormEps);
+  }
+  const ks = [...new Set(LINEAR_NAMES.map((name) => linearShape(spec, name).k))];
+  if (spec.linearNormEps !== null) ks.forEach((k) => add(k, spec.linearNormEps!));
+  return [...byKey.values(), ...ks.map(quantize)].join("\n");
+}
+
+/** Buffers of one step, each `max_tokens` rows: name, Zig type and elements a token. */
+function buffers(context: Context): [name: string, type: string, elements: number][] {
+  const { spec, hidden, queryRow } = context;
+  const outputs = (name: LinearName) => paddedRows(linearShape(spec, name).n);
+  const codes = activationStride(context.maxFeatures);
+  return [
+    ["h", "f32", hidden],
+    ["y", "f32", paddedRows(spec.hiddenSize)],
+    ["q", "f32", outputs("q")],
+    ["k", "f32", outputs("k")],
+    ["v", "f32", outputs("v")],
+    ["turned", "f32", spec.numAttentionHeads * kvRow(spec)],
+    ["attended", "f32", queryRow],
+    ["gate", "f32", outputs("gate")],
+    ["up", "f32", outputs("up")],
+    ["normed", "f32", hidden],
+    ...[0, 1, 2].flatMap((i): [string, string, number][] => [
+      [`x${i}_codes`, "i8", codes],
+      [`x${i}_sums`, "i32", 1],
+      [`x${i}_inverse`, "f32", 1],
+    ]),
+  ];
+}
+
+function state(context: Context): string {
+  const { spec, plan } = context;
+  const rows = buffers(context);
+  return zig`
+    /// Where a layer's tensors lie, in bytes from its start.
+    const at = struct {
+        ${plan.layer.map(({ name, offset }) => `const ${name} = ${offset};`)}
+    };
+    const embedding_at = ${regionOf(plan.globals, "embedding").offset};
+    const final_norm_at = ${regionOf(plan.globals, "final_norm").offset};
+    const head_at = ${
+    regionOf(plan.globals, spec.tieWordEmbeddings ? "embedding" : "head").offset
+  };
+    const layers_at = ${plan.layersOffset};
+    const layer_bytes = ${plan.layerBytes};
+
+    /// A loaded model: its packed weights, its KV cache, and buffers for max_tokens rows.
+    const Model = struct {
+        weights: [*]const u8,
+        team: *Team,
+        max_tokens: usize,
+        context: usize,
+        memory: [*]u8,
+        memory_bytes: usize,
+        kv: [*]KvElement,
+        /// cos then sin, (context, ${spec.headDim / 2}) each.
+        rope: [*]const f32,
+        /// Attention scores, (threads, ${spec.numAttentionHeads / spec.numKeyValueHeads}, score_stride).
+        scores: [*]f32,
+        score_stride: usize,
+        /// One row of normed values a thread.
+        rows: [*]f32,
+        ${rows.map(([name, type]) => `${name}: [*]${type},`)}
+
+        fn layer(model: *const Model, index: usize) [*]const u8 {
+            return model.weights + layers_at + index * layer_bytes;
+        }
+    };
+
+    /// Tokens of one step. An i32 array from the caller: ${BATCH_HEADER} counts, then the lists in this order.
+    const Batch = struct {
+        tokens: usize,
+        table_stride: usize,
+        logit_count: usize,
+        ids: [*]const i32,
+        positions: [*]const i32,
+        /// Row of each token's sequence in the block tables.
+        tables_of: [*]const i32,
+        logit_rows: [*]const i32,
+        tables: [*]const i32,
+
+        fn read(words: [*]const i32) Batch {
+            const tokens: usize = @intCast(words[0]);
+            const logit_count: usize = @intCast(words[2]);
+            const ids = words + ${BATCH_HEADER};
+            return .{
+                .tokens = tokens,
+                .table_stride = @intCast(words[1]),
+                .logit_count = logit_count,
+                .ids = ids,
+                .positions = ids + tokens,
+                .tables_of = ids + 2 * tokens,
+                .logit_rows = ids + 3 * tokens,
+                .tables = ids + 3 * tokens + logit_count,
+            };
+        }
+
+        fn table(batch: Batch, token: usize) [*]const i32 {
+            const row: usize = @intCast(batch.tables_of[token]);
+            return batch.tables + row * batch.table_stride;
+        }
+    };
+
+    const Step = struct { model: *Model, batch: Batch, logits: [*]f32 };
+
+    inline fn floats(bytes: [*]const u8) [*]const f32 {
+        return @ptrCast(@alignCast(bytes));
+    }
+
+    inline fn linearAt(layer: [*]const u8, comptime index: usize, comptime codes: usize, comptime bias: ?usize) Linear {
+        return .{
+            .codes = layer + codes,
+            .scale = floats(layer + at.scales)[index],
+            .bias = if (bias) |offset| floats(layer + offset) else null,
+        };
+    }
+
+    inline fn inputOf(model: *const Model, comptime input: usize) Quantized {
+        return switch (input) {
+            ${
+    [0, 1, 2].map((i) =>
+      `${i} => .{ .codes = model.x${i}_codes, .sums = model.x${i}_sums, .inverse = model.x${i}_inverse },`
+    )
+  }
+            else => comptime unreachable,
+        };
+    }
+  `;
+}
+
+/** Words before the lists of a batch: tokens, block table stride, logit rows. */
+export const BATCH_HEADER = 3;
+
+/** The linears that read one row of activations, and how it comes to be. */
+interface LinearGroup {
+  names: readonly LinearName[];
+  /** Buffers that the group's outputs go to. */
+  outputs: readonly string[];
+}
+
+const GROUPS = {
+  attentionIn: { names: ["q", "k", "v"], outputs: ["q", "k", "v"] },
+  attentionOut: { names: ["o"], outputs: ["y"] },
+  mlpIn: { names: ["gate", "up"], outputs: ["gate", "up"] },
+  mlpOut: { names: ["down"], outputs: ["y"] },
+} satisfies Record<string, LinearGroup>;
+
+function layerPhases(context: Context): string {
+  const { spec } = context;
+  return [
+    residualInput(context, "attentionInput", "input_norm", GROUPS.attentionIn),
+    groupLinears(context, "attentionLinears", GROUPS.attentionIn),
+    rotatePhase(context),
+    attendPhase(context),
+    plainInput(context, "attentionOutput", "attended", context.queries, {
+      subNorm: spec.subNorms ? "attn_sub_norm" : null,
+      group: GROUPS.attentionOut,
+      prepare: "",
+    }),
+    groupLinears(context, "outputLinear", GROUPS.attentionOut),
+    residualInput(context, "mlpInput", "post_attention_norm", GROUPS.mlpIn),
+    groupLinears(context, "mlpLinears", GROUPS.mlpIn),
+    plainInput(context, "mlpOutput", "gate", spec.intermediateSize, {
+      subNorm: spec.subNorms ? "ffn_sub_norm" : null,
+      group: GROUPS.mlpOut,
+      prepare: `const activated = gatedActivation(x, model.up + t * ${
+        paddedRows(spec.intermediateSize)
+      });`,
+    }),
+    groupLinears(context, "downLinear", GROUPS.mlpOut),
+  ].join("\n");
+}
+
+/** h += y, then norm and quantise: what precedes q/k/v and gate/up. */
+function residualInput(
+  context: Context,
+  symbol: string,
+  norm: string,
+  group: LinearGroup,
+): string {
+  const { spec, hidden } = context;
+  return zig`
+    /// h += y; ${group.names.join(", ")} read round(norm(h)). Tokens are shared out among threads.
+    fn ${symbol}(step: *const Step, layer: [*]const u8, thread: usize) void {
+        const model = step.model;
+        const row = model.rows + thread * ${rowScratch(context)};
+        const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+        for (tokens[0]..tokens[1]) |t| {
+            const h = model.h + t * ${hidden};
+            const y = model.y + t * ${paddedRows(spec.hiddenSize)};
+            var i: usize = 0;
+            while (i < ${hidden}) : (i += math.lanes) math.store(h + i, math.load(h + i) + math.load(y + i));
+            const largest = ${
+    normSymbol(spec.hiddenSize, spec.rmsNormEps)
+  }(h, floats(layer + at.${norm}), row);
+            ${quantizeInputs(context, group, "row", "largest", spec.hiddenSize)}
+        }
+    }
+  `;
+}
+
+/** Quantises what attention or the activation made, after a sub-norm where the model has one. */
+function plainInput(
+  context: Context,
+  symbol: string,
+  buffer: string,
+  features: number,
+  { subNorm, group, prepare }: { subNorm: string | null; group: LinearGroup; prepare: string },
+): string {
+  const { spec } = context;
+  const stride = buffer === "attended" ? context.queryRow : paddedRows(features);
+  const plainLargest = prepare === "" ? `largest_k${features}(x)` : "activated";
+  const normed = zig`
+    const largest = ${normSymbol(features, spec.rmsNormEps)}(x, floats(layer + at.${String(subNorm)}), row);
+    ${quantizeInputs(context, group, "row", "largest", features)}
+  `;
+  const plain = zig`
+    const largest = ${plainLargest};
+    ${quantizeInputs(context, group, "x", "largest", features)}
+  `;
+  const usesRow = subNorm !== null || spec.linearNormEps !== null;
+  const usesLayer = usesRow;
+  return zig`
+    /// ${group.names.join(", ")} reads round(${subNorm === null ? buffer : `norm(${buffer})`}).
+    fn ${symbol}(step: *const Step, layer: [*]const u8, thread: usize) void {
+        ${usesLayer ? "" : "_ = layer;"}
+        const model = step.model;
+        ${usesRow ? `const row = model.rows + thread * ${rowScratch(context)};` : ""}
+        const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+        for (tokens[0]..tokens[1]) |t| {
+            const x = model.${buffer} + t * ${stride};
+            ${prepare === "" || subNorm === null ? prepare : prepare.replace("const activated", "_")}
+            ${subNorm === null ? plain : normed}
+        }
+    }
+  `;
+}
+
+/** Elements of a thread's scratch: a normed row, and one more for the linears' own norms. */
+function rowScratch(context: Context): number {
+  return 2 * paddedFloats(context.maxFeatures);
+}
+
+/** One quantised input for the group, or one a linear when each norms its own input. */
+function quantizeInputs(
+  context: Context,
+  group: LinearGroup,
+  from: string,
+  largest: string,
+  features: number,
+): string {
+  const eps = context.spec.linearNormEps;
+  if (eps === null) return `${quantizeSymbol(features)}(${from}, ${largest}, inputOf(model, 0), t);`;
+  const second = `row + ${paddedFloats(context.maxFeatures)}`;
+  return zig`
+    _ = ${largest};
+    ${
+    group.names.map((name, i) =>
+      zig`
+        ${quantizeSymbol(features)}(${second}, ${
+        normSymbol(features, eps)
+      }(${from}, floats(layer + at.${name}_norm), ${second}), inputOf(model, ${i}), t);
+      `
+    )
+  }
+  `;
+}
+
+function groupLinears(context: Context, symbol: string, group: LinearGroup): string {
+  const { spec } = context;
+  const shapes = group.names.map((name) => linearShape(spec, name));
+  const counts = shapes.map((shape) => blocksOf(shape.n));
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  let first = 0;
+  const calls = group.names.map((name, i) => {
+    const from = first;
+    first += counts[i];
+    const input = spec.linearNormEps === null ? 0 : i;
+    const bias = spec.biases.includes(name) ? `at.${name}_bias` : "null";
+    return zig`
+      ${linearSymbol(shapes[i])}(linearAt(layer, ${
+      LINEAR_NAMES.indexOf(name)
+    }, at.${name}_codes, ${bias}), inputOf(model, ${input}), step.batch.tokens, model.${
+      group.outputs[i]
+    }, ${paddedRows(shapes[i].n)}, overlap(mine, ${from}, ${counts[i]}));
+    `;
+  });
+  return zig`
+    /// ${group.names.join(", ")}: ${total} blocks of 32 rows, shared out among threads.
+    fn ${symbol}(step: *const Step, layer: [*]const u8, thread: usize) void {
+        const model = step.model;
+        const mine = math.share(${total}, thread, model.team.threads);
+        ${calls}
+    }
+  `;
+}
+
+function rotatePhase(context: Context): string {
+  const { spec, queries } = context;
+  const row = kvRow(spec);
+  const group = spec.numAttentionHeads / spec.numKeyValueHeads;
+  const half = spec.headDim / 2;
+  const keys = paddedRows(spec.numKeyValueHeads * spec.headDim);
+  return zig`
+    /// Turns queries and keys to their positions; keys and values go into the cache.
+    fn rotateAndStore(step: *const Step, layer_index: usize, thread: usize) void {
+        const model = step.model;
+        const items = math.share(step.batch.tokens * ${spec.numKeyValueHeads}, thread, model.team.threads);
+        for (items[0]..items[1]) |item| {
+            const t = item / ${spec.numKeyValueHeads};
+            const head = item % ${spec.numKeyValueHeads};
+            const position: usize = @intCast(step.batch.positions[t]);
+            const cos = model.rope + position * ${half};
+            const sin = cos + model.context * ${half};
+            inline for (0..${group}) |g| {
+                const query = head * ${group} + g;
+                rotate(model.q + t * ${paddedRows(queries)} + query * ${spec.headDim}, cos, sin, model.turned + t * ${
+    spec.numAttentionHeads * row
+  } + query * ${row});
+            }
+            const block = step.batch.table(t)[position / ${KV_BLOCK_POSITIONS}];
+            const in_block = position % ${KV_BLOCK_POSITIONS} * ${row};
+            var key: [${spec.headDim}]f32 = undefined;
+            rotate(model.k + t * ${keys} + head * ${spec.headDim}, cos, sin, &key);
+            storeRow(kvHead(model.kv, block, layer_index, 0, head) + in_block, &key);
+            storeRow(kvHead(model.kv, block, layer_index, 1, head) + in_block, model.v + t * ${keys} + head * ${spec.headDim});
+        }
+    }
+  `;
+}
+
+function attendPhase(context: Context): string {
+  const { spec } = context;
+  const row = kvRow(spec);
+  const group = spec.numAttentionHeads / spec.numKeyValueHeads;
+  return zig`
+    /// Attention of every token and KV head; items are shared out among threads.
+    fn attendAll(step: *const Step, layer_index: usize, thread: usize) void {
+        const model = step.model;
+        const scores = model.scores + thread * ${group} * model.score_stride;
+        const items = math.share(step.batch.tokens * ${spec.numKeyValueHeads}, thread, model.team.threads);
+        for (items[0]..items[1]) |item| {
+            const t = item / ${spec.numKeyValueHeads};
+            const head = item % ${spec.numKeyValueHeads};
+            const q = model.turned + t * ${spec.numAttentionHeads * row} + head * ${group * row};
+            const count: usize = @intCast(step.batch.positions[t] + 1);
+            const out = model.attended + t * ${context.queryRow} + head * ${group * spec.headDim};
+            attend(q, model.kv, step.batch.table(t), layer_index, head, count, scores, model.score_stride, out);
+        }
+    }
+  `;
+}
+
+function layerLoop(context: Context): string {
+  const { spec, hidden } = context;
+  return zig`
+    /// The part of blocks mine[0] .. mine[1] that falls into the matrix whose blocks begin at from.
+    inline fn overlap(mine: [2]usize, from: usize, count: usize) [2]usize {
+        return .{ @min(@max(mine[0], from) - from, count), @min(@max(mine[1], from) - from, count) };
+    }
+
+    fn embedTokens(step: *const Step, thread: usize) void {
+        const model = step.model;
+        const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+        for (tokens[0]..tokens[1]) |t| {
+            embed(@ptrCast(@alignCast(model.weights + embedding_at)), step.batch.ids[t], model.h + t * ${hidden});
+            @memset(model.y[t * ${paddedRows(spec.hiddenSize)} ..][0..${
+    paddedRows(spec.hiddenSize)
+  }], 0);
+        }
+    }
+
+    /// Final norm of the rows that need logits.
+    fn finalNorm(step: *const Step, thread: usize) void {
+        const model = step.model;
+        const rows = math.share(step.batch.logit_count, thread, model.team.threads);
+        for (rows[0]..rows[1]) |l| {
+            const t: usize = @intCast(step.batch.logit_rows[l]);
+            const h = model.h + t * ${hidden};
+            const y = model.y + t * ${paddedRows(spec.hiddenSize)};
+            var i: usize = 0;
+            while (i < ${hidden}) : (i += math.lanes) math.store(h + i, math.load(h + i) + math.load(y + i));
+            _ = ${
+    normSymbol(spec.hiddenSize, spec.rmsNormEps)
+  }(h, floats(model.weights + final_norm_at), model.normed + l * ${hidden});
+        }
+    }
+
+    fn headLogits(step: *const Step, thread: usize) void {
+        const model = step.model;
+        const rows = math.share(${spec.vocabSize}, thread, model.team.threads);
+        scoreRows(@ptrCast(@alignCast(model.weights + head_at)), model.normed, step.batch.logit_count, step.logits, rows);
+    }
+
+    /// What every thread of the team runs: the layers, a barrier wherever one reads what others wrote.
+    fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
+        const step: *const Step = @ptrCast(@alignCast(context));
+        const thread: usize = thread_index;
+        embedTokens(step, thread);
+        for (0..${spec.numHiddenLayers}) |index| {
+            const layer = step.model.layer(index);
+            attentionInput(step, layer, thread);
+            team.barrier();
+            attentionLinears(step, layer, thread);
+            team.barrier();
+            rotateAndStore(step, index, thread);
+            team.barrier();
+            attendAll(step, index, thread);
+            team.barrier();
+            attentionOutput(step, layer, thread);
+            team.barrier();
+            outputLinear(step, layer, thread);
+            team.barrier();
+            mlpInput(step, layer, thread);
+            team.barrier();
+            mlpLinears(step, layer, thread);
+            team.barrier();
+            mlpOutput(step, layer, thread);
+            team.barrier();
+            downLinear(step, layer, thread);
+            team.barrier();
+        }
+        if (step.batch.logit_count == 0) return;
+        finalNorm(step, thread);
+        team.barrier();
+        headLogits(step, thread);
+    }
+  `;
+}
+
+function lifecycle(context: Context): string {
+  const { spec, options } = context;
+  const rows = buffers(context);
+  const group = spec.numAttentionHeads / spec.numKeyValueHeads;
+  return zig`
+    pub export fn trilith_abi() u32 {
+        return ${ABI_VERSION};
+    }
+
+    /// Hands out parts of one allocation, each on a cache line of its own.
+    const Carver = struct {
+        base: ?[*]u8,
+        used: usize = 0,
+
+        fn take(carver: *Carver, comptime T: type, count: usize) [*]T {
+            const start = carver.used;
+            carver.used = std.mem.alignForward(usize, start + count * @sizeOf(T), 64);
+            const base = carver.base orelse return @ptrFromInt(64);
+            return @ptrCast(@alignCast(base + start));
+        }
+    };
+
+    fn carve(carver: *Carver, model: *Model, threads: usize, kv_blocks: usize) void {
+        const tokens = model.max_tokens;
+        model.scores = carver.take(f32, threads * ${group} * model.score_stride);
+        model.rows = carver.take(f32, threads * ${rowScratch(context)});
+        ${rows.map(([name, type, elements]) =>
+    `model.${name} = carver.take(${type}, tokens * ${elements});`
+  )}
+        const rope = carver.take(f32, model.context * ${spec.headDim});
+        model.rope = rope;
+        model.kv = carver.take(KvElement, kv_blocks * ${
+    kvBlockBytes(spec, options.kvType) / (options.kvType === "f32" ? 4 : 2)
+  });
+    }
+
+    /// Makes a model over packed weights. rope: cos then sin, (context, ${spec.headDim / 2}) each, copied.
+    /// Null when memory is short. KV memory is touched only as sequences grow.
+    pub export fn trilith_model_create(weights: [*]const u8, team: *Team, max_tokens: i32, context: i32, kv_blocks: i32, rope: [*]const f32) ?*Model {
+        const model = std.heap.page_allocator.create(Model) catch return null;
+        model.weights = weights;
+        model.team = team;
+        model.max_tokens = @intCast(max_tokens);
+        model.context = @intCast(context);
+        model.score_stride = std.mem.alignForward(usize, model.context, math.lanes);
+        var measure: Carver = .{ .base = null };
+        carve(&measure, model, team.threads, @intCast(kv_blocks));
+        const memory = host.trilith_alloc(measure.used) orelse {
+            std.heap.page_allocator.destroy(model);
+            return null;
+        };
+        model.memory = @ptrCast(memory);
+        model.memory_bytes = measure.used;
+        var carver: Carver = .{ .base = model.memory };
+        carve(&carver, model, team.threads, @intCast(kv_blocks));
+        const words = model.context * ${spec.headDim};
+        @memcpy(@constCast(model.rope)[0..words], rope[0..words]);
+        return model;
+    }
+
+    pub export fn trilith_model_destroy(model: *Model) void {
+        host.trilith_free(@ptrCast(model.memory), model.memory_bytes);
+        std.heap.page_allocator.destroy(model);
+    }
+
+    /// Runs a batch; logits: (logit rows, ${spec.vocabSize}) float32. The caller has checked every index.
+    pub export fn trilith_step(model: *Model, words: [*]const i32, logits: [*]f32) i32 {
+        var step: Step = .{ .model = model, .batch = .read(words), .logits = logits };
+        model.team.run(@ptrCast(&step), runStep);
+        return 0;
+    }
+  `;
+}
