@@ -36,7 +36,9 @@ function render(fragment: Fragment): string {
 function dedent(parts: readonly string[]): string[] {
   const marker = "\u0000";
   const lines = parts.join(marker).replace(/^\n/, "").replace(/\n[ \t]*$/, "\n").split("\n");
-  const indents = lines.filter((line) => line.trim() !== "").map((line) => /^ */.exec(line)![0].length);
+  const indents = lines.filter((line) => line.trim() !== "").map((line) =>
+    /^ */.exec(line)![0].length
+  );
   const common = Math.min(...indents);
   return lines.map((line) => line.slice(Math.min(common, line.length))).join("\n").split(marker);
 }

@@ -40,6 +40,10 @@ export function halfToFloat(bits: number): number {
  *
  * Source: the head is never quantised (BitNet b1.58 2B4T report, arXiv 2504.12285, section 2).
  */
-export function dense(rows: (r: number) => Float32Array, count: number, x: Float32Array): Float32Array {
+export function dense(
+  rows: (r: number) => Float32Array,
+  count: number,
+  x: Float32Array,
+): Float32Array {
   return Float32Array.from({ length: count }, (_, r) => dot(x, rows(r)));
 }

@@ -45,7 +45,9 @@ export function packedBytes(n: number, k: number): number {
 export function pack(codes: Uint8Array, n: number, k: number): Uint8Array<ArrayBuffer> {
   if (codes.length !== n * k) {
     throw new RangeError(
-      `Cannot pack a ${n} x ${k} matrix as it needs ${n * k} codes: current value is ${codes.length}`,
+      `Cannot pack a ${n} x ${k} matrix as it needs ${
+        n * k
+      } codes: current value is ${codes.length}`,
     );
   }
   const packed = new Uint8Array(packedBytes(n, k)).fill(ZERO_BYTE);

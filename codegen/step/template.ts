@@ -1,7 +1,7 @@
 import { activation } from "../activation/template.ts";
 import { attention, KV_BLOCK_POSITIONS, kvBlockBytes, kvRow } from "../attention/template.ts";
 import { dense } from "../dense/template.ts";
-import { blocksOf } from "../layouts/rows32.ts";
+import { BLOCK_ROWS, blocksOf, packedBytes } from "../layouts/rows32.ts";
 import {
   type KvType,
   LINEAR_NAMES,
@@ -20,7 +20,7 @@ import {
 import { type PackedPlan, planOf, regionOf } from "../plan.ts";
 import { rope } from "../rope/template.ts";
 import { linearSymbol, type TernaryKernel } from "../ternary_linear/spec.ts";
-import { linearPrelude, linears, paddedRows } from "../ternary_linear/template.ts";
+import { linearPrelude, linears, paddedRows, uniqueShapes } from "../ternary_linear/template.ts";
 import { zig } from "../writer.ts";
 
 /** Raised whenever the exported functions or the batch change: a stale library is never called. */
@@ -144,9 +144,7 @@ function state(context: Context): string {
     };
     const embedding_at = ${regionOf(plan.globals, "embedding").offset};
     const final_norm_at = ${regionOf(plan.globals, "final_norm").offset};
-    const head_at = ${
-    regionOf(plan.globals, spec.tieWordEmbeddings ? "embedding" : "head").offset
-  };
+    const head_at = ${regionOf(plan.globals, spec.tieWordEmbeddings ? "embedding" : "head").offset};
     const layers_at = ${plan.layersOffset};
     const layer_bytes = ${plan.layerBytes};
 
@@ -161,7 +159,9 @@ function state(context: Context): string {
         kv: [*]KvElement,
         /// cos then sin, (context, ${spec.headDim / 2}) each.
         rope: [*]const f32,
-        /// Attention scores, (threads, ${spec.numAttentionHeads / spec.numKeyValueHeads}, score_stride).
+        /// Attention scores, (threads, ${
+    spec.numAttentionHeads / spec.numKeyValueHeads
+  }, score_stride).
         scores: [*]f32,
         score_stride: usize,
         /// One row of normed values a thread.
@@ -317,7 +317,9 @@ function plainInput(
   const stride = buffer === "attended" ? context.queryRow : paddedRows(features);
   const plainLargest = prepare === "" ? `largest_k${features}(x)` : "activated";
   const normed = zig`
-    const largest = ${normSymbol(features, spec.rmsNormEps)}(x, floats(layer + at.${String(subNorm)}), row);
+    const largest = ${normSymbol(features, spec.rmsNormEps)}(x, floats(layer + at.${
+    String(subNorm)
+  }), row);
     ${quantizeInputs(context, group, "row", "largest", features)}
   `;
   const plain = zig`
@@ -335,7 +337,9 @@ function plainInput(
         const tokens = math.share(step.batch.tokens, thread, model.team.threads);
         for (tokens[0]..tokens[1]) |t| {
             const x = model.${buffer} + t * ${stride};
-            ${prepare === "" || subNorm === null ? prepare : prepare.replace("const activated", "_")}
+            ${
+    prepare === "" || subNorm === null ? prepare : prepare.replace("const activated", "_")
+  }
             ${subNorm === null ? plain : normed}
         }
     }
@@ -356,7 +360,9 @@ function quantizeInputs(
   features: number,
 ): string {
   const eps = context.spec.linearNormEps;
-  if (eps === null) return `${quantizeSymbol(features)}(${from}, ${largest}, inputOf(model, 0), t);`;
+  if (eps === null) {
+    return `${quantizeSymbol(features)}(${from}, ${largest}, inputOf(model, 0), t);`;
+  }
   const second = `row + ${paddedFloats(context.maxFeatures)}`;
   return zig`
     _ = ${largest};
@@ -420,7 +426,9 @@ function rotatePhase(context: Context): string {
             const sin = cos + model.context * ${half};
             inline for (0..${group}) |g| {
                 const query = head * ${group} + g;
-                rotate(model.q + t * ${paddedRows(queries)} + query * ${spec.headDim}, cos, sin, model.turned + t * ${
+                rotate(model.q + t * ${
+    paddedRows(queries)
+  } + query * ${spec.headDim}, cos, sin, model.turned + t * ${
     spec.numAttentionHeads * row
   } + query * ${row});
             }
@@ -534,13 +542,64 @@ function layerLoop(context: Context): string {
   `;
 }
 
+/** Tokens with which every tile of a linear runs. */
+function probeTokens({ options }: Context): number {
+  return options.kernel.tokenTiles.reduce((sum, m) => sum + m, 0);
+}
+
+/** Room for a block of codes, and for the activations and outputs of the probe's tokens. */
+function probeBytes(context: Context): number {
+  const tokens = probeTokens(context);
+  const { maxFeatures, maxOutputs } = context;
+  return Math.max(
+    packedBytes(BLOCK_ROWS, maxFeatures),
+    tokens * activationStride(maxFeatures),
+    4 * tokens * Math.max(maxOutputs, paddedFloats(maxFeatures)),
+    4 * context.hidden * 4,
+  );
+}
+
+function probeCalls(context: Context): string[] {
+  const shapes = uniqueShapes(LINEAR_NAMES.map((name) => linearShape(context.spec, name)));
+  const tokens = probeTokens(context);
+  return [
+    ...shapes.map((shape) =>
+      `${
+        linearSymbol(shape)
+      }(.{ .codes = memory + 3 * bytes, .scale = 1, .bias = null }, x, ${tokens}, y, ${
+        paddedRows(shape.n)
+      }, .{ 0, 1 });`
+    ),
+    ...[...new Set(shapes.map((shape) => shape.k))].map((k) =>
+      `${quantizeSymbol(k)}(y, largest_k${k}(y), x, 0);`
+    ),
+  ];
+}
+
 function lifecycle(context: Context): string {
   const { spec, options } = context;
   const rows = buffers(context);
   const group = spec.numAttentionHeads / spec.numKeyValueHeads;
   return zig`
-    pub export fn trilith_abi() u32 {
+    pub export fn trilith_abi() i32 {
         return ${ABI_VERSION};
+    }
+
+    /// 0 when this CPU runs every kind of instruction here, else the signal that stopped a child process.
+    pub export fn trilith_probe() i32 {
+        return host.survives(touchInstructions);
+    }
+
+    /// Runs each ternary linear and the float kernels once, on zeros.
+    fn touchInstructions() void {
+        const bytes = ${probeBytes(context)};
+        const memory: [*]align(64) u8 = @ptrCast(@alignCast(host.trilith_alloc(4 * bytes) orelse return));
+        const x: Quantized = .{ .codes = @ptrCast(memory), .sums = @ptrCast(memory + bytes), .inverse = @ptrCast(memory + bytes) };
+        const y: [*]f32 = @ptrCast(memory + 2 * bytes);
+        ${probeCalls(context)}
+        _ = gatedActivation(y, y);
+        scoreRows(@ptrCast(memory + 3 * bytes), y, 1, y, .{ 0, 1 });
+        host.trilith_free(@ptrCast(memory), 4 * bytes);
     }
 
     /// Hands out parts of one allocation, each on a cache line of its own.
@@ -560,9 +619,11 @@ function lifecycle(context: Context): string {
         const tokens = model.max_tokens;
         model.scores = carver.take(f32, threads * ${group} * model.score_stride);
         model.rows = carver.take(f32, threads * ${rowScratch(context)});
-        ${rows.map(([name, type, elements]) =>
-    `model.${name} = carver.take(${type}, tokens * ${elements});`
-  )}
+        ${
+    rows.map(([name, type, elements]) =>
+      `model.${name} = carver.take(${type}, tokens * ${elements});`
+    )
+  }
         const rope = carver.take(f32, model.context * ${spec.headDim});
         model.rope = rope;
         model.kv = carver.take(KvElement, kv_blocks * ${
@@ -570,7 +631,9 @@ function lifecycle(context: Context): string {
   });
     }
 
-    /// Makes a model over packed weights. rope: cos then sin, (context, ${spec.headDim / 2}) each, copied.
+    /// Makes a model over packed weights. rope: cos then sin, (context, ${
+    spec.headDim / 2
+  }) each, copied.
     /// Null when memory is short. KV memory is touched only as sequences grow.
     pub export fn trilith_model_create(weights: [*]const u8, team: *Team, max_tokens: i32, context: i32, kv_blocks: i32, rope: [*]const f32) ?*Model {
         const model = std.heap.page_allocator.create(Model) catch return null;

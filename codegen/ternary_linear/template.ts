@@ -61,7 +61,9 @@ function linear(kernel: TernaryKernel, shape: Shape): string {
   return zig`
     /// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
     /// W: (${shape.n}, ${shape.k}) ternary. x: (tokens, ${shape.k}) int8. y: (tokens, y_stride).
-    fn ${linearSymbol(shape)}(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    fn ${
+    linearSymbol(shape)
+  }(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
         for (blocks[0]..blocks[1]) |block| {
             const w = linear.codes + block * ${blockBytes};
             const row = block * ${BLOCK_ROWS};
@@ -70,10 +72,14 @@ function linear(kernel: TernaryKernel, shape: Shape): string {
         }
     }
 
-    pub export fn trilith_${linearSymbol(shape)}(codes: [*]const u8, x: [*]i8, sums: [*]i32, inverse: [*]f32, tokens: i32, y: [*]f32, first: i32, last: i32) void {
+    pub export fn trilith_${
+    linearSymbol(shape)
+  }(codes: [*]const u8, x: [*]i8, sums: [*]i32, inverse: [*]f32, tokens: i32, y: [*]f32, first: i32, last: i32) void {
         const one: Linear = .{ .codes = codes, .scale = 1, .bias = null };
         const quantized: Quantized = .{ .codes = x, .sums = sums, .inverse = inverse };
-        ${linearSymbol(shape)}(one, quantized, @intCast(tokens), y, ${paddedRows(shape.n)}, .{ @intCast(first), @intCast(last) });
+        ${linearSymbol(shape)}(one, quantized, @intCast(tokens), y, ${
+    paddedRows(shape.n)
+  }, .{ @intCast(first), @intCast(last) });
     }
   `;
 }

@@ -1,0 +1,15 @@
+/**
+ * Code generation: from a model's shapes and an instruction set to Zig source. Pure.
+ *
+ * @module
+ */
+export * from "./isa.ts";
+export * from "./model_spec.ts";
+export * from "./plan.ts";
+export { BLOCK_ROWS, pack, packedBytes, unpackRow } from "./layouts/rows32.ts";
+export { ABI_VERSION, type StepOptions, stepSource } from "./step/template.ts";
+export { type Batch, encodeBatch } from "./step/batch.ts";
+export { KV_BLOCK_POSITIONS, kvBlockBytes } from "./attention/template.ts";
+export { ReferenceStep, type RopeTables, type Tap } from "./step/reference.ts";
+export { TERNARY_KERNELS, type TernaryKernel, ternaryKernel } from "./ternary_linear/spec.ts";
+export { ternaryLinear } from "./ternary_linear/reference.ts";

@@ -1,0 +1,170 @@
+import { type Batch, encodeBatch } from "../codegen/step/batch.ts";
+import { ABI_VERSION } from "../codegen/step/template.ts";
+import { type NativeLibrary, openLibrary, type Pointer, pointerAt, viewOf } from "./ffi.ts";
+
+/** What every generated library exports, whatever its model. */
+export const MODEL_SYMBOLS = {
+  trilith_abi: { parameters: [], result: "i32" },
+  trilith_probe: { parameters: [], result: "i32" },
+  trilith_alloc: { parameters: ["u64"], result: "pointer" },
+  trilith_free: { parameters: ["pointer", "u64"], result: "void" },
+  trilith_map_file: { parameters: ["buffer", "u64"], result: "pointer" },
+  trilith_unmap: { parameters: ["pointer", "u64"], result: "void" },
+  trilith_team_create: { parameters: ["i32"], result: "pointer" },
+  trilith_team_destroy: { parameters: ["pointer"], result: "void" },
+  trilith_read_peak: {
+    parameters: ["pointer", "pointer", "u64", "i32"],
+    result: "u64",
+    async: true,
+  },
+  trilith_model_create: {
+    parameters: ["pointer", "pointer", "i32", "i32", "i32", "buffer"],
+    result: "pointer",
+  },
+  trilith_model_destroy: { parameters: ["pointer"], result: "void" },
+  trilith_step: { parameters: ["pointer", "buffer", "buffer"], result: "i32", async: true },
+} as const;
+
+export type ModelLibrary = NativeLibrary<typeof MODEL_SYMBOLS>;
+
+/**
+ * Opens a compiled library.
+ *
+ * @throws {Error} If it was made for another version of this program.
+ */
+export function openModelLibrary(path: string): ModelLibrary {
+  const library = openLibrary(path, MODEL_SYMBOLS);
+  const abi = library.symbols.trilith_abi();
+  if (abi !== ABI_VERSION) {
+    library.close();
+    throw new Error(
+      `Cannot use ${path} as this program needs interface ${ABI_VERSION}` +
+        `: current value is ${abi}, remove the file so that it is rebuilt`,
+    );
+  }
+  return library;
+}
+
+/** Native memory that is given back once. */
+export interface NativeMemory {
+  readonly pointer: Pointer;
+  readonly bytes: number;
+  release(): void;
+}
+
+/** A file mapped read-only and shared between processes; null where the system can't map. */
+export function mapFile(library: ModelLibrary, path: string, bytes: number): NativeMemory | null {
+  const name = new TextEncoder().encode(`${path}\0`);
+  const pointer = library.symbols.trilith_map_file(name, BigInt(bytes));
+  if (pointer === null) return null;
+  return {
+    pointer,
+    bytes,
+    release: () => library.symbols.trilith_unmap(pointer, BigInt(bytes)),
+  };
+}
+
+/**
+ * Zeroed memory in large pages, touched only where it is written.
+ *
+ * @throws {Error} If the system has no room.
+ */
+export function allocate(library: ModelLibrary, bytes: number): NativeMemory {
+  const pointer = library.symbols.trilith_alloc(BigInt(bytes));
+  if (pointer === null) {
+    throw new Error(
+      `Cannot allocate ${
+        (bytes / 1e9).toFixed(2)
+      } GB: the system refused, use a smaller --ctx or model`,
+    );
+  }
+  return {
+    pointer,
+    bytes,
+    release: () => library.symbols.trilith_free(pointer, BigInt(bytes)),
+  };
+}
+
+/** A typed window on native memory, valid until it is released. */
+export function bytesOf(memory: NativeMemory, offset = 0, length = memory.bytes - offset) {
+  return viewOf(offset === 0 ? memory.pointer : pointerAt(memory.pointer, offset), length);
+}
+
+/** A team of native threads. */
+export class NativeTeam {
+  readonly pointer: Pointer;
+  constructor(private readonly library: ModelLibrary, readonly threads: number) {
+    const pointer = library.symbols.trilith_team_create(threads);
+    if (pointer === null) {
+      throw new Error(`Cannot start ${threads} threads: the system refused, use fewer --threads`);
+    }
+    this.pointer = pointer;
+  }
+
+  /** Nanoseconds that all threads need to read `memory` once, the best of `rounds`. */
+  async readPeakNs(memory: NativeMemory, rounds: number): Promise<number> {
+    const bytes = BigInt(memory.bytes);
+    return Number(
+      await this.library.symbols.trilith_read_peak(this.pointer, memory.pointer, bytes, rounds),
+    );
+  }
+
+  destroy(): void {
+    this.library.symbols.trilith_team_destroy(this.pointer);
+  }
+}
+
+export interface NativeModelOptions {
+  library: ModelLibrary;
+  team: NativeTeam;
+  /** Start of the packed data. */
+  weights: Pointer;
+  vocabSize: number;
+  maxBatchTokens: number;
+  contextSize: number;
+  kvBlocks: number;
+  /** cos then sin, (contextSize, headDim / 2) each. */
+  rope: Float32Array;
+}
+
+/** A model in native memory: weights are the caller's, KV cache and buffers its own. */
+export class NativeModel {
+  readonly #options: NativeModelOptions;
+  readonly #pointer: Pointer;
+
+  constructor(options: NativeModelOptions) {
+    this.#options = options;
+    const { library, team, weights, maxBatchTokens, contextSize, kvBlocks, rope } = options;
+    const pointer = library.symbols.trilith_model_create(
+      weights,
+      team.pointer,
+      maxBatchTokens,
+      contextSize,
+      kvBlocks,
+      rope,
+    );
+    if (pointer === null) {
+      throw new Error(
+        `Cannot allocate the KV cache for ${contextSize} tokens: the system refused, use a smaller --ctx`,
+      );
+    }
+    this.#pointer = pointer;
+  }
+
+  /**
+   * Runs a batch off the event loop. One call at a time.
+   *
+   * @returns Logits, (logitRows, vocabSize) float32.
+   */
+  async step(batch: Batch): Promise<Float32Array<ArrayBuffer>> {
+    const { library, vocabSize } = this.#options;
+    const logits = new Float32Array(batch.logitRows.length * vocabSize);
+    const target = logits.length === 0 ? new Float32Array(1) : logits;
+    await library.symbols.trilith_step(this.#pointer, encodeBatch(batch), target);
+    return logits;
+  }
+
+  destroy(): void {
+    this.#options.library.symbols.trilith_model_destroy(this.#pointer);
+  }
+}
