@@ -1,0 +1,99 @@
+import { linearShape, type ModelSpec } from "../codegen/model_spec.ts";
+import { planOf } from "../codegen/plan.ts";
+import type { RopeTables } from "../codegen/step/reference.ts";
+import { packModel } from "../runtime/pack.ts";
+import type { FloatMatrix, WeightSource } from "../runtime/weights.ts";
+
+/** A small generator with a seed, so that a failing case can be replayed. Mulberry32. */
+export function randomOf(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ t >>> 15, t | 1);
+    t ^= t + Math.imul(t ^ t >>> 7, t | 61);
+    return ((t ^ t >>> 14) >>> 0) / 4294967296;
+  };
+}
+
+export function randomCodes(random: () => number, count: number): Uint8Array {
+  return Uint8Array.from({ length: count }, () => Math.floor(random() * 3));
+}
+
+function randomFloats(random: () => number, count: number, size = 1): Float32Array {
+  return Float32Array.from({ length: count }, () => (random() - 0.5) * 2 * size);
+}
+
+/** Norm weights around one, as trained models have. */
+function randomNorm(random: () => number, count: number): Float32Array {
+  return Float32Array.from({ length: count }, () => 0.5 + random());
+}
+
+/** bf16 or f32 bytes of a random matrix. */
+function randomMatrix(random: () => number, spec: ModelSpec, type: "bf16" | "f16" | "f32") {
+  const values = randomFloats(random, spec.vocabSize * spec.hiddenSize);
+  const bytes = encode(values, type);
+  const rowBytes = bytes.length / spec.vocabSize;
+  const matrix: FloatMatrix = {
+    type,
+    rows: spec.vocabSize,
+    columns: spec.hiddenSize,
+    readRows: (first, count) =>
+      Promise.resolve(bytes.subarray(first * rowBytes, (first + count) * rowBytes)),
+  };
+  return matrix;
+}
+
+function encode(values: Float32Array, type: "bf16" | "f16" | "f32"): Uint8Array {
+  if (type === "f32") return new Uint8Array(values.buffer);
+  if (type === "f16") return new Uint8Array(Float16Array.from(values).buffer);
+  const words = new Uint32Array(values.buffer);
+  return new Uint8Array(Uint16Array.from(words, (word) => word >>> 16).buffer);
+}
+
+/** Random weights of a shape. */
+export function randomSource(spec: ModelSpec, random: () => number): WeightSource {
+  return {
+    linear: (_layer, name) => {
+      const { n, k } = linearShape(spec, name);
+      return Promise.resolve({
+        codes: randomCodes(random, n * k),
+        scale: Math.fround(0.02 + 0.05 * random()),
+        bias: spec.biases.includes(name) ? randomFloats(random, n, 0.1) : null,
+        inputNorm: spec.linearNormEps === null ? null : randomNorm(random, k),
+      });
+    },
+    norm: (_layer, name) => {
+      const queries = spec.numAttentionHeads * spec.headDim;
+      const size = { attnSub: queries, ffnSub: spec.intermediateSize }[name as string];
+      return Promise.resolve(randomNorm(random, size ?? spec.hiddenSize));
+    },
+    finalNorm: () => Promise.resolve(randomNorm(random, spec.hiddenSize)),
+    embedding: () => randomMatrix(random, spec, spec.embeddingType),
+    head: () => randomMatrix(random, spec, spec.headType),
+  };
+}
+
+/** The packed data of a random model. */
+export async function randomPacked(
+  spec: ModelSpec,
+  seed: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const data = new Uint8Array(planOf(spec).totalBytes);
+  await packModel(spec, randomSource(spec, randomOf(seed)), (bytes, offset) => {
+    data.set(bytes, offset);
+  });
+  return data;
+}
+
+/** Some angles; any will do for comparing executors. */
+export function someRope(spec: ModelSpec, positions: number): RopeTables & { both: Float32Array } {
+  const half = spec.headDim / 2;
+  const angle = (i: number) => Math.floor(i / half) / 100 ** (i % half / half);
+  const cos = Float32Array.from({ length: positions * half }, (_, i) => Math.cos(angle(i)));
+  const sin = Float32Array.from({ length: positions * half }, (_, i) => Math.sin(angle(i)));
+  const both = new Float32Array(2 * cos.length);
+  both.set(cos);
+  both.set(sin, cos.length);
+  return { cos, sin, both };
+}
