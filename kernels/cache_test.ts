@@ -1,7 +1,5 @@
 import assert from "node:assert/strict";
-import { type ChildProcess, spawn } from "node:child_process";
 import fs from "node:fs";
-import os from "node:os";
 import path from "node:path";
 import process from "node:process";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -14,63 +12,24 @@ import {
   removeStaleTemporaries,
   withLock,
 } from "./cache.ts";
+import { ended, firstLine, inFolder, runChild, withEnvironment } from "./test_helpers.ts";
 
 const onWindows = process.platform === "win32";
 
-async function inFolder(run: (folder: string) => unknown): Promise<void> {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), "trilith-cache-"));
-  try {
-    await run(folder);
-  } finally {
-    fs.rmSync(folder, { recursive: true, force: true });
-  }
-}
-
-function withEnvironment<T>(variables: Record<string, string | undefined>, run: () => T): T {
-  const before = Object.keys(variables).map((name) => [name, process.env[name]] as const);
-  const set = (name: string, value: string | undefined) => {
-    if (value === undefined) delete process.env[name];
-    else process.env[name] = value;
-  };
-  for (const [name, value] of Object.entries(variables)) set(name, value);
-  try {
-    return run();
-  } finally {
-    for (const [name, value] of before) set(name, value);
-  }
-}
-
-/** Runs TypeScript in another process, with everything of cache.ts imported. */
-function runChild(body: string): ChildProcess {
-  const script = `
-    import * as cache from ${JSON.stringify(import.meta.resolve("./cache.ts"))};
-    ${body}`;
-  const url = `data:text/typescript,${encodeURIComponent(script)}`;
-  return spawn(Deno.execPath(), ["run", "-A", url], { stdio: ["ignore", "pipe", "inherit"] });
-}
-
-/** Waits for the child's first line of output. */
-function firstLine(child: ChildProcess): Promise<string> {
-  return new Promise((resolve) =>
-    child.stdout!.once("data", (chunk) => resolve(`${chunk}`.trim()))
-  );
-}
-
-function ended(child: ChildProcess): Promise<void> {
-  return new Promise((resolve) => child.once("close", () => resolve()));
-}
-
 Deno.test("cacheDirectory follows TRILITH_CACHE, then XDG_CACHE_HOME, then the home", async () => {
-  await inFolder((folder) => {
+  await inFolder(async (folder) => {
     const home = path.join(folder, "home"), xdg = path.join(folder, "xdg");
     const own = path.join(folder, "own");
     const unset = { TRILITH_CACHE: undefined, XDG_CACHE_HOME: undefined, HOME: home };
-    const find = (set: Record<string, string>) =>
-      withEnvironment({ ...unset, ...set }, () => cacheDirectory());
-    assert.equal(find({ TRILITH_CACHE: own, XDG_CACHE_HOME: xdg }), own);
-    assert.equal(find({ XDG_CACHE_HOME: xdg }), path.join(xdg, "trilith"));
-    assert.ok(find({ XDG_CACHE_HOME: "relative" }).startsWith(home));
-    assert.ok(find({ TRILITH_CACHE: "" }).startsWith(home), "an empty value is an unset one");
+    const find = async (set: Record<string, string>) => {
+      let found = "";
+      await withEnvironment({ ...unset, ...set }, () => found = cacheDirectory());
+      return found;
+    };
+    assert.equal(await find({ TRILITH_CACHE: own, XDG_CACHE_HOME: xdg }), own);
+    assert.equal(await find({ XDG_CACHE_HOME: xdg }), path.join(xdg, "trilith"));
+    assert.ok((await find({ XDG_CACHE_HOME: "relative" })).startsWith(home));
+    assert.ok((await find({ TRILITH_CACHE: "" })).startsWith(home), "empty is unset");
     assert.ok(fs.statSync(own).isDirectory());
   });
 });
@@ -79,8 +38,8 @@ Deno.test({
   name: "cacheDirectory makes folders for this user only and refuses those of others",
   ignore: onWindows,
   async fn() {
-    await inFolder((folder) => {
-      withEnvironment({ TRILITH_CACHE: path.join(folder, "cache") }, () => {
+    await inFolder(async (folder) => {
+      await withEnvironment({ TRILITH_CACHE: path.join(folder, "cache") }, () => {
         const kernels = cacheDirectory("kernels");
         assert.equal(fs.statSync(kernels).mode & 0o777, 0o700);
         assert.equal(fs.statSync(path.dirname(kernels)).mode & 0o777, 0o700);
@@ -95,11 +54,11 @@ Deno.test({
 });
 
 Deno.test("an unusable cache directory is one error with directory, reason and remedy", async () => {
-  await inFolder((folder) => {
+  await inFolder(async (folder) => {
     const file = path.join(folder, "file");
     fs.writeFileSync(file, "");
     for (const directory of [file, path.join(file, "below")]) {
-      withEnvironment({ TRILITH_CACHE: directory }, () => {
+      await withEnvironment({ TRILITH_CACHE: directory }, () => {
         assert.throws(() => cacheDirectory(), (error: Error) => {
           assert.ok(error instanceof CacheError);
           assert.ok(error.message.includes(directory), error.message);
@@ -154,7 +113,7 @@ Deno.test({
     const asked = publishFile("/sys/kernel", "plan.json", async () => {});
     await assert.rejects(asked, { name: "CacheError", directory: "/sys/kernel" });
     await assert.rejects(withLock("/sys/kernel", "build", async () => {}), CacheError);
-    withEnvironment({ TRILITH_CACHE: "/proc/trilith" }, () => {
+    await withEnvironment({ TRILITH_CACHE: "/proc/trilith" }, () => {
       assert.throws(() => cacheDirectory(), CacheError);
     });
   },
@@ -179,12 +138,15 @@ Deno.test("publishDirectory keeps the one that came first", async () => {
 
 Deno.test("what a killed writer leaves is not taken for the result and is swept up", async () => {
   await inFolder(async (folder) => {
-    const child = runChild(`
-      await cache.publishDirectory(${JSON.stringify(folder)}, "key", async (temporary) => {
+    const child = runChild(
+      "./cache.ts",
+      `
+      await module.publishDirectory(${JSON.stringify(folder)}, "key", async (temporary) => {
         Deno.writeTextFileSync(temporary + "/half", "half");
         console.log("started");
         await new Promise((resolve) => setTimeout(resolve, 60_000));
-      });`);
+      });`,
+    );
     assert.equal(await firstLine(child), "started");
     assert.deepEqual(removeStaleTemporaries(folder), [], "its writer lives");
     child.kill("SIGKILL");
@@ -213,13 +175,13 @@ Deno.test("withLock runs one at a time, in this process and between processes", 
     const log = path.join(folder, "log");
     const body = `
       for (let i = 0; i < 5; i++) {
-        await cache.withLock(${JSON.stringify(folder)}, "build", async () => {
+        await module.withLock(${JSON.stringify(folder)}, "build", async () => {
           Deno.writeTextFileSync(${JSON.stringify(log)}, "<", { append: true });
           await new Promise((resolve) => setTimeout(resolve, 20));
           Deno.writeTextFileSync(${JSON.stringify(log)}, ">", { append: true });
         });
       }`;
-    await Promise.all([runChild(body), runChild(body)].map(ended));
+    await Promise.all([1, 2].map(() => ended(runChild("./cache.ts", body))));
     assert.equal(fs.readFileSync(log, "utf8"), "<>".repeat(10));
     assert.deepEqual(fs.readdirSync(folder), ["log"]);
   });
@@ -248,11 +210,14 @@ Deno.test("withLock says once for whom it waits, and can be aborted", async () =
 Deno.test("the lock of a killed process, a silent one and a damaged one are broken", async () => {
   await inFolder(async (folder) => {
     const lock = path.join(folder, "build.lock");
-    const child = runChild(`
-      await cache.withLock(${JSON.stringify(folder)}, "build", async () => {
+    const child = runChild(
+      "./cache.ts",
+      `
+      await module.withLock(${JSON.stringify(folder)}, "build", async () => {
         console.log("locked");
         await new Promise((resolve) => setTimeout(resolve, 60_000));
-      });`);
+      });`,
+    );
     assert.equal(await firstLine(child), "locked");
     child.kill("SIGKILL");
     await ended(child);

@@ -6,6 +6,7 @@ export type PermissionQuery =
   | { name: "read" | "write" | "ffi"; path?: string }
   | { name: "env"; variable?: string }
   | { name: "run"; command?: string }
+  | { name: "net"; host?: string }
   | { name: "sys"; kind?: "hostname" | "homedir" | "cpus" | "uid" };
 
 /**
