@@ -1,0 +1,155 @@
+import { activationStride } from "../codegen/norm_quantize/template.ts";
+import { BLOCK_ROWS, pack } from "../codegen/layouts/rows32.ts";
+import { LINEAR_NAMES, linearShape, type ModelSpec } from "../codegen/model_spec.ts";
+import { ternaryDot } from "../codegen/ternary_linear/reference.ts";
+import { linearSymbol, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
+import { paddedRows, type Shape, uniqueShapes } from "../codegen/ternary_linear/template.ts";
+import { type NativeLibrary, openLibrary } from "./ffi.ts";
+
+/** What one ternary linear looks like from outside. */
+const LINEAR_SYMBOL = {
+  parameters: ["buffer", "buffer", "buffer", "buffer", "i32", "buffer", "i32", "i32"],
+  result: "void",
+} as const;
+
+type LinearLibrary = NativeLibrary<Record<string, typeof LINEAR_SYMBOL>>;
+
+/** A kernel gave a wrong sum on this machine. */
+export class ProofError extends Error {
+  override readonly name = "ProofError";
+}
+
+/** Rows that are proved of each matrix: two blocks, as all blocks run the same code. */
+const PROVED_ROWS = 2 * BLOCK_ROWS;
+
+/** Inputs that reach the limits of every accumulator, beside ordinary ones. */
+const ACTIVATIONS: Record<string, (random: () => number) => number> = {
+  random: (random) => Math.floor(random() * 256) - 128,
+  "all +127": () => 127,
+  "all -128": () => -128,
+  "+127 and -128": (random) => random() < 0.5 ? 127 : -128,
+};
+const WEIGHTS: Record<string, (random: () => number) => number> = {
+  random: (random) => Math.floor(random() * 3),
+  "all -1": () => 0,
+  "all 0": () => 1,
+  "all +1": () => 2,
+};
+
+/** The pairs of WEIGHTS and ACTIVATIONS that are tried. */
+const CASES = [
+  ["random", "random"],
+  ["all +1", "all +127"],
+  ["all +1", "all -128"],
+  ["all -1", "all -128"],
+  ["all 0", "all +127"],
+  ["random", "+127 and -128"],
+] as const;
+
+/**
+ * Runs every ternary linear of a model, in every token tile, against the integer reference.
+ *
+ * @param path The compiled library. @returns The number of sums that were compared.
+ * @throws {ProofError} Names the kernel, the case and both values.
+ */
+export function proveLinears(path: string, spec: ModelSpec, kernel: TernaryKernel): number {
+  const shapes = uniqueShapes(LINEAR_NAMES.map((name) => linearShape(spec, name)));
+  return proveShapes(path, shapes, kernel);
+}
+
+/** As `proveLinears`, for any shapes that the library has. */
+export function proveShapes(
+  path: string,
+  shapes: readonly Shape[],
+  kernel: TernaryKernel,
+): number {
+  const symbols = shapes.map((shape) => [`trilith_${linearSymbol(shape)}`, LINEAR_SYMBOL]);
+  const library: LinearLibrary = openLibrary(path, Object.fromEntries(symbols));
+  try {
+    return shapes.reduce((sum, shape) => sum + proveShape(library, shape, kernel), 0);
+  } finally {
+    library.close();
+  }
+}
+
+function proveShape(library: LinearLibrary, shape: Shape, kernel: TernaryKernel): number {
+  // Each tile size runs once: the sum of all of them splits into exactly one of each.
+  const tokens = kernel.tokenTiles.reduce((sum, m) => sum + m, 0);
+  const rows = Math.min(shape.n, PROVED_ROWS);
+  const random = randomOf(shape.n * 31 + shape.k);
+  for (const [weights, activations] of CASES) {
+    const codes = Uint8Array.from({ length: rows * shape.k }, () => WEIGHTS[weights](random));
+    const x = Int8Array.from(
+      { length: tokens * shape.k },
+      () => ACTIVATIONS[activations](random),
+    );
+    compare(library, shape, { rows, tokens, codes, x, name: `${weights} x ${activations}` });
+  }
+  return CASES.length * rows * tokens;
+}
+
+interface Case {
+  rows: number;
+  tokens: number;
+  codes: Uint8Array;
+  x: Int8Array;
+  name: string;
+}
+
+function compare(library: LinearLibrary, shape: Shape, test: Case): void {
+  const packed = pack(test.codes, test.rows, shape.k);
+  const y = runLinear(library, shape, packed, test);
+  const stride = paddedRows(shape.n);
+  for (let t = 0; t < test.tokens; t++) {
+    const x = test.x.subarray(t * shape.k, (t + 1) * shape.k);
+    for (let row = 0; row < test.rows; row++) {
+      const expected = ternaryDot(test.codes.subarray(row * shape.k, (row + 1) * shape.k), x);
+      if (y[t * stride + row] === expected) continue;
+      throw new ProofError(
+        `Kernel ${linearSymbol(shape)} is wrong on this machine for ${test.name}` +
+          `: row ${row} of token ${t} is ${y[t * stride + row]}, must be ${expected}`,
+      );
+    }
+  }
+}
+
+function runLinear(
+  library: LinearLibrary,
+  shape: Shape,
+  packed: Uint8Array,
+  { rows, tokens, x }: Case,
+): Float32Array {
+  const stride = activationStride(shape.k);
+  const codes = new Int8Array(tokens * stride);
+  const sums = new Int32Array(tokens);
+  for (let t = 0; t < tokens; t++) {
+    const row = x.subarray(t * shape.k, (t + 1) * shape.k);
+    codes.set(row, t * stride);
+    sums[t] = row.reduce((sum, v) => sum + v, 0);
+  }
+  const inverse = new Float32Array(tokens).fill(1);
+  const y = new Float32Array(tokens * paddedRows(shape.n));
+  const blocks = Math.ceil(rows / BLOCK_ROWS);
+  library.symbols[`trilith_${linearSymbol(shape)}`](
+    packed,
+    codes,
+    sums,
+    inverse,
+    tokens,
+    y,
+    0,
+    blocks,
+  );
+  return y;
+}
+
+/** Mulberry32: the proof takes the same inputs on every machine. */
+function randomOf(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ state >>> 15, state | 1);
+    t ^= t + Math.imul(t ^ t >>> 7, t | 61);
+    return ((t ^ t >>> 14) >>> 0) / 4294967296;
+  };
+}

@@ -1,0 +1,10 @@
+import type { Batch } from "../codegen/step/batch.ts";
+
+/** Runs batches: the native kernels, or the reference in TypeScript. Same bits from both. */
+export interface Executor extends AsyncDisposable {
+  /** "avx512", ..., "reference". */
+  readonly kernels: string;
+  readonly threads: number;
+  /** One call at a time. @returns Logits, (logitRows, vocabSize) float32. */
+  step(batch: Batch): Promise<Float32Array>;
+}

@@ -1,0 +1,224 @@
+import { createSampler, type Sampler } from "./sampler.ts";
+import type { Scheduler, SequenceWork } from "./scheduler.ts";
+import { TextStream } from "./text_stream.ts";
+import type {
+  FinishReason,
+  GenerateOptions,
+  Generation,
+  GenerationResult,
+  Piece,
+  Tokenizer,
+} from "./types.ts";
+
+/** What a generation needs of its model. */
+export interface GenerationContext {
+  scheduler: Scheduler;
+  tokenizer: Tokenizer;
+  vocabSize: number;
+  contextSize: number;
+  eosTokenIds: readonly number[];
+  compileMs: number;
+  loadMs: number;
+}
+
+/** Tokens generated when neither the caller nor the model says how many: up to the context. */
+const NO_LIMIT = Infinity;
+
+/** One completion in the scheduler: samples a token whenever its logits come. */
+class CompletionWork implements SequenceWork {
+  readonly pending: number[];
+  readonly maxTokens: number;
+  readonly tokenIds: number[] = [];
+  readonly #history: number[];
+  readonly #sampler: Sampler;
+  readonly #text: TextStream;
+  readonly #startedMs = performance.now();
+  #firstTokenMs: number | null = null;
+  #lastTokenMs = 0;
+  #finishReason: FinishReason | null = null;
+  #output = "";
+
+  constructor(
+    private readonly context: GenerationContext,
+    promptIds: readonly number[],
+    private readonly options: GenerateOptions,
+    private readonly queue: PieceQueue,
+  ) {
+    this.pending = [...promptIds];
+    this.#history = [...promptIds];
+    const room = context.contextSize - promptIds.length;
+    this.maxTokens = promptIds.length + Math.min(options.maxTokens ?? NO_LIMIT, room);
+    this.#sampler = createSampler(options, context.vocabSize);
+    this.#text = new TextStream(context.tokenizer, { stop: options.stop ?? [] });
+    if (options.maxTokens === 0) this.#finishReason = "length";
+    if (options.signal?.aborted) this.#finishReason = "abort";
+  }
+
+  get active(): boolean {
+    if (this.options.signal?.aborted) this.#finishReason ??= "abort";
+    return this.#finishReason === null;
+  }
+
+  /** Nobody reads the text any more. */
+  abandon(): void {
+    this.#finishReason ??= "abort";
+  }
+
+  wantsLogits(position: number): boolean {
+    return position === this.#history.length - 1;
+  }
+
+  accept(_position: number, logits: Float32Array): void {
+    const id = this.#sampler.sample(logits, this.#history);
+    this.#lastTokenMs = performance.now();
+    this.#firstTokenMs ??= this.#lastTokenMs;
+    this.tokenIds.push(id);
+    this.#history.push(id);
+    if (!this.options.ignoreEos && this.context.eosTokenIds.includes(id)) {
+      this.#finishReason = "stop";
+      return;
+    }
+    const { text, stopped } = this.#text.push(id);
+    this.#emit(text, [id]);
+    if (stopped) this.#finishReason = "stop";
+    else if (this.#history.length >= this.maxTokens) this.#finishReason = "length";
+    else this.pending.push(id);
+  }
+
+  finish(error?: unknown): void {
+    if (error !== undefined) return this.queue.fail(error);
+    if (this.#finishReason !== "stop" || !this.#text.stopped) this.#emit(this.#text.flush(), []);
+    this.queue.end(this.#result());
+  }
+
+  #emit(text: string, tokenIds: number[]): void {
+    this.#output += text;
+    if (text !== "") this.queue.push({ text, tokenIds });
+  }
+
+  #result(): GenerationResult {
+    const promptTokens = this.#history.length - this.tokenIds.length;
+    const endMs = performance.now();
+    const firstMs = this.#firstTokenMs ?? endMs;
+    const prefillMs = firstMs - this.#startedMs;
+    const decodeMs = this.#firstTokenMs === null ? 0 : this.#lastTokenMs - firstMs;
+    const decoded = Math.max(0, this.tokenIds.length - 1);
+    return {
+      promptTokens,
+      completionTokens: this.tokenIds.length,
+      tokenIds: this.tokenIds,
+      text: this.#output,
+      finishReason: this.#finishReason ?? "abort",
+      timings: {
+        compileMs: this.context.compileMs,
+        loadMs: this.context.loadMs,
+        prefillMs,
+        decodeMs,
+        timeToFirstTokenMs: prefillMs,
+        prefillTokensPerSecond: perSecond(promptTokens, prefillMs),
+        decodeTokensPerSecond: perSecond(decoded, decodeMs),
+      },
+    };
+  }
+}
+
+function perSecond(count: number, ms: number): number {
+  return ms > 0 ? count / (ms / 1000) : 0;
+}
+
+/** Pieces on their way from the scheduler to whoever iterates, and the result at the end. */
+class PieceQueue {
+  readonly #pieces: Piece[] = [];
+  readonly result: Promise<GenerationResult>;
+  #settle!: { resolve: (result: GenerationResult) => void; reject: (error: unknown) => void };
+  #wake: () => void = () => {};
+  #ended = false;
+
+  constructor() {
+    this.result = new Promise((resolve, reject) => this.#settle = { resolve, reject });
+    // Whoever only iterates sees the error there; it must not count as unhandled as well.
+    this.result.catch(() => {});
+  }
+
+  push(piece: Piece): void {
+    this.#pieces.push(piece);
+    this.#wake();
+  }
+
+  end(result: GenerationResult): void {
+    this.#ended = true;
+    this.#settle.resolve(result);
+    this.#wake();
+  }
+
+  fail(error: unknown): void {
+    this.#ended = true;
+    this.#settle.reject(error);
+    this.#wake();
+  }
+
+  async *pieces(): AsyncGenerator<Piece> {
+    while (true) {
+      while (this.#pieces.length > 0) yield this.#pieces.shift()!;
+      if (this.#ended) break;
+      await new Promise<void>((resolve) => this.#wake = resolve);
+    }
+    await this.result;
+  }
+}
+
+/**
+ * Starts a completion. Stopping the iteration early (break, return) ends it in the scheduler too.
+ *
+ * @throws {RangeError} If the prompt is empty, has an unknown id, or leaves no room in the context.
+ */
+export function startGeneration(
+  context: GenerationContext,
+  promptIds: readonly number[],
+  options: GenerateOptions,
+): Generation {
+  checkPrompt(context, promptIds);
+  checkMaxTokens(options.maxTokens);
+  const queue = new PieceQueue();
+  const work = new CompletionWork(context, promptIds, options, queue);
+  context.scheduler.add(work);
+  return {
+    then: (resolved, rejected) => queue.result.then(resolved, rejected),
+    async *[Symbol.asyncIterator]() {
+      try {
+        yield* queue.pieces();
+      } finally {
+        work.abandon();
+      }
+    },
+  };
+}
+
+function checkMaxTokens(maxTokens: number | undefined): void {
+  if (maxTokens === undefined || (Number.isSafeInteger(maxTokens) && maxTokens >= 0)) return;
+  throw new RangeError(
+    `Cannot generate as maxTokens must be a whole number of 0 or more: current value is ${maxTokens}`,
+  );
+}
+
+/** Every id must have a row in the embedding, and at least one token must fit after the prompt. */
+export function checkPrompt(
+  { vocabSize, contextSize }: { vocabSize: number; contextSize: number },
+  promptIds: readonly number[],
+): void {
+  if (promptIds.length === 0) {
+    throw new RangeError("Cannot run an empty prompt: give at least one token");
+  }
+  const bad = promptIds.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+  if (bad !== undefined) {
+    throw new RangeError(
+      `Cannot run token id ${bad} as the vocabulary has ids 0 to ${vocabSize - 1}`,
+    );
+  }
+  if (promptIds.length >= contextSize) {
+    throw new RangeError(
+      `Cannot run a prompt of ${promptIds.length} tokens as the context holds ${contextSize} with the answer` +
+        `: shorten the prompt or raise --ctx`,
+    );
+  }
+}
