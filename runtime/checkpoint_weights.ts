@@ -1,0 +1,105 @@
+/** A checkpoint as a WeightSource: packed or master weights, all become codes and a scale. */
+import { type LinearName, linearShape } from "../codegen/model_spec.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+import { floatTypeOf, isPacked, type ModelConfig } from "./config.ts";
+import { CheckpointError, shown } from "./errors.ts";
+import { toFloat32 } from "./float_formats.ts";
+import { absmeanCodes, type Ternary, unpackCodes } from "./ternary.ts";
+import type { FloatMatrix, NormName, TernaryWeights, WeightSource } from "./weights.ts";
+
+/** `config` must come from the same checkpoint: its shapes were checked against these tensors. */
+export function openWeights(config: ModelConfig, checkpoint: Checkpoint): WeightSource {
+  return new CheckpointWeights(config, checkpoint);
+}
+
+class CheckpointWeights implements WeightSource {
+  readonly #config: ModelConfig;
+  readonly #checkpoint: Checkpoint;
+
+  constructor(config: ModelConfig, checkpoint: Checkpoint) {
+    this.#config = config;
+    this.#checkpoint = checkpoint;
+  }
+
+  async linear(layer: number, name: LinearName): Promise<TernaryWeights> {
+    const { spec } = this.#config;
+    const path = this.#config.tensorNames.linear(layer, name);
+    const ternary = await this.#ternary(path, name);
+    const bias = spec.biases.includes(name) ? await this.#bias(path, ternary.scale) : null;
+    const hasNorm = spec.linearNormEps !== null;
+    const inputNorm = hasNorm ? await this.#vector(`${path}.rms_norm.weight`) : null;
+    return { ...ternary, bias, inputNorm };
+  }
+
+  norm(layer: number, which: NormName): Promise<Float32Array> {
+    return this.#vector(this.#config.tensorNames.norm(layer, which));
+  }
+
+  finalNorm(): Promise<Float32Array> {
+    return this.#vector(this.#config.tensorNames.finalNorm);
+  }
+
+  embedding(): FloatMatrix {
+    return this.#matrix(this.#config.tensorNames.embedding);
+  }
+
+  head(): FloatMatrix {
+    return this.#matrix(this.#config.tensorNames.head);
+  }
+
+  async #ternary(path: string, name: LinearName): Promise<Ternary> {
+    const weight = `${path}.weight`;
+    const bytes = await this.#checkpoint.read(weight);
+    if (!isPacked(this.#config.quantization)) {
+      return absmeanCodes(bytes, floatTypeOf(this.#checkpoint.tensors, weight), shown(weight));
+    }
+    const { n, k } = linearShape(this.#config.spec, name);
+    const scale = await this.#packedScale(`${path}.weight_scale`);
+    return { codes: unpackCodes(bytes, n, k, shown(weight)), scale };
+  }
+
+  /** weight_scale is mean|W| for autobitlinear and its reciprocal for bitlinear. */
+  async #packedScale(name: string): Promise<number> {
+    const [stored] = await this.#vector(name);
+    const scale = this.#multiplies() ? stored : Math.fround(1 / stored);
+    if (stored > 0 && scale > 0 && Number.isFinite(scale)) return scale;
+    throw new CheckpointError(
+      `Cannot use ${shown(name)}: a scale must be positive and finite, and so its reciprocal: ` +
+        `current value is ${stored}`,
+    );
+  }
+
+  #multiplies(): boolean {
+    const { quantization } = this.#config;
+    return quantization.kind === "bitnet" && quantization.linearClass === "autobitlinear";
+  }
+
+  /** transformers' AutoBitLinear adds the bias before it multiplies by weight_scale. */
+  async #bias(path: string, scale: number): Promise<Float32Array> {
+    const bias = await this.#vector(`${path}.bias`);
+    const isScaled = isPacked(this.#config.quantization) && this.#multiplies();
+    return isScaled ? bias.map((value) => value * scale) : bias;
+  }
+
+  async #vector(name: string): Promise<Float32Array> {
+    const bytes = await this.#checkpoint.read(name);
+    const values = toFloat32(bytes, floatTypeOf(this.#checkpoint.tensors, name));
+    const bad = values.findIndex((value) => !Number.isFinite(value));
+    if (bad < 0) return values;
+    throw new CheckpointError(
+      `Cannot use ${shown(name)}: its values must be finite: element ${bad} is ${values[bad]}`,
+    );
+  }
+
+  #matrix(name: string): FloatMatrix {
+    const checkpoint = this.#checkpoint;
+    const { shape: [rows, columns], byteLength } = checkpoint.tensors.get(name)!;
+    const rowBytes = byteLength / rows;
+    return {
+      type: floatTypeOf(checkpoint.tensors, name),
+      rows,
+      columns,
+      readRows: (first, count) => checkpoint.readRange(name, first * rowBytes, count * rowBytes),
+    };
+  }
+}

@@ -1,0 +1,32 @@
+/** Half precision and bfloat16 to float32, exactly: every value of both is a float32. */
+import type { FloatType } from "../codegen/model_spec.ts";
+
+/** Float32 values of little-endian elements. `bytes` must start at a multiple of its element. */
+export function toFloat32(bytes: Uint8Array, type: FloatType): Float32Array {
+  const { buffer, byteOffset, byteLength } = bytes;
+  if (type === "f32") return new Float32Array(buffer, byteOffset, byteLength / 4);
+  const halves = new Uint16Array(buffer, byteOffset, byteLength / 2);
+  if (type === "bf16") return fromBfloat16(halves);
+  return Float32Array.from(halves, halfToNumber);
+}
+
+function fromBfloat16(halves: Uint16Array): Float32Array {
+  const words = new Uint32Array(halves.length);
+  for (let i = 0; i < halves.length; i++) words[i] = halves[i] << 16;
+  return new Float32Array(words.buffer);
+}
+
+/** The number that a half's 16 bits stand for. */
+export function halfToNumber(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 0x1f;
+  const fraction = bits & 0x3ff;
+  if (exponent === 0x1f) return fraction === 0 ? sign * Infinity : NaN;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  return sign * (1024 + fraction) * 2 ** (exponent - 25);
+}
+
+/** Value of each of the 65,536 bit patterns of a 16-bit type. */
+export function valuesOf(type: "f16" | "bf16"): Float32Array {
+  return toFloat32(new Uint8Array(Uint16Array.from({ length: 65536 }, (_, i) => i).buffer), type);
+}

@@ -1,0 +1,326 @@
+/**
+ * Reads `.safetensors` files: 8 bytes header length, a JSON header, then the tensors' bytes. Only
+ * the header is read on opening, and nothing in it is believed before it was checked against the
+ * file's real size; tensors are read by position when asked for.
+ *
+ * Source: the safetensors README, "Format" and its `Metadata::validate` (contiguous, no holes).
+ */
+import { createHash } from "node:crypto";
+import type { FileHandle } from "node:fs/promises";
+import { open, stat } from "node:fs/promises";
+import { basename } from "node:path";
+import { CheckpointError, reasonOf, shown, UnsupportedModelError } from "./errors.ts";
+import {
+  isJsonObject,
+  isMissing,
+  type Json,
+  type JsonObject,
+  parseJson,
+  utf8Text,
+} from "./json.ts";
+
+/** Bytes of an element of each type that this version reads. */
+const ELEMENT_BYTES = {
+  F64: 8,
+  F32: 4,
+  F16: 2,
+  BF16: 2,
+  I64: 8,
+  I32: 4,
+  I16: 2,
+  I8: 1,
+  U8: 1,
+  BOOL: 1,
+} as const;
+export type SafetensorsType = keyof typeof ELEMENT_BYTES;
+
+/** Types that newer files may have and no model that we run uses. */
+const UNREAD_TYPES = new Set(
+  ["U16", "U32", "U64", "C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E4M3", "F8_E8M0"]
+    .concat(["F8_E4M3FNUZ", "F8_E5M2FNUZ"]),
+);
+
+const LENGTH_BYTES = 8;
+/** The limit of the official reader. */
+const MAX_HEADER_BYTES = 100_000_000;
+/** One read call takes at most 2^31 - 1 bytes on Linux. */
+const MAX_READ_BYTES = 2 ** 30;
+
+export interface TensorInfo {
+  readonly dtype: SafetensorsType;
+  readonly shape: readonly number[];
+  /** First byte, from the start of the file. */
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
+
+export interface SafetensorsFile {
+  readonly path: string;
+  readonly fileBytes: number;
+  readonly modifiedMs: number;
+  /** SHA-256 of the length and header bytes, hexadecimal. */
+  readonly headerSha256: string;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** All bytes of a tensor, in a buffer of their own (so that typed arrays can view it). */
+  read(name: string): Promise<Uint8Array>;
+  /** `length` bytes of a tensor from its byte `start`. */
+  readRange(name: string, start: number, length: number): Promise<Uint8Array>;
+  close(): Promise<void>;
+}
+
+/**
+ * Opens a file and reads its header.
+ *
+ * @throws {CheckpointError} If there is no such file or it is not sound.
+ * @throws {UnsupportedModelError} If a tensor has a type that this version does not read.
+ */
+export async function openSafetensors(path: string): Promise<SafetensorsFile> {
+  const { size, mtimeMs } = await regularFile(path);
+  const handle = await opened(path);
+  try {
+    const { headerBytes, sha256 } = await readHeader(handle, path, size);
+    const what = `the header of ${shown(basename(path))}`;
+    const header = parseJson(utf8Text(headerBytes, what), what);
+    const dataStart = LENGTH_BYTES + headerBytes.length;
+    const tensors = parseHeader(header, dataStart, size, shown(basename(path)));
+    const metadata = parseMetadata(header as JsonObject, shown(basename(path)));
+    const info = { path, fileBytes: size, modifiedMs: mtimeMs, headerSha256: sha256, metadata };
+    return new OpenFile(info, tensors, handle);
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
+
+async function regularFile(path: string): Promise<{ size: number; mtimeMs: number }> {
+  let info;
+  try {
+    info = await stat(path);
+  } catch (error) {
+    const reason = isMissing(error) ? "there is no such file" : reasonOf(error);
+    throw new CheckpointError(`Cannot open ${shown(path)}: ${reason}`);
+  }
+  if (!info.isFile()) {
+    throw new CheckpointError(`Cannot open ${shown(path)}: it is not a regular file`);
+  }
+  return { size: info.size, mtimeMs: info.mtimeMs };
+}
+
+async function opened(path: string): Promise<FileHandle> {
+  try {
+    return await open(path, "r");
+  } catch (error) {
+    throw new CheckpointError(`Cannot open ${shown(path)}: ${reasonOf(error)}`);
+  }
+}
+
+async function readHeader(handle: FileHandle, path: string, fileBytes: number) {
+  const fail = (reason: string): never => {
+    throw new CheckpointError(
+      `Cannot read ${shown(basename(path))} as a safetensors file: ${reason}, download it again`,
+    );
+  };
+  if (fileBytes < LENGTH_BYTES) fail(`it has only ${fileBytes} bytes`);
+  const lengthBytes = await readAt(handle, path, 0, LENGTH_BYTES);
+  const length = new DataView(lengthBytes.buffer).getBigUint64(0, true);
+  if (length > BigInt(MAX_HEADER_BYTES)) {
+    fail(`its header must have at most ${MAX_HEADER_BYTES} bytes and claims ${length}`);
+  }
+  if (Number(length) > fileBytes - LENGTH_BYTES) {
+    fail(`its header claims ${length} bytes and the file has ${fileBytes}`);
+  }
+  const headerBytes = await readAt(handle, path, LENGTH_BYTES, Number(length));
+  if (headerBytes[0] !== 0x7b) fail("its header must begin with a brace");
+  const sha256 = createHash("sha256").update(lengthBytes).update(headerBytes).digest("hex");
+  return { headerBytes, sha256 };
+}
+
+/**
+ * Checks a parsed header and gives its tensors. Pure, so that tests can reach every rule.
+ *
+ * @param dataStart Offset of the first tensor byte in the file.
+ * @param what Names the file in errors.
+ */
+export function parseHeader(
+  header: Json,
+  dataStart: number,
+  fileBytes: number,
+  what: string,
+): Map<string, TensorInfo> {
+  if (!isJsonObject(header)) {
+    throw new CheckpointError(`Cannot read ${what}: its header must be a JSON object`);
+  }
+  const tensors = new Map<string, TensorInfo>();
+  for (const [name, entry] of Object.entries(header)) {
+    if (name === "__metadata__") continue;
+    tensors.set(name, parseTensor(name, entry, dataStart, what));
+  }
+  checkContiguous(tensors, dataStart, fileBytes, what);
+  return tensors;
+}
+
+function parseTensor(name: string, entry: Json, dataStart: number, what: string): TensorInfo {
+  const fail = (rule: string, value: unknown): never => {
+    throw new CheckpointError(
+      `Cannot read tensor ${shown(name)} of ${what}: ${rule}: current value is ${shown(value)}`,
+    );
+  };
+  if (!isJsonObject(entry)) return fail("its entry must be an object", entry);
+  const dtype = parseType(name, entry.dtype, what) ??
+    fail("dtype must be a type name", entry.dtype);
+  const shape = entry.shape;
+  if (!isSizes(shape)) return fail("shape must be a list of non-negative integers", shape);
+  const offsets = entry.data_offsets;
+  if (!isSizes(offsets) || offsets.length !== 2 || offsets[0] > offsets[1]) {
+    return fail("data_offsets must be two ascending byte offsets", offsets);
+  }
+  const byteLength = offsets[1] - offsets[0];
+  const expected = sizeOf(shape, ELEMENT_BYTES[dtype]);
+  if (expected !== byteLength) {
+    return fail(`shape ${shown(shape)} of ${dtype} must fill its byte range`, offsets);
+  }
+  return { dtype, shape, byteOffset: dataStart + offsets[0], byteLength };
+}
+
+function parseType(name: string, dtype: Json | undefined, what: string): SafetensorsType | null {
+  if (typeof dtype !== "string") return null;
+  if (Object.hasOwn(ELEMENT_BYTES, dtype)) return dtype as SafetensorsType;
+  if (!UNREAD_TYPES.has(dtype)) return null;
+  throw new UnsupportedModelError(
+    `Cannot read tensor ${shown(name)} of ${what} as its type is ${dtype}: ` +
+      `this version reads ${Object.keys(ELEMENT_BYTES).join(", ")}`,
+  );
+}
+
+function isSizes(value: Json | undefined): value is number[] {
+  return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && Number(n) >= 0);
+}
+
+/** Bytes of a shape, or null when they are no safe integer: a product must not wrap or round. */
+function sizeOf(shape: readonly number[], elementBytes: number): number | null {
+  if (shape.includes(0)) return 0;
+  let bytes = elementBytes;
+  for (const dimension of shape) {
+    bytes *= dimension;
+    if (!Number.isSafeInteger(bytes)) return null;
+  }
+  return bytes;
+}
+
+/** Tensors must follow each other without holes or overlaps and end where the file ends. */
+function checkContiguous(
+  tensors: ReadonlyMap<string, TensorInfo>,
+  dataStart: number,
+  fileBytes: number,
+  what: string,
+): void {
+  const ordered = [...tensors].sort(([, a], [, b]) =>
+    a.byteOffset - b.byteOffset || a.byteLength - b.byteLength
+  );
+  let end = dataStart;
+  for (const [name, tensor] of ordered) {
+    if (tensor.byteOffset !== end) {
+      const fault = tensor.byteOffset < end ? "overlaps the one before it" : "follows a hole";
+      throw new CheckpointError(
+        `Cannot read ${what} as its tensors must be contiguous: ${shown(name)} ${fault}`,
+      );
+    }
+    end += tensor.byteLength;
+  }
+  if (end !== fileBytes) {
+    const fault = end > fileBytes ? "it is cut short, download it again" : "it has trailing bytes";
+    throw new CheckpointError(
+      `Cannot read ${what}: its header describes ${end} bytes, the file has ${fileBytes}: ${fault}`,
+    );
+  }
+}
+
+function parseMetadata(header: JsonObject, what: string): Record<string, string> {
+  const metadata = header.__metadata__ ?? {};
+  const isMap = isJsonObject(metadata) &&
+    Object.values(metadata).every((value) => typeof value === "string");
+  if (isMap) return metadata as Record<string, string>;
+  throw new CheckpointError(
+    `Cannot read ${what}: __metadata__ must map strings to strings: ` +
+      `current value is ${shown(metadata)}`,
+  );
+}
+
+/** Reads exactly `length` bytes. @throws {CheckpointError} If the file ends before. */
+async function readAt(
+  handle: FileHandle,
+  path: string,
+  position: number,
+  length: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(length);
+  for (let done = 0; done < length;) {
+    const wanted = Math.min(length - done, MAX_READ_BYTES);
+    const got = await readOnce(handle, path, bytes.subarray(done, done + wanted), position + done);
+    if (got === 0) {
+      throw new CheckpointError(
+        `Cannot read ${shown(path)}: it ends at byte ${position + done}, it was cut while in use`,
+      );
+    }
+    done += got;
+  }
+  return bytes;
+}
+
+async function readOnce(handle: FileHandle, path: string, into: Uint8Array, position: number) {
+  try {
+    return (await handle.read(into, 0, into.length, position)).bytesRead;
+  } catch (error) {
+    throw new CheckpointError(`Cannot read ${shown(path)}: ${reasonOf(error)}`);
+  }
+}
+
+type FileInfo = Omit<SafetensorsFile, "tensors" | "read" | "readRange" | "close">;
+
+class OpenFile implements SafetensorsFile {
+  readonly path: string;
+  readonly fileBytes: number;
+  readonly modifiedMs: number;
+  readonly headerSha256: string;
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  readonly #handle: FileHandle;
+
+  constructor(info: FileInfo, tensors: ReadonlyMap<string, TensorInfo>, handle: FileHandle) {
+    this.path = info.path;
+    this.fileBytes = info.fileBytes;
+    this.modifiedMs = info.modifiedMs;
+    this.headerSha256 = info.headerSha256;
+    this.metadata = info.metadata;
+    this.tensors = tensors;
+    this.#handle = handle;
+  }
+
+  async read(name: string): Promise<Uint8Array> {
+    return await this.readRange(name, 0, this.#tensor(name).byteLength);
+  }
+
+  async readRange(name: string, start: number, length: number): Promise<Uint8Array> {
+    const { byteOffset, byteLength } = this.#tensor(name);
+    const isRange = Number.isSafeInteger(start) && Number.isSafeInteger(length) && start >= 0 &&
+      length >= 0 && start + length <= byteLength;
+    if (!isRange) {
+      throw new RangeError(
+        `Cannot read ${shown(name)}: bytes must lie within its ${byteLength}: ` +
+          `current values are start ${start}, length ${length}`,
+      );
+    }
+    return await readAt(this.#handle, this.path, byteOffset + start, length);
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+  }
+
+  #tensor(name: string): TensorInfo {
+    const tensor = this.tensors.get(name);
+    if (tensor !== undefined) return tensor;
+    throw new CheckpointError(`Cannot read ${shown(this.path)}: it has no tensor ${shown(name)}`);
+  }
+}
