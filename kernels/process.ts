@@ -41,7 +41,7 @@ export async function runProgram(
   signal?.throwIfAborted();
   const child = spawn(program, args, {
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, ...env },
+    env: { ...inheritedEnvironment(), ...env },
     cwd,
   });
   let timedOut = false;
@@ -76,6 +76,15 @@ export async function runProgram(
     child.stdout.destroy();
     child.stderr.destroy();
   }
+}
+
+/** Of an environment that may not be listed, what programs need to find their files. */
+const ESSENTIAL = ["PATH", "HOME", "TMPDIR", "USERPROFILE", "LOCALAPPDATA", "SYSTEMROOT", "TEMP"];
+
+function inheritedEnvironment(): Record<string, string | undefined> {
+  if (isGranted({ name: "env" })) return process.env;
+  const known = ESSENTIAL.map((name) => [name, environmentVariable(name)] as const);
+  return Object.fromEntries(known.filter(([, value]) => value !== null)) as Record<string, string>;
 }
 
 /**
