@@ -22,7 +22,9 @@ function distribution(
   if (options.typicalP !== undefined && options.typicalP < 1) {
     tokens = mostTypical(tokens, options.typicalP);
   }
-  if (options.topP !== undefined && options.topP < 1) tokens = firstOfMass(tokens, options.topP);
+  if (options.topP !== undefined && options.topP < 1) {
+    tokens = firstOfMass([...tokens].sort(byScore), options.topP);
+  }
   if (options.minP) {
     const least = options.minP * Math.max(...tokens.map((token) => token.probability));
     tokens = normalised(tokens.filter((token) => token.probability >= least));
@@ -169,7 +171,7 @@ Deno.test("sampler: on any logits and options the drawn token is one that the re
       // Only rounding at a filter's edge may differ: there a slightly looser filter keeps it.
       assert.ok(kept.has(id) || loose.has(id), `token ${id} of ${[...kept.keys()]}`);
     }),
-    { numRuns: 300, seed: 11 },
+    { numRuns: 1000, seed: 11 },
   );
 });
 
