@@ -57,11 +57,14 @@ export async function detectCpuWithZig(zigPath: string, signal?: AbortSignal): P
   const cpu = detectCpu();
   if (cpu.features.size > 0) return cpu;
   const args = ["build-lib", "-mcpu=native", "--show-builtin", "unread.zig"];
-  const { code, stdout } = await runProgram(zigPath, args, { signal, timeoutMs: 60_000 });
-  if (code !== 0) return cpu;
-  const { modelName, features } = parseZigBuiltin(stdout);
+  const run = runProgram(zigPath, args, { signal, timeoutMs: 60_000 });
+  const { modelName, features } = parseZigBuiltin((await run.catch(emptyOutput)).stdout);
+  signal?.throwIfAborted();
   return { ...cpu, features, modelName: cpu.modelName || modelName };
 }
+
+/** A compiler that does not run leaves the features unknown: compiling will say why. */
+const emptyOutput = () => ({ stdout: "" });
 
 const ARCHES: Record<string, string> = { x64: "x86_64", arm64: "aarch64" };
 const SYSTEMS: Record<string, string> = { darwin: "macos", win32: "windows" };

@@ -29,6 +29,8 @@ const OUTPUT_LIMIT = 1 << 20;
 
 /**
  * Runs a program without a shell and with no input; its output is kept from our own stdout.
+ * Deno wants --allow-run for the program and --allow-env=NODE_V8_COVERAGE, which its node:child_process
+ * looks at.
  *
  * @throws {RunError} If it can't be started or `timeoutMs` passed; it has then been killed.
  * @throws The signal's reason, once the program is dead.
@@ -39,11 +41,7 @@ export async function runProgram(
   { signal, timeoutMs, env, cwd }: RunOptions = {},
 ): Promise<RunResult> {
   signal?.throwIfAborted();
-  const child = spawn(program, args, {
-    stdio: ["ignore", "pipe", "pipe"],
-    env: { ...inheritedEnvironment(), ...env },
-    cwd,
-  });
+  const child = start(program, args, { env, cwd });
   let timedOut = false;
   const timers: ReturnType<typeof setTimeout>[] = [];
   const later = (ms: number, act: () => void) => timers.push(setTimeout(act, ms));
@@ -75,6 +73,18 @@ export async function runProgram(
     signal?.removeEventListener("abort", kill);
     child.stdout.destroy();
     child.stderr.destroy();
+  }
+}
+
+function start(program: string, args: readonly string[], { env, cwd }: RunOptions) {
+  try {
+    return spawn(program, args, {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...inheritedEnvironment(), ...env },
+      cwd,
+    });
+  } catch (error) {
+    throw new RunError(`it can't be started (${(error as Error).message})`);
   }
 }
 
