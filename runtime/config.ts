@@ -140,8 +140,8 @@ export function parseModelConfig(
     ...readRope(config, modelType),
     quantization,
     tensorNames,
-    bosTokenId: readTokenIds(config, "bos_token_id", spec)[0] ?? null,
-    eosTokenIds: readTokenIds(config, "eos_token_id", spec),
+    bosTokenId: config.tokenIds("bos_token_id", spec.vocabSize)[0] ?? null,
+    eosTokenIds: config.tokenIds("eos_token_id", spec.vocabSize),
     notes,
   };
 }
@@ -380,16 +380,6 @@ function readRope(config: ConfigReader, modelType: ModelConfig["modelType"]) {
     ropeScaling: readRopeScaling(parameters ?? config.child("rope_scaling"), maxPositionEmbeddings),
     maxPositionEmbeddings,
   };
-}
-
-/** A token id, a list of them, or nothing. Ids outside of the vocabulary can't occur: dropped. */
-function readTokenIds(config: ConfigReader, key: string, spec: ModelSpec): number[] {
-  const value = config.get(key) ?? [];
-  const ids = Array.isArray(value) ? value : [value];
-  for (const id of ids) {
-    if (!Number.isSafeInteger(id)) config.fail(key, "a token id or a list of them", value);
-  }
-  return (ids as number[]).filter((id) => id >= 0 && id < spec.vocabSize);
 }
 
 const FLOAT_TYPES: Readonly<Record<string, FloatType>> = { F32: "f32", F16: "f16", BF16: "bf16" };

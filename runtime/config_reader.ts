@@ -58,6 +58,14 @@ export class ConfigReader {
     return isList ? value as string[] : this.fail(key, "a list of strings", value);
   }
 
+  /** A token id, a list of them, or nothing. Ids beyond the vocabulary never occur: dropped. */
+  tokenIds(key: string, vocabSize: number): number[] {
+    const value = this.get(key) ?? [];
+    const ids = Array.isArray(value) ? value : [value];
+    if (!ids.every(Number.isSafeInteger)) this.fail(key, "a token id or a list of them", value);
+    return (ids as number[]).filter((id) => id >= 0 && id < vocabSize);
+  }
+
   /** A nested object, or null when absent. */
   child(key: string): ConfigReader | null {
     const value = this.get(key);

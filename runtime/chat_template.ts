@@ -1,0 +1,125 @@
+/**
+ * Chat templates: the Jinja text of tokenizer_config.json or chat_template.jinja, rendered as
+ * transformers' apply_chat_template does.
+ */
+import { Template } from "@huggingface/jinja";
+import { join } from "node:path";
+import { ChatTemplateError, CheckpointError, reasonOf, shown } from "./errors.ts";
+import { isJsonObject, type Json, parseJson, readTextFile } from "./json.ts";
+import { tokenContent } from "./tokenizer.ts";
+import type { ChatMessage, Tokenizer } from "./types.ts";
+
+export interface ChatTemplateOptions {
+  /** End with the beginning of an assistant's turn. Default true. */
+  addGenerationPrompt?: boolean;
+  /** JSON schemas of functions that the model may call. */
+  tools?: readonly unknown[];
+  /** Further variables that the template knows, for example `date_string`. */
+  variables?: Readonly<Record<string, unknown>>;
+}
+
+export interface ChatTemplate {
+  /** Jinja. */
+  readonly source: string;
+  /** @throws {ChatTemplateError} If the template refuses the messages or fails. */
+  render(messages: readonly ChatMessage[], options?: ChatTemplateOptions): string;
+}
+
+/** Templates by name; `default` is what chats use, `tool_use` where there are tools. */
+type NamedSources = ReadonlyMap<string, string>;
+
+/** Special tokens that templates may write, under the names that templates use. */
+const TOKEN_KEYS = ["bos_token", "eos_token", "unk_token", "pad_token"] as const;
+export type TemplateTokens = Partial<Record<(typeof TOKEN_KEYS)[number], string>>;
+
+/**
+ * The chat template of a model folder, or null when it has none.
+ * @throws {CheckpointError} If the files are damaged or the template is no valid Jinja.
+ */
+export async function loadChatTemplate(folder: string): Promise<ChatTemplate | null> {
+  const configText = await readTextFile(join(folder, "tokenizer_config.json"));
+  const config = configText === null ? null : parseJson(configText, "tokenizer_config.json");
+  const mapText = await readTextFile(join(folder, "special_tokens_map.json"));
+  const map = mapText === null ? null : parseJson(mapText, "special_tokens_map.json");
+  const file = await readTextFile(join(folder, "chat_template.jinja"));
+  const sources = file === null ? sourcesOf(config) : new Map([["default", file]]);
+  return sources.size === 0
+    ? null
+    : createNamed(sources, { ...tokensOf(map), ...tokensOf(config) });
+}
+
+/** A template from its text. @throws {CheckpointError} If it is no valid Jinja. */
+export function createChatTemplate(source: string, tokens: TemplateTokens = {}): ChatTemplate {
+  return createNamed(new Map([["default", source]]), tokens);
+}
+
+/**
+ * Ids of a rendered chat. Some templates write the BOS token themselves and some leave it to the
+ * tokenizer; either way it comes once.
+ */
+export function encodeChat(tokenizer: Tokenizer, rendered: string): number[] {
+  const ids = tokenizer.encode(rendered, { addSpecialTokens: false });
+  const before = tokenizer.encode("")[0];
+  return before === undefined || ids[0] === before ? ids : [before, ...ids];
+}
+
+function sourcesOf(config: Json): NamedSources {
+  const value = isJsonObject(config) ? config.chat_template ?? [] : [];
+  if (typeof value === "string") return new Map([["default", value]]);
+  const sources = new Map<string, string>();
+  for (const entry of Array.isArray(value) ? value : [value]) {
+    const { name, template } = isJsonObject(entry) ? entry : {};
+    if (typeof name !== "string" || typeof template !== "string") {
+      throw new CheckpointError(
+        "Cannot read tokenizer_config.json: chat_template must be a string or a list of " +
+          `{name, template}: current value is ${shown(value)}`,
+      );
+    }
+    sources.set(name, template);
+  }
+  return sources;
+}
+
+function tokensOf(json: Json): TemplateTokens {
+  const tokens: TemplateTokens = {};
+  for (const key of TOKEN_KEYS) {
+    const content = isJsonObject(json) ? tokenContent(json[key]) : null;
+    if (content !== null) tokens[key] = content;
+  }
+  return tokens;
+}
+
+function createNamed(sources: NamedSources, tokens: TemplateTokens): ChatTemplate {
+  const templates = new Map([...sources].map(([name, source]) => [name, compiled(source)]));
+  const fallback = templates.get("default") ?? templates.values().next().value!;
+  return {
+    source: sources.get("default") ?? sources.values().next().value!,
+    render: (messages, { addGenerationPrompt = true, tools, variables } = {}) => {
+      const template = tools === undefined ? fallback : templates.get("tool_use") ?? fallback;
+      return rendered(template, {
+        ...tokens,
+        ...variables,
+        messages,
+        // Templates test `tools is not none`, which an undefined variable passes.
+        tools: tools ?? null,
+        add_generation_prompt: addGenerationPrompt,
+      });
+    },
+  };
+}
+
+function compiled(source: string): Template {
+  try {
+    return new Template(source);
+  } catch (error) {
+    throw new CheckpointError(`Cannot read the chat template: ${reasonOf(error)}`);
+  }
+}
+
+function rendered(template: Template, variables: Record<string, unknown>): string {
+  try {
+    return template.render(variables);
+  } catch (error) {
+    throw new ChatTemplateError(`Cannot apply the chat template: ${reasonOf(error)}`);
+  }
+}

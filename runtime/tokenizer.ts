@@ -1,0 +1,407 @@
+/**
+ * Text to token ids and back, by a Hugging Face tokenizer.json: byte-level BPE (Llama 3, Falcon)
+ * and SentencePiece-like BPE with byte fallback (Llama 2).
+ */
+import { SequenceNormalizer } from "@huggingface/tokenizers";
+import { stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { type AddedToken, AddedTokenSplitter, parseAddedTokens } from "./added_tokens.ts";
+import { Bpe, type BpeModel } from "./bpe.ts";
+import { CheckpointError, reasonOf, shown, UnsupportedModelError } from "./errors.ts";
+import { isJsonObject, type Json, type JsonObject, readTextFile } from "./json.ts";
+import { createPreTokenizer, type PreTokenizer } from "./pre_tokenizer.ts";
+import {
+  bytesOfToken,
+  createTokenDecoder,
+  type DecoderRules,
+  parseDecoder,
+  type TokenDecoder,
+} from "./token_decoder.ts";
+import type { Tokenizer } from "./types.ts";
+
+/** A tokenizer that can also decode a stream, token by token, exactly as `decode` would. */
+export interface StreamingTokenizer extends Tokenizer {
+  decodeStream(options?: { skipSpecialTokens?: boolean }): {
+    push(id: number): string;
+    flush(): string;
+  };
+}
+
+const TOKENIZER_FILE = "tokenizer.json";
+const TOKENIZER_CONFIG_FILE = "tokenizer_config.json";
+/** As for a model's vocab_size. */
+const MAX_TOKENS = 10_000_000;
+
+/**
+ * Loads a tokenizer.json, or that of a folder, with its tokenizer_config.json where there is one.
+ *
+ * @throws {CheckpointError} If it is missing or damaged.
+ * @throws {UnsupportedModelError} If it is of a kind that this version does not run.
+ */
+export async function loadTokenizer(fileOrFolder: string): Promise<StreamingTokenizer> {
+  const isFolder = await stat(fileOrFolder).then((info) => info.isDirectory(), () => false);
+  const folder = isFolder ? fileOrFolder : dirname(fileOrFolder);
+  const file = isFolder ? join(folder, TOKENIZER_FILE) : fileOrFolder;
+  const text = await readTextFile(file);
+  if (text === null) throw await missingError(file, folder);
+  const configText = await readTextFile(join(folder, TOKENIZER_CONFIG_FILE));
+  const config = configText === null ? null : parseQuickly(configText, TOKENIZER_CONFIG_FILE);
+  return createTokenizer(parseQuickly(text, TOKENIZER_FILE), config);
+}
+
+async function missingError(file: string, folder: string): Promise<CheckpointError> {
+  const sentencePiece = join(folder, "tokenizer.model");
+  const hasModel = await stat(sentencePiece).then(() => true, () => false);
+  const remedy = hasModel
+    ? "save tokenizer.model as tokenizer.json with transformers' AutoTokenizer.save_pretrained"
+    : `give a ${TOKENIZER_FILE} or a folder that has one`;
+  return new CheckpointError(`Cannot open ${shown(file)}: there is no such file: ${remedy}`);
+}
+
+/** A tokenizer.json has a hundred thousand entries, so here the engine's own parser is used. */
+function parseQuickly(text: string, what: string): Json {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new CheckpointError(`Cannot read ${what} as it is not valid JSON: ${reasonOf(error)}`);
+  }
+}
+
+/**
+ * @param json A parsed tokenizer.json.
+ * @param config A parsed tokenizer_config.json, or null.
+ */
+export function createTokenizer(json: Json, config: Json = null): StreamingTokenizer {
+  if (!isJsonObject(json) || !isJsonObject(json.model)) {
+    throw new CheckpointError(`Cannot read the tokenizer: it must be an object with a model`);
+  }
+  const addedTokens = parseAddedTokens(json.added_tokens);
+  const normalize = createNormalizer(json.normalizer);
+  return new BpeTokenizer({
+    model: parseModel(json.model),
+    addedTokens,
+    normalize,
+    preTokenize: createPreTokenizer(json.pre_tokenizer),
+    decoder: parseDecoder(json.decoder),
+    template: parseTemplate(json.post_processor, config, addedTokens),
+  });
+}
+
+/** @throws {CheckpointError} If the tokenizer has ids that the model has no embedding for. */
+export function checkTokenizerFits(tokenizer: Tokenizer, vocabSize: number): void {
+  if (tokenizer.vocabSize <= vocabSize) return;
+  throw new CheckpointError(
+    `Cannot use this tokenizer: it has ids up to ${tokenizer.vocabSize - 1}, the model's ` +
+      `vocabulary has ${vocabSize}: give the tokenizer of this model`,
+  );
+}
+
+function createNormalizer(section: Json | undefined): (text: string) => string {
+  if (section === null || section === undefined) return (text) => text;
+  if (!isJsonObject(section)) {
+    throw new CheckpointError(
+      `Cannot read the tokenizer: its normalizer is malformed: ${shown(section)}`,
+    );
+  }
+  try {
+    const stages = { type: "Sequence", normalizers: [section] };
+    const normalizer = new SequenceNormalizer(
+      stages as unknown as ConstructorParameters<typeof SequenceNormalizer>[0],
+    );
+    normalizer.normalize("a b");
+    return (text) => normalizer.normalize(text);
+  } catch (error) {
+    throw new UnsupportedModelError(
+      `Cannot read the tokenizer: its normalizer is not understood: ${reasonOf(error)}`,
+    );
+  }
+}
+
+function parseModel(model: JsonObject): BpeModel {
+  // Files older than tokenizers 0.8 leave the type out.
+  const type = model.type ?? (Array.isArray(model.merges) ? "BPE" : undefined);
+  if (type !== "BPE") {
+    throw new UnsupportedModelError(
+      `Cannot read the tokenizer: its model must be "BPE": current value is ${shown(type)}`,
+    );
+  }
+  for (const key of ["dropout", "continuing_subword_prefix", "end_of_word_suffix"]) {
+    if ((model[key] ?? "") !== "" && model[key] !== 0) {
+      throw new UnsupportedModelError(
+        `Cannot read the tokenizer: ${key} must be absent: current value is ${shown(model[key])}`,
+      );
+    }
+  }
+  const vocab = parseVocab(model.vocab);
+  return {
+    vocab,
+    merges: parseMerges(model.merges, vocab),
+    unkId: typeof model.unk_token === "string" ? vocab.get(model.unk_token) ?? null : null,
+    fuseUnk: model.fuse_unk === true,
+    byteIds: model.byte_fallback === true ? byteIdsOf(vocab) : null,
+    ignoreMerges: model.ignore_merges === true,
+  };
+}
+
+function parseVocab(value: Json | undefined): Map<string, number> {
+  if (!isJsonObject(value)) {
+    throw new CheckpointError("Cannot read the tokenizer: its vocab must be an object");
+  }
+  const vocab = new Map(Object.entries(value) as [string, number][]);
+  for (const [token, id] of vocab) {
+    if (!isTokenId(id)) {
+      throw new CheckpointError(
+        `Cannot read the tokenizer: the id of ${shown(token)} must be an integer from 0 to ` +
+          `${MAX_TOKENS - 1}: current value is ${shown(id)}`,
+      );
+    }
+  }
+  return vocab;
+}
+
+function isTokenId(id: unknown): boolean {
+  return Number.isSafeInteger(id) && Number(id) >= 0 && Number(id) < MAX_TOKENS;
+}
+
+function parseMerges(
+  value: Json | undefined,
+  vocab: ReadonlyMap<string, number>,
+): BpeModel["merges"] {
+  if (!Array.isArray(value)) {
+    throw new CheckpointError("Cannot read the tokenizer: its merges must be a list");
+  }
+  const malformed = value.findIndex((entry) => typeof entry !== "string" && !isPair(entry));
+  if (malformed >= 0) throw mergeError(malformed, value[malformed]);
+  return () => mergeIds(value as (string | [string, string])[], vocab);
+}
+
+function isPair(entry: Json): boolean {
+  return Array.isArray(entry) && entry.length === 2 &&
+    entry.every((part) => typeof part === "string");
+}
+
+function mergeIds(
+  entries: readonly (string | [string, string])[],
+  vocab: ReadonlyMap<string, number>,
+): Int32Array {
+  const merges = new Int32Array(3 * entries.length);
+  for (const [rank, entry] of entries.entries()) {
+    const [left, right = ""] = typeof entry === "string" ? entry.split(" ", 2) : entry;
+    const ids = [vocab.get(left), vocab.get(right), vocab.get(left + right)];
+    if (ids.includes(undefined)) throw mergeError(rank, entry);
+    merges.set(ids as number[], 3 * rank);
+  }
+  return merges;
+}
+
+function mergeError(rank: number, entry: unknown): CheckpointError {
+  return new CheckpointError(
+    `Cannot read the tokenizer: merge ${rank} must name two tokens whose join is one: ` +
+      `current value is ${shown(entry)}`,
+  );
+}
+
+/** Ids of <0x00> to <0xFF>, or null when the vocabulary lacks one. */
+function byteIdsOf(vocab: ReadonlyMap<string, number>): number[] | null {
+  const names = Array.from(
+    { length: 256 },
+    (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`,
+  );
+  const ids = names.map((name) => vocab.get(name));
+  return ids.includes(undefined) ? null : ids as number[];
+}
+
+/** Ids that stand before and after every text. */
+interface Template {
+  before: number[];
+  after: number[];
+}
+
+function parseTemplate(
+  section: Json | undefined,
+  config: Json,
+  addedTokens: readonly AddedToken[],
+): Template {
+  const template = templateOf(section);
+  if (!isJsonObject(config) || !/^Llama/.test(String(config.tokenizer_class))) return template;
+  // transformers' Llama tokenizers rebuild the template from these two flags.
+  const idOf = (key: string) => {
+    const content = tokenContent(config[key]);
+    return addedTokens.filter((token) => token.content === content).map(({ id }) => id);
+  };
+  if (config.add_bos_token === true) template.before = idOf("bos_token");
+  if (config.add_bos_token === false) template.before = [];
+  if (config.add_eos_token === true) template.after = idOf("eos_token");
+  if (config.add_eos_token === false) template.after = [];
+  return template;
+}
+
+/** Text of a token in tokenizer_config.json: a string, or an object with `content`. */
+export function tokenContent(value: Json | undefined): string | null {
+  const content = isJsonObject(value) ? value.content : value;
+  return typeof content === "string" ? content : null;
+}
+
+function templateOf(section: Json | undefined): Template {
+  const none: Template = { before: [], after: [] };
+  if (!isJsonObject(section)) return none;
+  if (section.type === "Sequence" && Array.isArray(section.processors)) {
+    const all = section.processors.map(templateOf);
+    return all.find(({ before, after }) => before.length + after.length > 0) ?? none;
+  }
+  if (section.type === "ByteLevel") return none;
+  if (section.type === "TemplateProcessing") return templateProcessing(section);
+  throw new UnsupportedModelError(
+    `Cannot read the tokenizer: its post_processor ${shown(section.type)} is not known`,
+  );
+}
+
+function templateProcessing({ single, special_tokens: tokens }: JsonObject): Template {
+  const template: Template = { before: [], after: [] };
+  const fail = (value: unknown): never => {
+    throw new CheckpointError(
+      `Cannot read the tokenizer: its post_processor is malformed: ${shown(value)}`,
+    );
+  };
+  if (!Array.isArray(single) || !isJsonObject(tokens)) return fail(single);
+  let side = template.before;
+  for (const item of single) {
+    if (!isJsonObject(item)) return fail(item);
+    if ("Sequence" in item) side = template.after;
+    else side.push(...idsOfSpecial(item.SpecialToken, tokens) ?? fail(item));
+  }
+  return template;
+}
+
+function idsOfSpecial(item: Json | undefined, tokens: JsonObject): number[] | null {
+  const name = isJsonObject(item) && typeof item.id === "string" ? item.id : null;
+  const entry = name !== null && Object.hasOwn(tokens, name) ? tokens[name] : null;
+  const ids = isJsonObject(entry) ? entry.ids : null;
+  return Array.isArray(ids) && ids.every(isTokenId) ? ids as number[] : null;
+}
+
+interface Parts {
+  model: BpeModel;
+  addedTokens: AddedToken[];
+  normalize: (text: string) => string;
+  preTokenize: PreTokenizer;
+  decoder: DecoderRules;
+  template: Template;
+}
+
+/** Splitters for tokens that are matched before and after normalization. */
+interface Splitters {
+  raw: AddedTokenSplitter;
+  normalized: AddedTokenSplitter;
+}
+
+class BpeTokenizer implements StreamingTokenizer {
+  readonly vocabSize: number;
+  readonly #parts: Parts;
+  readonly #bpe: Bpe;
+  readonly #tokens: string[] = [];
+  readonly #addedIds = new Map<string, number>();
+  readonly #specialIds: Set<number>;
+  readonly #withSpecial: Splitters;
+  readonly #withoutSpecial: Splitters;
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
+    this.#bpe = new Bpe(parts.model);
+    for (const [token, id] of parts.model.vocab) this.#tokens[id] = token;
+    for (const { content, id } of parts.addedTokens) this.#add(content, id);
+    const specials = parts.addedTokens.filter(({ special }) => special);
+    this.#specialIds = new Set(specials.map(({ id }) => id));
+    this.vocabSize = this.#tokens.length;
+    const others = parts.addedTokens.filter(({ special }) => !special);
+    this.#withSpecial = splittersOf(parts.addedTokens, parts.normalize);
+    this.#withoutSpecial = splittersOf(others, parts.normalize);
+  }
+
+  encode(
+    text: string,
+    { addSpecialTokens = true, parseSpecial = true }: {
+      addSpecialTokens?: boolean;
+      parseSpecial?: boolean;
+    } = {},
+  ): number[] {
+    const { before, after } = this.#parts.template;
+    const ids = addSpecialTokens ? [...before] : [];
+    const splitters = parseSpecial ? this.#withSpecial : this.#withoutSpecial;
+    let isFirst = true;
+    // Half a surrogate pair has no UTF-8 form.
+    for (const section of splitters.raw.split(text.toWellFormed())) {
+      if ("token" in section) ids.push(section.token.id);
+      else this.#encodeSection(this.#parts.normalize(section.text), isFirst, splitters, ids);
+      isFirst = false;
+    }
+    if (addSpecialTokens) ids.push(...after);
+    return ids;
+  }
+
+  decode(ids: readonly number[], options: { skipSpecialTokens?: boolean } = {}): string {
+    const stream = this.decodeStream(options);
+    return ids.map((id) => stream.push(id)).join("") + stream.flush();
+  }
+
+  decodeStream({ skipSpecialTokens = false }: { skipSpecialTokens?: boolean } = {}) {
+    const decoder: TokenDecoder = createTokenDecoder(this.#parts.decoder);
+    const push = (id: number) => {
+      const token = this.tokenText(id);
+      const isSkipped = token === null || (skipSpecialTokens && this.isSpecial(id));
+      return isSkipped ? "" : decoder.push(token);
+    };
+    return { push, flush: () => decoder.flush() };
+  }
+
+  tokenText(id: number): string | null {
+    return this.#tokens[id] ?? null;
+  }
+
+  tokenId(token: string): number | null {
+    return this.#addedIds.get(token) ?? this.#parts.model.vocab.get(token) ?? null;
+  }
+
+  isSpecial(id: number): boolean {
+    return this.#specialIds.has(id);
+  }
+
+  tokenBytes(id: number): Uint8Array {
+    const token = this.tokenText(id);
+    return token === null ? new Uint8Array() : bytesOfToken(this.#parts.decoder, token);
+  }
+
+  #add(content: string, id: number): void {
+    if (!isTokenId(id)) {
+      throw new CheckpointError(
+        `Cannot read the tokenizer: the id of ${shown(content)} must be an integer from 0 to ` +
+          `${MAX_TOKENS - 1}: current value is ${shown(id)}`,
+      );
+    }
+    this.#tokens[id] = content;
+    this.#addedIds.set(content, id);
+  }
+
+  #encodeSection(text: string, isFirst: boolean, splitters: Splitters, ids: number[]): void {
+    let isStart = isFirst;
+    for (const section of splitters.normalized.split(text)) {
+      if ("token" in section) ids.push(section.token.id);
+      else this.#encodeWords(section.text, isStart, ids);
+      isStart = false;
+    }
+  }
+
+  #encodeWords(text: string, isFirst: boolean, ids: number[]): void {
+    for (const word of this.#parts.preTokenize(text, isFirst)) this.#bpe.encodeWord(word, ids);
+  }
+}
+
+function splittersOf(
+  tokens: readonly AddedToken[],
+  normalize: (text: string) => string,
+): Splitters {
+  return {
+    raw: new AddedTokenSplitter(tokens.filter(({ normalized }) => !normalized)),
+    normalized: new AddedTokenSplitter(tokens.filter(({ normalized }) => normalized), normalize),
+  };
+}
