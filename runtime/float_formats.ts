@@ -26,7 +26,10 @@ export function halfToNumber(bits: number): number {
   return sign * (1024 + fraction) * 2 ** (exponent - 25);
 }
 
-/** Value of each of the 65,536 bit patterns of a 16-bit type. */
+const valueTables: Partial<Record<"f16" | "bf16", Float32Array>> = {};
+
+/** Value of each of the 65,536 bit patterns of a 16-bit type. Made once; not to be written. */
 export function valuesOf(type: "f16" | "bf16"): Float32Array {
-  return toFloat32(new Uint8Array(Uint16Array.from({ length: 65536 }, (_, i) => i).buffer), type);
+  const patterns = () => Uint16Array.from({ length: 65536 }, (_, i) => i);
+  return valueTables[type] ??= toFloat32(new Uint8Array(patterns().buffer), type);
 }
