@@ -36,6 +36,35 @@ export function dot(a: Float32Array, b: Float32Array): number {
   return treeSum(lanes);
 }
 
+/** As `treeSum`, in double precision. */
+export function treeSumWide(lanes: Float64Array): number {
+  let width = LANES;
+  const v = Float64Array.from(lanes);
+  while (width > 1) {
+    width /= 2;
+    for (let i = 0; i < width; i++) v[i] += v[i + width];
+  }
+  return v[0];
+}
+
+/**
+ * Sum of a[i] * b[i] in double precision, lane i % 16 adding its products in order. Where a rounding
+ * error would be amplified (scores are exponents) or could tip an int8 rounding, sums are doubles.
+ */
+export function dotWide(a: Float32Array | Float64Array, b: Float32Array | Float64Array): number {
+  const lanes = new Float64Array(LANES);
+  for (let i = 0; i < a.length; i++) lanes[i % LANES] += a[i] * b[i];
+  return treeSumWide(lanes);
+}
+
+/** 1.5 * 2^52: adding it leaves the nearest integer, ties to even, in a double's low bits. */
+const WIDE_ROUND_MAGIC = 6755399441055744;
+
+/** Nearest integer, ties to even, for doubles below 2^31 in size. */
+export function roundHalfEvenWide(x: number): number {
+  return x + WIDE_ROUND_MAGIC - WIDE_ROUND_MAGIC;
+}
+
 /** 1.5 * 2^23: adding it leaves the nearest integer, ties to even, in a float's low bits. */
 const ROUND_MAGIC = 12582912;
 

@@ -25,7 +25,7 @@ export interface PackOptions {
 }
 
 /**
- * Writes a model in the layout of `planOf(spec)`. Holds one matrix at a time, never the model.
+ * Writes a model in the layout of `planOf(spec)`. Holds one layer at a time, never the model.
  *
  * @throws Whatever the source says of an unreadable checkpoint; `signal.reason` when aborted.
  */
@@ -102,22 +102,34 @@ async function writeLayer(
   layer: number,
   sink: Sink,
 ): Promise<void> {
-  const put = (name: string, bytes: Uint8Array) => sink(bytes, regionOf(plan.layer, name).offset);
+  const parts = await layerParts(spec, source, layer);
+  for (const { name, offset } of plan.layer) await sink(parts.get(name)!, offset);
+}
+
+/** A layer's regions by name: gathered first, as the scales stand before the matrices. */
+async function layerParts(
+  spec: ModelSpec,
+  source: WeightSource,
+  layer: number,
+): Promise<Map<string, Uint8Array>> {
+  const parts = new Map<string, Uint8Array>();
   const scales = new Float32Array(LINEAR_NAMES.length);
   for (const [region, name] of NORMS) {
     if (!spec.subNorms && region.endsWith("_sub_norm")) continue;
     const norm = await source.norm(layer, name);
-    await put(region, floatBytes(norm, norm.length));
+    parts.set(region, floatBytes(norm, norm.length));
   }
   for (const [i, name] of LINEAR_NAMES.entries()) {
     const { n, k } = linearShape(spec, name);
     const weights = await source.linear(layer, name);
     scales[i] = weights.scale;
-    if (spec.biases.includes(name)) await put(`${name}_bias`, floatBytes(weights.bias!, n));
-    if (spec.linearNormEps !== null) await put(`${name}_norm`, floatBytes(weights.inputNorm!, k));
-    await put(`${name}_codes`, pack(weights.codes, n, k));
+    if (spec.biases.includes(name)) parts.set(`${name}_bias`, floatBytes(weights.bias!, n));
+    if (spec.linearNormEps !== null) {
+      parts.set(`${name}_norm`, floatBytes(weights.inputNorm!, k));
+    }
+    parts.set(`${name}_codes`, pack(weights.codes, n, k));
   }
-  await put("scales", floatBytes(scales, scales.length));
+  return parts.set("scales", floatBytes(scales, scales.length));
 }
 
 /** Floats as bytes; what follows up to the region's end stays zero. */

@@ -23,8 +23,8 @@ export function activation(act: HiddenAct, features: number): string {
   return zig`
     ${ACTIVATIONS[act]}
 
-    /// gate = act(gate) * up over ${features} features; returns max |gate| by lane.
-    fn gatedActivation(gate: [*]f32, up: [*]const f32) math.F {
+    /// gate = act(gate) * up over ${features} features; returns max |gate|.
+    fn gatedActivation(gate: [*]f32, up: [*]const f32) f64 {
         var largest: math.F = @splat(0);
         var i: usize = 0;
         while (i < ${paddedFloats(features)}) : (i += math.lanes) {
@@ -32,7 +32,7 @@ export function activation(act: HiddenAct, features: number): string {
             largest = @max(largest, @abs(v));
             math.store(gate + i, v);
         }
-        return largest;
+        return @reduce(.Max, largest);
     }
   `;
 }

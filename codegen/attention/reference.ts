@@ -1,14 +1,15 @@
-import { dot, exp, laneSum } from "../float_reference.ts";
+import { dotWide, exp, laneSum } from "../float_reference.ts";
 
 const f = Math.fround;
 
-/** 1 / sqrt(headDim), the factor of a score, in float32. */
+/** 1 / sqrt(headDim), the factor of a score, a double. */
 export function scoreScale(headDim: number): number {
-  return f(1 / Math.sqrt(headDim));
+  return 1 / Math.sqrt(headDim);
 }
 
 /**
- * Attention of one query head over positions 0 .. count - 1: softmax(q k^T / sqrt(d)) v.
+ * Attention of one query head over positions 0 .. count - 1: softmax(q k^T / sqrt(d)) v. Scores are
+ * doubles, as their absolute error becomes a relative one of the weights.
  *
  * @param q (headDim,) after RoPE.
  * @param key Key of a position, (headDim,); value likewise.
@@ -23,9 +24,9 @@ export function attention(
   value: (position: number) => Float32Array,
 ): Float32Array {
   const scale = scoreScale(q.length);
-  const scores = Float32Array.from({ length: count }, (_, i) => f(dot(q, key(i)) * scale));
+  const scores = Float64Array.from({ length: count }, (_, i) => dotWide(q, key(i)) * scale);
   const largest = scores.reduce((max, score) => Math.max(max, score), -Infinity);
-  const weights = scores.map((score) => exp(f(score - largest)));
+  const weights = Float32Array.from(scores, (score) => exp(f(score - largest)));
   const total = laneSum(count, (i) => weights[i]);
   const out = new Float32Array(q.length);
   for (let i = 0; i < count; i++) {

@@ -1,6 +1,6 @@
 import type { KvType, ModelSpec } from "../model_spec.ts";
 import { scoreScale } from "./reference.ts";
-import { floatLiteral, paddedFloats } from "../norm_quantize/template.ts";
+import { paddedFloats } from "../norm_quantize/template.ts";
 import { zig } from "../writer.ts";
 
 /** Positions of one KV block: the unit in which memory is given to sequences. */
@@ -48,16 +48,16 @@ export function attention(spec: ModelSpec, kvType: KvType): string {
 
     /// out = softmax(q k^T / sqrt(${spec.headDim})) v for the ${group} query head(s) of one KV head.
     /// q: (${group}, ${row}). table: the sequence's KV blocks. count: positions seen, this token's included.
-    /// scores: (${group}, stride) scratch. out: (${group}, ${spec.headDim}).
-    fn attend(q: [*]const f32, kv: [*]KvElement, table: [*]const i32, layer: usize, head: usize, count: usize, scores: [*]f32, stride: usize, out: [*]f32) void {
-        var largest: [${group}]f32 = @splat(-std.math.inf(f32));
+    /// scores: (${group}, stride) scratch, where weights take the scores' place. out: (${group}, ${spec.headDim}).
+    fn attend(q: [*]const f32, kv: [*]KvElement, table: [*]const i32, layer: usize, head: usize, count: usize, scores: [*]f64, stride: usize, out: [*]f32) void {
+        var largest: [${group}]f64 = @splat(-std.math.inf(f64));
         var position: usize = 0;
         while (position < count) : (position += ${KV_BLOCK_POSITIONS}) {
             const keys = kvHead(kv, table[position / ${KV_BLOCK_POSITIONS}], layer, 0, head);
             for (position..@min(position + ${KV_BLOCK_POSITIONS}, count)) |p| {
                 const key = keys + (p - position) * ${row};
                 inline for (0..${group}) |g| {
-                    const score = scoreOf(q + g * ${row}, key) * @as(f32, ${floatLiteral(scale)});
+                    const score = math.dotWide(${row}, f32, q + g * ${row}, KvElement, key) * ${scale};
                     largest[g] = @max(largest[g], score);
                     scores[g * stride + p] = score;
                 }
@@ -65,35 +65,33 @@ export function attention(spec: ModelSpec, kvType: KvType): string {
         }
         var inverse: [${group}]f32 = undefined;
         inline for (0..${group}) |g| inverse[g] = 1.0 / softmax(scores + g * stride, count, largest[g]);
+        const weights: [*]const f32 = @ptrCast(scores);
         var acc: [${group}][${row}]f32 align(64) = @splat(@splat(0));
         position = 0;
         while (position < count) : (position += ${KV_BLOCK_POSITIONS}) {
             const values = kvHead(kv, table[position / ${KV_BLOCK_POSITIONS}], layer, 1, head);
             const seen = @min(${KV_BLOCK_POSITIONS}, count - position);
-            inline for (0..${group}) |g| addValues(&acc[g], values, scores + g * stride + position, seen);
+            inline for (0..${group}) |g| addValues(&acc[g], values, weights + 2 * g * stride + position, seen);
         }
         inline for (0..${group}) |g| {
             for (0..${spec.headDim}) |d| out[g * ${spec.headDim} + d] = acc[g][d] * inverse[g];
         }
     }
 
-    inline fn scoreOf(q: [*]const f32, key: [*]const KvElement) f32 {
-        var acc: math.F = @splat(0);
-        inline for (0..${vectors}) |v| acc += math.load(q + v * 16) * math.widen(KvElement, key + v * 16);
-        return math.sum(acc);
-    }
-
-    /// scores = exp(scores - largest); returns their sum. Lane i % 16 adds, then the tree.
-    fn softmax(scores: [*]f32, count: usize, largest: f32) f32 {
-        // Lanes past the end weigh nothing: they are written as zero, within the padded row.
+    /// Weights exp(scores - largest), f32 from the row's start on; returns their sum. Lane i % 16 adds, then the tree.
+    fn softmax(scores: [*]f64, count: usize, largest: f64) f32 {
+        // A weight is half as long as its score: writing never overtakes reading. Lanes past the
+        // end weigh nothing: they are written as zero, within the padded row.
+        const weights_out: [*]f32 = @ptrCast(scores);
         var sums: math.F = @splat(0);
         var i: usize = 0;
         while (i < count) : (i += math.lanes) {
-            const weights = math.exp(math.load(scores + i) - math.splat(largest));
+            const below: math.F = @floatCast(math.wide(f64, scores + i) - @as(math.D, @splat(largest)));
+            const weights = math.exp(below);
             const left: math.I = @splat(@intCast(count - i));
             const lane: math.I = std.simd.iota(i32, math.lanes);
             const kept = @select(f32, lane < left, weights, math.splat(0));
-            math.store(scores + i, kept);
+            math.store(weights_out + i, kept);
             sums += kept;
         }
         return math.sum(sums);

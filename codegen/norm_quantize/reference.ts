@@ -1,38 +1,41 @@
-import { laneSum, roundHalfEven } from "../float_reference.ts";
-
-const f = Math.fround;
+import { dotWide, roundHalfEvenWide } from "../float_reference.ts";
 
 /** An activation row ready for ternary linears: x ~ codes * inverse. */
 export interface QuantizedRow {
   /** (k,) int8 in [-127, 127]. */
   codes: Int8Array;
-  /** max|x| / 127, the factor that turns codes into values. */
+  /** max|x| / 127, the factor that turns codes into values; float32. */
   inverse: number;
 }
 
 /**
- * RMSNorm: x / sqrt(mean(x^2) + eps) * weight, all in float32.
+ * RMSNorm: x / sqrt(mean(x^2) + eps) * weight, in double precision: a rounding error here could tip
+ * an int8 rounding that the exact value does not.
  *
- * Source: transformers, LlamaRMSNorm (float32 throughout).
+ * Source: transformers, LlamaRMSNorm.
  */
-export function rmsNorm(x: Float32Array, weight: Float32Array, eps: number): Float32Array {
-  const squares = laneSum(x.length, (i) => f(x[i] * x[i]));
-  const mean = f(squares / x.length);
-  const scale = f(1 / f(Math.sqrt(f(mean + f(eps)))));
-  return x.map((v, i) => f(f(v * scale) * weight[i]));
+export function rmsNorm(
+  x: Float32Array | Float64Array,
+  weight: Float32Array,
+  eps: number,
+): Float64Array {
+  const mean = dotWide(x, x) / x.length;
+  const scale = 1 / Math.sqrt(mean + eps);
+  return Float64Array.from(weight, (w, i) => x[i] * scale * w);
 }
 
 /**
- * Per-token int8: s = 127 / max(max|x|, 1e-5), codes = round-half-even(x * s).
+ * Per-token int8: s = 127 / max(max|x|, 1e-5), codes = round-half-even(x * s), in double precision.
  *
  * Source: BitNet b1.58, arXiv 2402.17764, section 2; transformers, BitLinear.activation_quant.
  */
-export function quantize(x: Float32Array): QuantizedRow {
-  const largest = f(x.reduce((max, v) => Math.max(max, Math.abs(v)), f(1e-5)));
-  const scale = f(127 / largest);
-  const codes = Int8Array.from(x, (v) => {
-    const code = roundHalfEven(f(v * scale));
-    return Math.min(Math.max(code, -128), 127);
-  });
-  return { codes, inverse: f(1 / scale) };
+export function quantize(x: Float32Array | Float64Array): QuantizedRow {
+  let largest = 1e-5;
+  for (const v of x) largest = Math.max(largest, Math.abs(v));
+  const scale = 127 / largest;
+  const codes = new Int8Array(x.length);
+  for (let i = 0; i < x.length; i++) {
+    codes[i] = Math.min(Math.max(roundHalfEvenWide(x[i] * scale), -128), 127);
+  }
+  return { codes, inverse: Math.fround(1 / scale) };
 }

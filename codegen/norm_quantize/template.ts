@@ -15,32 +15,28 @@ export function activationStride(k: number): number {
   return stepsOf(k) * STEP_FEATURES + 64;
 }
 
-/** Literal of a float32 that Zig reads back to the same bits. */
-export function floatLiteral(value: number): string {
-  const text = String(Math.fround(value));
-  return /[.e]/.test(text) ? text : `${text}.0`;
-}
-
 export function normSymbol(k: number, eps: number): string {
   return `rmsNorm_k${k}_eps${String(eps).replace(/[^0-9]/g, "_")}`;
 }
 
-/** RMSNorm over k features. Returns the lane-wise maxima of |out|, which quantisation needs next. */
+/** RMSNorm over k features in doubles. Returns max |out|, which quantisation needs next. */
 export function rmsNorm(k: number, eps: number): string {
   const padded = paddedFloats(k);
   return zig`
-    /// out = x / sqrt(mean(x^2) + ${eps}) * weight over ${k} features; returns max |out| by lane.
-    fn ${normSymbol(k, eps)}(x: [*]const f32, weight: [*]const f32, out: [*]f32) math.F {
-        const mean = math.dot(${padded}, x, x) / ${floatLiteral(k)};
-        const scale = math.splat(1.0 / @sqrt(mean + @as(f32, ${floatLiteral(eps)})));
-        var largest: math.F = @splat(0);
+    /// out = x / sqrt(mean(x^2) + ${eps}) * weight over ${k} features, in doubles; returns max |out|.
+    fn ${
+    normSymbol(k, eps)
+  }(comptime T: type, x: [*]const T, weight: [*]const f32, out: [*]f64) f64 {
+        const mean = math.dotWide(${padded}, T, x, T, x) / ${k}.0;
+        const scale: math.D = @splat(1.0 / @sqrt(mean + ${eps}));
+        var largest: math.D = @splat(0);
         var i: usize = 0;
         while (i < ${padded}) : (i += math.lanes) {
-            const v = math.load(x + i) * scale * math.load(weight + i);
+            const v = math.wide(T, x + i) * scale * math.wide(f32, weight + i);
             largest = @max(largest, @abs(v));
-            math.store(out + i, v);
+            out[i..][0..math.lanes].* = v;
         }
-        return largest;
+        return @reduce(.Max, largest);
     }
   `;
 }
@@ -53,28 +49,30 @@ export function quantizeSymbol(k: number): string {
 export function quantize(k: number): string {
   const padded = paddedFloats(k);
   return zig`
-    /// max |x| by lane over ${k} features.
-    fn largest_k${k}(x: [*]const f32) math.F {
+    /// max |x| over ${k} features.
+    fn largest_k${k}(x: [*]const f32) f64 {
         var largest: math.F = @splat(0);
         var i: usize = 0;
         while (i < ${padded}) : (i += math.lanes) largest = @max(largest, @abs(math.load(x + i)));
-        return largest;
+        return @reduce(.Max, largest);
     }
 
     /// Row t of out: round(x * 127 / max |x|) over ${k} features, their sum, and max |x| / 127.
-    fn ${quantizeSymbol(k)}(x: [*]const f32, largest: math.F, out: Quantized, t: usize) void {
+    fn ${
+    quantizeSymbol(k)
+  }(comptime T: type, x: [*]const T, largest: f64, out: Quantized, t: usize) void {
         const codes = out.codes + t * ${activationStride(k)};
-        const scale = 127.0 / @max(@reduce(.Max, largest), @as(f32, 1e-5));
+        const scale = 127.0 / @max(largest, 1e-5);
         var sums: math.I = @splat(0);
         var i: usize = 0;
         while (i < ${padded}) : (i += math.lanes) {
-            const rounded = math.roundToInt(math.load(x + i) * math.splat(scale));
+            const rounded = math.roundToIntWide(math.wide(T, x + i) * @as(math.D, @splat(scale)));
             const code = @min(@max(rounded, @as(math.I, @splat(-128))), @as(math.I, @splat(127)));
             sums += code;
             codes[i..][0..math.lanes].* = @as(@Vector(math.lanes, i8), @intCast(code));
         }
         out.sums[t] = @reduce(.Add, sums);
-        out.inverse[t] = 1.0 / scale;
+        out.inverse[t] = @floatCast(1.0 / scale);
     }
   `;
 }

@@ -27,7 +27,12 @@ export interface RopeTables {
 }
 
 /** Sees intermediate values of a token: `layer` is -1 outside the layers. */
-export type Tap = (name: string, layer: number, token: number, values: Float32Array) => void;
+export type Tap = (
+  name: string,
+  layer: number,
+  token: number,
+  values: Float32Array | Float64Array,
+) => void;
 
 /** One ternary matrix, unpacked. */
 interface Linear {
@@ -131,7 +136,7 @@ export class ReferenceStep {
     return out;
   }
 
-  #linear(layer: Layer, name: LinearName, input: Float32Array): Float32Array {
+  #linear(layer: Layer, name: LinearName, input: Float32Array | Float64Array): Float32Array {
     const { n, k, codes, scale, bias, norm } = layer.linears[name];
     const x = quantize(norm === null ? input : rmsNorm(input, norm, this.spec.linearNormEps!));
     const factor = f(scale * x.inverse);
@@ -190,7 +195,8 @@ export class ReferenceStep {
 
   #head(h: Float32Array, t: number): Float32Array {
     const { spec } = this;
-    const x = rmsNorm(h, this.#floats(this.#global("final_norm")), spec.rmsNormEps);
+    const norm = this.#floats(this.#global("final_norm"));
+    const x = Float32Array.from(rmsNorm(h, norm, spec.rmsNormEps));
     this.tap("final_norm", -1, t, x);
     const name = spec.tieWordEmbeddings ? "embedding" : "head";
     return dense((r) => this.#row(name, spec.headType, r), spec.vocabSize, x);

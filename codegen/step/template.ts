@@ -162,10 +162,10 @@ function state(context: Context): string {
         /// Attention scores, (threads, ${
     spec.numAttentionHeads / spec.numKeyValueHeads
   }, score_stride).
-        scores: [*]f32,
+        scores: [*]f64,
         score_stride: usize,
-        /// One row of normed values a thread.
-        rows: [*]f32,
+        /// Normed values, one row of doubles a thread and one for the linears' own norms.
+        rows: [*]f64,
         ${rows.map(([name, type]) => `${name}: [*]${type},`)}
 
         fn layer(model: *const Model, index: usize) [*]const u8 {
@@ -298,8 +298,8 @@ function residualInput(
             while (i < ${hidden}) : (i += math.lanes) math.store(h + i, math.load(h + i) + math.load(y + i));
             const largest = ${
     normSymbol(spec.hiddenSize, spec.rmsNormEps)
-  }(h, floats(layer + at.${norm}), row);
-            ${quantizeInputs(context, group, "row", "largest", spec.hiddenSize)}
+  }(f32, h, floats(layer + at.${norm}), row);
+            ${quantizeInputs(context, group, { type: "f64", from: "row" }, spec.hiddenSize)}
         }
     }
   `;
@@ -317,14 +317,14 @@ function plainInput(
   const stride = buffer === "attended" ? context.queryRow : paddedRows(features);
   const plainLargest = prepare === "" ? `largest_k${features}(x)` : "activated";
   const normed = zig`
-    const largest = ${normSymbol(features, spec.rmsNormEps)}(x, floats(layer + at.${
+    const largest = ${normSymbol(features, spec.rmsNormEps)}(f32, x, floats(layer + at.${
     String(subNorm)
   }), row);
-    ${quantizeInputs(context, group, "row", "largest", features)}
+    ${quantizeInputs(context, group, { type: "f64", from: "row" }, features)}
   `;
   const plain = zig`
     const largest = ${plainLargest};
-    ${quantizeInputs(context, group, "x", "largest", features)}
+    ${quantizeInputs(context, group, { type: "f32", from: "x" }, features)}
   `;
   const usesRow = subNorm !== null || spec.linearNormEps !== null;
   const usesLayer = usesRow;
@@ -351,30 +351,33 @@ function rowScratch(context: Context): number {
   return 2 * paddedFloats(context.maxFeatures);
 }
 
+/** A row in `from` of element `type`, whose largest value is in `largest`. */
+interface Row {
+  type: "f32" | "f64";
+  from: string;
+}
+
 /** One quantised input for the group, or one a linear when each norms its own input. */
 function quantizeInputs(
   context: Context,
   group: LinearGroup,
-  from: string,
-  largest: string,
+  { type, from }: Row,
   features: number,
 ): string {
   const eps = context.spec.linearNormEps;
-  if (eps === null) {
-    return `${quantizeSymbol(features)}(${from}, ${largest}, inputOf(model, 0), t);`;
-  }
-  const second = `row + ${paddedFloats(context.maxFeatures)}`;
+  const symbol = quantizeSymbol(features);
+  if (eps === null) return `${symbol}(${type}, ${from}, largest, inputOf(model, 0), t);`;
+  const own = `row + ${paddedFloats(context.maxFeatures)}`;
+  const norm = normSymbol(features, eps);
+  const inputs = group.names.map((name, i) =>
+    zig`
+      const largest_${name} = ${norm}(${type}, ${from}, floats(layer + at.${name}_norm), ${own});
+      ${symbol}(f64, ${own}, largest_${name}, inputOf(model, ${i}), t);
+    `
+  );
   return zig`
-    _ = ${largest};
-    ${
-    group.names.map((name, i) =>
-      zig`
-        ${quantizeSymbol(features)}(${second}, ${
-        normSymbol(features, eps)
-      }(${from}, floats(layer + at.${name}_norm), ${second}), inputOf(model, ${i}), t);
-      `
-    )
-  }
+    _ = largest;
+    ${inputs}
   `;
 }
 
@@ -494,9 +497,11 @@ function layerLoop(context: Context): string {
             const y = model.y + t * ${paddedRows(spec.hiddenSize)};
             var i: usize = 0;
             while (i < ${hidden}) : (i += math.lanes) math.store(h + i, math.load(h + i) + math.load(y + i));
+            const row = model.rows + thread * ${rowScratch(context)};
             _ = ${
     normSymbol(spec.hiddenSize, spec.rmsNormEps)
-  }(h, floats(model.weights + final_norm_at), model.normed + l * ${hidden});
+  }(f32, h, floats(model.weights + final_norm_at), row);
+            for (0..${hidden}) |d| model.normed[l * ${hidden} + d] = @floatCast(row[d]);
         }
     }
 
@@ -571,7 +576,7 @@ function probeCalls(context: Context): string[] {
       }, .{ 0, 1 });`
     ),
     ...[...new Set(shapes.map((shape) => shape.k))].map((k) =>
-      `${quantizeSymbol(k)}(y, largest_k${k}(y), x, 0);`
+      `${quantizeSymbol(k)}(f32, y, largest_k${k}(y), x, 0);`
     ),
   ];
 }
@@ -617,8 +622,8 @@ function lifecycle(context: Context): string {
 
     fn carve(carver: *Carver, model: *Model, threads: usize, kv_blocks: usize) void {
         const tokens = model.max_tokens;
-        model.scores = carver.take(f32, threads * ${group} * model.score_stride);
-        model.rows = carver.take(f32, threads * ${rowScratch(context)});
+        model.scores = carver.take(f64, threads * ${group} * model.score_stride);
+        model.rows = carver.take(f64, threads * ${rowScratch(context)});
         ${
     rows.map(([name, type, elements]) =>
       `model.${name} = carver.take(${type}, tokens * ${elements});`

@@ -26,18 +26,43 @@ pub inline fn sum(v: F) f32 {
     return c[0] + c[1];
 }
 
-inline fn half(comptime n: comptime_int, v: anytype, comptime from: i32) @Vector(n, f32) {
+inline fn half(comptime n: comptime_int, v: anytype, comptime from: i32) @Vector(n, @typeInfo(@TypeOf(v)).vector.child) {
     comptime var mask: [n]i32 = undefined;
     inline for (0..n) |i| mask[i] = from + @as(i32, i);
-    return @shuffle(f32, v, undefined, mask);
+    return @shuffle(@typeInfo(@TypeOf(v)).vector.child, v, undefined, mask);
 }
 
-/// Sum over i of a[i] * b[i], `n` a multiple of 16: lane i % 16 adds its products in order.
-pub inline fn dot(comptime n: usize, a: [*]const f32, b: [*]const f32) f32 {
-    var acc: F = @splat(0);
+/// Sixteen doubles, for sums whose rounding error would be amplified or could tip an int8 rounding.
+pub const D = @Vector(lanes, f64);
+
+/// Sixteen elements of a row as doubles.
+pub inline fn wide(comptime T: type, p: [*]const T) D {
+    const v: @Vector(lanes, T) = p[0..lanes].*;
+    return if (T == f64) v else @floatCast(v);
+}
+
+/// As `sum`, in doubles.
+pub inline fn sumWide(v: D) f64 {
+    const a: @Vector(8, f64) = half(8, v, 0) + half(8, v, 8);
+    const b: @Vector(4, f64) = half(4, a, 0) + half(4, a, 4);
+    const c: @Vector(2, f64) = half(2, b, 0) + half(2, b, 2);
+    return c[0] + c[1];
+}
+
+/// Sum over i of a[i] * b[i] in doubles, `n` a multiple of 16: lane i % 16 adds its products in order.
+pub inline fn dotWide(comptime n: usize, comptime A: type, a: [*]const A, comptime B: type, b: [*]const B) f64 {
+    var acc: D = @splat(0);
     var i: usize = 0;
-    while (i < n) : (i += lanes) acc += load(a + i) * load(b + i);
-    return sum(acc);
+    while (i < n) : (i += lanes) acc += wide(A, a + i) * wide(B, b + i);
+    return sumWide(acc);
+}
+
+/// Nearest integers, ties to even, of doubles below 2^31 in size. Others give some integer.
+pub inline fn roundToIntWide(v: D) I {
+    // 1.5 * 2^52: adding it leaves the integer in the low bits of the mantissa.
+    const shifted: @Vector(lanes, u64) = @bitCast(v + @as(D, @splat(6755399441055744.0)));
+    const low: @Vector(lanes, u32) = @truncate(shifted);
+    return @bitCast(low);
 }
 
 /// Adding 1.5 * 2^23 leaves the nearest integer (ties to even) in the low bits of the mantissa.
@@ -76,8 +101,8 @@ pub inline fn widen(comptime T: type, p: [*]const T) F {
     }
     // bf16 is kept as u16: the upper half of an f32.
     const bits: @Vector(lanes, u16) = p[0..lanes].*;
-    const wide: @Vector(lanes, u32) = bits;
-    return @bitCast(wide << @splat(16));
+    const words: @Vector(lanes, u32) = bits;
+    return @bitCast(words << @splat(16));
 }
 
 /// Splits `count` items among `threads`: item `start(t)` up to `start(t + 1)` belong to thread t.

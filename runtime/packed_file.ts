@@ -1,0 +1,195 @@
+import { createHash } from "node:crypto";
+import { open } from "node:fs/promises";
+import path from "node:path";
+import { crc32 } from "node:zlib";
+import type { ModelSpec } from "../codegen/model_spec.ts";
+import { planOf } from "../codegen/plan.ts";
+import { cacheDirectory, publishFile, withLock } from "../kernels/cache.ts";
+import { packModel, type PackOptions } from "./pack.ts";
+import type { WeightSource } from "./weights.ts";
+
+/**
+ * The packed weights of a model, on disk: a header of one page, then the data as `planOf` lays it
+ * out. The header is JSON padded with spaces:
+ *
+ *     {"magic": "trilith-packed-1", "key": ..., "dataBytes": ..., "checksum": CRC-32 of the data}
+ *
+ * The key is the SHA-256 of the source's identity, the spec and the layout, so that a change of any
+ * gives another file.
+ */
+export const HEADER_BYTES = 4096;
+const MAGIC = "trilith-packed-1";
+
+/** Files up to this size are checked against their checksum whenever they are opened. */
+const CHECKED_BYTES = 64 << 20;
+
+interface Header {
+  magic: string;
+  key: string;
+  dataBytes: number;
+  checksum: number;
+}
+
+export interface PackedFile {
+  path: string;
+  dataBytes: number;
+}
+
+export interface PackedSource {
+  spec: ModelSpec;
+  /** Changes whenever the checkpoint does. */
+  identity: string;
+  /** Opened only when there is no packed file yet. */
+  weights: () => WeightSource;
+}
+
+/**
+ * The packed file of a model, from the cache or made now.
+ *
+ * @throws {CacheError} If the cache can't be written. Whatever the source says of a bad checkpoint.
+ */
+export async function ensurePackedFile(
+  source: PackedSource,
+  options: PackOptions = {},
+): Promise<PackedFile> {
+  const directory = cacheDirectory("models");
+  const key = keyOf(source);
+  const name = `${key.slice(0, 32)}.packed`;
+  const file = path.join(directory, name);
+  const dataBytes = planOf(source.spec).totalBytes;
+  if (await isWhole(file, key, dataBytes)) return { path: file, dataBytes };
+  return await withLock(directory, name, async () => {
+    if (!await isWhole(file, key, dataBytes)) await write(directory, name, key, source, options);
+    return { path: file, dataBytes };
+  }, { signal: options.signal });
+}
+
+function keyOf({ spec, identity }: PackedSource): string {
+  const plan = planOf(spec);
+  return createHash("sha256").update(JSON.stringify([MAGIC, identity, spec, plan])).digest("hex");
+}
+
+async function write(
+  directory: string,
+  name: string,
+  key: string,
+  source: PackedSource,
+  options: PackOptions,
+): Promise<void> {
+  await publishFile(directory, name, async (file) => {
+    const data = new DataWriter(async (bytes, at) => {
+      await writeAll(file, bytes, HEADER_BYTES + at);
+    });
+    await packModel(source.spec, source.weights(), (bytes, at) => data.put(bytes, at), options);
+    const { totalBytes } = planOf(source.spec);
+    await data.padTo(totalBytes);
+    const header: Header = { magic: MAGIC, key, dataBytes: totalBytes, checksum: data.checksum };
+    await writeAll(file, encodeHeader(header), 0);
+  });
+}
+
+interface Writable {
+  write(
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+    position: number,
+  ): Promise<{ bytesWritten: number }>;
+}
+
+async function writeAll(file: Writable, bytes: Uint8Array, at: number): Promise<void> {
+  let done = 0;
+  while (done < bytes.length) {
+    const { bytesWritten } = await file.write(bytes, done, bytes.length - done, at + done);
+    done += bytesWritten;
+  }
+}
+
+function encodeHeader(header: Header): Uint8Array {
+  return new TextEncoder().encode(JSON.stringify(header).padEnd(HEADER_BYTES));
+}
+
+/** Appends parts that come in rising order; gaps are filled with zeros, the checksum runs over all. */
+class DataWriter {
+  checksum = 0;
+  #end = 0;
+
+  constructor(private readonly write: (bytes: Uint8Array, at: number) => Promise<void>) {}
+
+  async put(bytes: Uint8Array, at: number): Promise<void> {
+    await this.padTo(at);
+    await this.#append(bytes);
+  }
+
+  async padTo(end: number): Promise<void> {
+    if (end < this.#end) throw new RangeError(`Cannot write at ${end}: ${this.#end} are written`);
+    await this.#append(new Uint8Array(end - this.#end));
+  }
+
+  async #append(bytes: Uint8Array): Promise<void> {
+    if (bytes.length === 0) return;
+    this.checksum = crc32(bytes, this.checksum);
+    await this.write(bytes, this.#end);
+    this.#end += bytes.length;
+  }
+}
+
+/** Whether a packed file is there, is this model's, and was written to its end. */
+async function isWhole(file: string, key: string, dataBytes: number): Promise<boolean> {
+  let handle;
+  try {
+    handle = await open(file, "r");
+  } catch {
+    return false;
+  }
+  try {
+    const { size } = await handle.stat();
+    if (size !== HEADER_BYTES + dataBytes) return false;
+    const header = await readHeader(handle);
+    if (header?.magic !== MAGIC || header.key !== key) return false;
+    if (dataBytes > CHECKED_BYTES) return true;
+    const data = await readBytes(handle, HEADER_BYTES, dataBytes);
+    return crc32(data) === header.checksum;
+  } finally {
+    await handle.close();
+  }
+}
+
+interface Readable {
+  read(
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+    position: number,
+  ): Promise<{ bytesRead: number }>;
+}
+
+async function readHeader(handle: Readable): Promise<Header | null> {
+  const bytes = await readBytes(handle, 0, HEADER_BYTES);
+  try {
+    return JSON.parse(new TextDecoder().decode(bytes));
+  } catch {
+    return null;
+  }
+}
+
+async function readBytes(handle: Readable, from: number, length: number) {
+  const bytes = new Uint8Array(length);
+  let done = 0;
+  while (done < length) {
+    const { bytesRead } = await handle.read(bytes, done, length - done, from + done);
+    if (bytesRead === 0) throw new Error("The packed file was cut short while it was read");
+    done += bytesRead;
+  }
+  return bytes;
+}
+
+/** The data of a packed file in memory, where it can't be mapped. */
+export async function readPackedData({ path, dataBytes }: PackedFile): Promise<Uint8Array> {
+  const handle = await open(path, "r");
+  try {
+    return await readBytes(handle, HEADER_BYTES, dataBytes);
+  } finally {
+    await handle.close();
+  }
+}
