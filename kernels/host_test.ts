@@ -4,6 +4,7 @@ import path from "node:path";
 import process from "node:process";
 import { zig as source } from "../codegen/writer.ts";
 import { compileLibrary, hostTarget } from "./compile.ts";
+import { detectCpu } from "./cpu.ts";
 import { type NativeLibrary, openLibrary, pointerToBigInt, viewOf } from "./ffi.ts";
 import { inFolder } from "./test_helpers.ts";
 import { ensureZig } from "./toolchain.ts";
@@ -212,6 +213,20 @@ test("teams come and go without leaving threads", async (host) => {
   }
   // The runtime's own pool may have grown by the threads of its asynchronous calls.
   assert.ok(threadsNow() <= before + 8, `${before} threads before, ${threadsNow()} after`);
+});
+
+test("a run leaves the caller on the CPUs that it had", (host) => {
+  if (process.platform !== "linux") return;
+  const place = () =>
+    /^Cpus_allowed_list:.*$/m.exec(fs.readFileSync("/proc/thread-self/status", "utf8"))![0];
+  const before = place();
+  const memory = host.trilith_alloc(4096n)!;
+  // As many threads as CPUs: such a team keeps each on its own while it runs.
+  const team = host.trilith_team_create(detectCpu().allowedCores)!;
+  for (let run = 0; run < 10; run++) host.trilith_read_peak(team, memory, 4096n, 3);
+  assert.equal(place(), before);
+  host.trilith_team_destroy(team);
+  host.trilith_free(memory, 4096n);
 });
 
 test("an impossible team is null", (host) => {

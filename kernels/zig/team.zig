@@ -23,6 +23,8 @@ pub const Team = struct {
     threads: u32,
     /// Turns of the spin loop in `spin_ns`; 0 if there are more threads than CPUs to run them.
     spins: u32,
+    /// A CPU for each thread, if there are as many as threads: see `Place`.
+    places: ?Place,
     workers: []std.Thread,
 
     /// Set before `work` is increased and read after that was seen.
@@ -52,6 +54,7 @@ pub const Team = struct {
         team.* = .{
             .threads = threads,
             .spins = if (threads > cpus) 0 else measureSpins(),
+            .places = if (threads == cpus) Place.current() else null,
             .workers = workers[0..0],
         };
         for (workers, 1..) |*worker, index| {
@@ -88,6 +91,8 @@ pub const Team = struct {
     /// does the same the other way.
     pub fn run(team: *Team, context: *anyopaque, comptime body: Body) void {
         if (team.threads == 1) return body(context, team, 0);
+        const before = if (team.places) |places| places.enter(0) else null;
+        defer if (before) |place| place.restore();
         team.body = body;
         team.context = context;
         team.work.advance();
@@ -96,7 +101,7 @@ pub const Team = struct {
     }
 
     fn work_loop(team: *Team, thread: u32) void {
-        if (team.threads == allowedCpus()) pin(thread);
+        if (team.places) |places| _ = places.enter(thread);
         var seen: u32 = 0;
         while (true) {
             team.work.wait(seen, team.spins);
@@ -206,37 +211,54 @@ fn measureSpins() u32 {
 
 /// CPUs that this process may run on; 0 is unknown.
 fn allowedCpus() u32 {
-    if (!on_linux) return @intCast(std.Thread.getCpuCount() catch 0);
-    const set = affinity() orelse return 0;
+    const place = Place.current() orelse return @intCast(std.Thread.getCpuCount() catch 0);
     var count: u32 = 0;
-    for (set) |word| count += @popCount(word);
+    for (place.cpus) |word| count += @popCount(word);
     return count;
 }
 
-fn affinity() ?linux.cpu_set_t {
-    if (!on_linux) return null;
-    var set: linux.cpu_set_t = undefined;
-    const code = linux.sched_getaffinity(0, @sizeOf(linux.cpu_set_t), &set);
-    return if (linux.errno(code) == .SUCCESS) set else null;
-}
+/// The CPUs that a thread may run on. A team with a thread for every CPU keeps each on its own: on a
+/// busy machine Linux otherwise wakes two on the same CPU, where one spins while the other could work
+/// (measured with 2 threads: no gain over 1). A smaller team does better where the scheduler finds
+/// room.
+const Place = struct {
+    cpus: linux.cpu_set_t,
 
-/// Keeps a worker on the CPU of its number among those allowed. Only for teams that have a thread for
-/// each of them: a smaller one does better where the scheduler finds room. Thread 0 is the runtime's
-/// and is left alone; the workers leave one CPU free for it.
-fn pin(thread: u32) void {
-    if (!on_linux) return;
-    const allowed = affinity() orelse return;
-    var left = thread;
-    for (allowed, 0..) |word, at| {
-        var bits = word;
-        while (bits != 0) : (bits &= bits - 1) {
-            if (left == 0) {
-                var one: linux.cpu_set_t = @splat(0);
-                one[at] = bits & (~bits + 1);
-                linux.sched_setaffinity(0, &one) catch {};
-                return;
-            }
-            left -= 1;
-        }
+    /// Null where the system does not say.
+    fn current() ?Place {
+        if (!on_linux) return null;
+        var place: Place = .{ .cpus = @splat(0) };
+        const code = linux.sched_getaffinity(0, @sizeOf(linux.cpu_set_t), &place.cpus);
+        return if (linux.errno(code) == .SUCCESS) place else null;
     }
-}
+
+    /// Moves the calling thread to the CPU of its number. Returns where it was, as thread 0 is the
+    /// runtime's and goes back after each run.
+    fn enter(allowed: Place, thread: u32) ?Place {
+        const before = current() orelse return null;
+        allowed.only(thread).restore();
+        return before;
+    }
+
+    fn restore(place: Place) void {
+        // Refused in some containers: then the scheduler decides.
+        if (on_linux) linux.sched_setaffinity(0, &place.cpus) catch {};
+    }
+
+    /// The `index`th of the CPUs.
+    fn only(place: Place, index: u32) Place {
+        var left = index;
+        var one: Place = .{ .cpus = @splat(0) };
+        for (place.cpus, 0..) |word, at| {
+            var bits = word;
+            while (bits != 0) : (bits &= bits - 1) {
+                if (left == 0) {
+                    one.cpus[at] = bits & (~bits + 1);
+                    return one;
+                }
+                left -= 1;
+            }
+        }
+        return place;
+    }
+};
