@@ -1,0 +1,53 @@
+import type { LoadOptions, Model, Tokenizer } from "../runtime/types.ts";
+import type {
+  BenchOptions,
+  BenchReport,
+  CachedKernel,
+  ClearedKernels,
+  DoctorReport,
+  InspectReport,
+  KernelSource,
+  KernelSourceOptions,
+} from "./reports.ts";
+import { STORY_FOLDER } from "./permissions.ts";
+
+/** What the commands need of the layers below. A missing path is the embedded story model. */
+export interface Engine {
+  loadModel(path: string | undefined, options: LoadOptions): Promise<Model>;
+  loadTokenizer(path: string | undefined): Promise<Tokenizer>;
+  runBench(options: BenchOptions): Promise<BenchReport>;
+  listKernels(): Promise<CachedKernel[]>;
+  kernelSources(options: KernelSourceOptions): Promise<KernelSource[]>;
+  clearKernels(): Promise<ClearedKernels>;
+  doctorReport(): Promise<DoctorReport>;
+  inspectModel(path: string | undefined): Promise<InspectReport>;
+}
+
+/** The real engine. Each function loads its modules when it is called, so that `--help` is quick. */
+export const engine: Engine = {
+  async loadModel(path, options) {
+    return (await import("../runtime/mod.ts")).loadModel(path, options);
+  },
+  async loadTokenizer(path) {
+    const { loadTokenizer } = await import("../runtime/tokenizer.ts");
+    return loadTokenizer(path ?? STORY_FOLDER);
+  },
+  async runBench(options) {
+    return (await import("../runtime/bench.ts")).runBench(options);
+  },
+  async listKernels() {
+    return (await import("../runtime/mod.ts")).listKernels();
+  },
+  async kernelSources(options) {
+    return (await import("../runtime/mod.ts")).kernelSources(options);
+  },
+  async clearKernels() {
+    return (await import("../runtime/mod.ts")).clearKernels();
+  },
+  async doctorReport() {
+    return (await import("../runtime/mod.ts")).doctorReport();
+  },
+  async inspectModel(path) {
+    return (await import("../runtime/mod.ts")).inspectModel(path);
+  },
+};

@@ -1,0 +1,67 @@
+import type { Command } from "commander";
+import type { Context } from "./context.ts";
+import { addJsonFlag } from "./flags.ts";
+import { bytes, digits, fields, grouped, printable, printJson, table } from "./format.ts";
+import type { Output } from "./io.ts";
+import { checkPermissions, STORY_FOLDER } from "./permissions.ts";
+import type { InspectReport } from "./reports.ts";
+
+export function addInspectCommand(program: Command, context: Context): void {
+  const command = program.command("inspect")
+    .description(
+      "a model's architecture, shapes, tensors, tokenizer and memory, without running it",
+    )
+    .argument("[model]", "model folder or file; default: the embedded story model");
+  addJsonFlag(command)
+    .addHelpText("after", INSPECT_HELP)
+    .action((model: string | undefined, flags: { json?: boolean }) =>
+      inspect(model, flags, context)
+    );
+}
+
+const INSPECT_HELP = `
+Examples:
+  trilith inspect
+  trilith inspect ./bitnet-b1.58-2B-4T --json
+`;
+
+async function inspect(
+  model: string | undefined,
+  { json }: { json?: boolean },
+  { io: { stdout }, engine }: Context,
+): Promise<void> {
+  checkPermissions({ name: "read", path: model ?? STORY_FOLDER });
+  const report = await engine.inspectModel(model);
+  if (json) printJson(stdout, report);
+  else printReport(report, stdout);
+}
+
+function printReport(report: InspectReport, stdout: Output): void {
+  const { tokenizer, memory, chatTemplate } = report;
+  stdout.write(fields(stdout, [
+    ["name", printable(report.name)],
+    ["path", report.path],
+    ["architecture", printable(report.architecture)],
+    ["parameters", grouped(report.parameters)],
+    ["bits a weight", digits(report.bitsPerWeight)],
+    ["context", `${grouped(report.contextSize)} tokens`],
+    ["tokenizer", `${tokenizer.type}, ${grouped(tokenizer.vocabSize)} tokens`],
+    ["starts with", printable(tokenizer.bosToken ?? "nothing")],
+    ["ends with", printable(tokenizer.eosTokens.join(", ") || "nothing")],
+    ["chat template", chatTemplate === null ? "none: use generate" : "yes: chat works"],
+    ["weights", bytes(memory.weightBytes)],
+    ["KV cache", `${bytes(memory.kvBytesPerToken)} a token`],
+    ["memory needed", `${bytes(memory.totalBytes)} with a full context`],
+  ]));
+  const shapes = Object.entries(report.shapes).map(([name, value]) =>
+    [name, Array.isArray(value) ? value.join(" ") : String(value)] as const
+  );
+  stdout.write(`\n${fields(stdout, shapes)}`);
+  const rows = report.tensorTypes.map(({ type, tensors, weights, bytes: size }) => [
+    type,
+    tensors,
+    grouped(weights),
+    bytes(size),
+  ]);
+  stdout.write(`\n${table(stdout, ["type", "tensors", "weights", "size"], rows)}`);
+}
