@@ -127,7 +127,7 @@ function runLinear(
     codes.set(row, t * stride);
     sums[t] = row.reduce((sum, v) => sum + v, 0);
   }
-  const inverse = new Float32Array(tokens).fill(1);
+  const inverse = new Float64Array(tokens).fill(1);
   const y = new Float32Array(tokens * paddedRows(shape.n));
   const blocks = Math.ceil(rows / BLOCK_ROWS);
   library.symbols[`trilith_${linearSymbol(shape)}`](

@@ -4,7 +4,7 @@ import { dotWide, roundHalfEvenWide } from "../float_reference.ts";
 export interface QuantizedRow {
   /** (k,) int8 in [-127, 127]. */
   codes: Int8Array;
-  /** max|x| / 127, the factor that turns codes into values; float32. */
+  /** max|x| / 127, the factor that turns codes into values; a double. */
   inverse: number;
 }
 
@@ -37,5 +37,5 @@ export function quantize(x: Float32Array | Float64Array): QuantizedRow {
   for (let i = 0; i < x.length; i++) {
     codes[i] = Math.min(Math.max(roundHalfEvenWide(x[i] * scale), -128), 127);
   }
-  return { codes, inverse: Math.fround(1 / scale) };
+  return { codes, inverse: 1 / scale };
 }

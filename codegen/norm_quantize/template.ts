@@ -72,7 +72,7 @@ export function quantize(k: number): string {
             codes[i..][0..math.lanes].* = @as(@Vector(math.lanes, i8), @intCast(code));
         }
         out.sums[t] = @reduce(.Add, sums);
-        out.inverse[t] = @floatCast(1.0 / scale);
+        out.inverse[t] = 1.0 / scale;
     }
   `;
 }

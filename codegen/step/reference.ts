@@ -139,11 +139,11 @@ export class ReferenceStep {
   #linear(layer: Layer, name: LinearName, input: Float32Array | Float64Array): Float32Array {
     const { n, k, codes, scale, bias, norm } = layer.linears[name];
     const x = quantize(norm === null ? input : rmsNorm(input, norm, this.spec.linearNormEps!));
-    const factor = f(scale * x.inverse);
+    const factor = scale * x.inverse;
     const y = new Float32Array(n);
     for (let row = 0; row < n; row++) {
       const exact = ternaryDot(codes.subarray(row * k, (row + 1) * k), x.codes);
-      y[row] = f(f(exact) * factor);
+      y[row] = f(exact * factor);
       if (bias !== null) y[row] = f(y[row] + bias[row]);
     }
     return y;

@@ -129,7 +129,7 @@ function buffers(context: Context): [name: string, type: string, elements: numbe
     ...[0, 1, 2].flatMap((i): [string, string, number][] => [
       [`x${i}_codes`, "i8", codes],
       [`x${i}_sums`, "i32", 1],
-      [`x${i}_inverse`, "f32", 1],
+      [`x${i}_inverse`, "f64", 1],
     ]),
   ];
 }
@@ -258,21 +258,23 @@ function layerPhases(context: Context): string {
     groupLinears(context, "attentionLinears", GROUPS.attentionIn),
     rotatePhase(context),
     attendPhase(context),
-    plainInput(context, "attentionOutput", "attended", context.queries, {
-      subNorm: spec.subNorms ? "attn_sub_norm" : null,
-      group: GROUPS.attentionOut,
-      prepare: "",
-    }),
+    madeInput(
+      context,
+      "attentionOutput",
+      attendedRow(context),
+      spec.subNorms ? "attn_sub_norm" : null,
+      GROUPS.attentionOut,
+    ),
     groupLinears(context, "outputLinear", GROUPS.attentionOut),
     residualInput(context, "mlpInput", "post_attention_norm", GROUPS.mlpIn),
     groupLinears(context, "mlpLinears", GROUPS.mlpIn),
-    plainInput(context, "mlpOutput", "gate", spec.intermediateSize, {
-      subNorm: spec.subNorms ? "ffn_sub_norm" : null,
-      group: GROUPS.mlpOut,
-      prepare: `const activated = gatedActivation(x, model.up + t * ${
-        paddedRows(spec.intermediateSize)
-      });`,
-    }),
+    madeInput(
+      context,
+      "mlpOutput",
+      activatedRow(context),
+      spec.subNorms ? "ffn_sub_norm" : null,
+      GROUPS.mlpOut,
+    ),
     groupLinears(context, "downLinear", GROUPS.mlpOut),
   ].join("\n");
 }
@@ -305,45 +307,75 @@ function residualInput(
   `;
 }
 
+/** How the row that o or down reads comes to be: what attention wrote, or the gated activation. */
+interface Made {
+  /** The row, before any sub-norm. */
+  row: Row;
+  features: number;
+  /** Zig that makes the row and `largest` from the token's buffers. */
+  make: string;
+}
+
 /** Quantises what attention or the activation made, after a sub-norm where the model has one. */
-function plainInput(
+function madeInput(
   context: Context,
   symbol: string,
-  buffer: string,
-  features: number,
-  { subNorm, group, prepare }: { subNorm: string | null; group: LinearGroup; prepare: string },
+  { row, features, make }: Made,
+  subNorm: string | null,
+  group: LinearGroup,
 ): string {
   const { spec } = context;
-  const stride = buffer === "attended" ? context.queryRow : paddedRows(features);
-  const plainLargest = prepare === "" ? `largest_k${features}(x)` : "activated";
+  const norm = normSymbol(features, spec.rmsNormEps);
   const normed = zig`
-    const largest = ${normSymbol(features, spec.rmsNormEps)}(f32, x, floats(layer + at.${
-    String(subNorm)
-  }), row);
+    _ = largest_made;
+    const largest = ${norm}(${row.type}, ${row.from}, floats(layer + at.${String(subNorm)}), row);
     ${quantizeInputs(context, group, { type: "f64", from: "row" }, features)}
   `;
   const plain = zig`
-    const largest = ${plainLargest};
-    ${quantizeInputs(context, group, { type: "f32", from: "x" }, features)}
+    const largest = largest_made;
+    ${quantizeInputs(context, group, row, features)}
   `;
-  const usesRow = subNorm !== null || spec.linearNormEps !== null;
-  const usesLayer = usesRow;
+  const body = subNorm === null ? plain : normed;
+  const usesRow = /\brow\b/.test(body + make);
   return zig`
-    /// ${group.names.join(", ")} reads round(${subNorm === null ? buffer : `norm(${buffer})`}).
+    /// ${group.names.join(", ")} reads round(${
+    subNorm === null ? "x" : "norm(x)"
+  }). Tokens are shared out among threads.
     fn ${symbol}(step: *const Step, layer: [*]const u8, thread: usize) void {
-        ${usesLayer ? "" : "_ = layer;"}
+        ${/\blayer\b/.test(body) ? "" : "_ = layer;"}
         const model = step.model;
         ${usesRow ? `const row = model.rows + thread * ${rowScratch(context)};` : ""}
         const tokens = math.share(step.batch.tokens, thread, model.team.threads);
         for (tokens[0]..tokens[1]) |t| {
-            const x = model.${buffer} + t * ${stride};
-            ${
-    prepare === "" || subNorm === null ? prepare : prepare.replace("const activated", "_")
-  }
-            ${subNorm === null ? plain : normed}
+            ${make}
+            ${body}
         }
     }
   `;
+}
+
+/** x is the row that attention wrote. */
+function attendedRow(context: Context): Made {
+  return {
+    row: { type: "f32", from: "x" },
+    features: context.queries,
+    make: zig`
+      const x = model.attended + t * ${context.queryRow};
+      const largest_made = largest_k${context.queries}(x);
+    `,
+  };
+}
+
+/** x is act(gate) * up, in the thread's scratch. */
+function activatedRow(context: Context): Made {
+  const features = context.spec.intermediateSize;
+  const stride = paddedRows(features);
+  return {
+    row: { type: "f64", from: "row" },
+    features,
+    make:
+      `const largest_made = gatedActivation(model.gate + t * ${stride}, model.up + t * ${stride}, row);`,
+  };
 }
 
 /** Elements of a thread's scratch: a normed row, and one more for the linears' own norms. */
@@ -559,7 +591,7 @@ function probeBytes(context: Context): number {
   return Math.max(
     packedBytes(BLOCK_ROWS, maxFeatures),
     tokens * activationStride(maxFeatures),
-    4 * tokens * Math.max(maxOutputs, paddedFloats(maxFeatures)),
+    8 * tokens * Math.max(maxOutputs, paddedFloats(maxFeatures)),
     4 * context.hidden * 4,
   );
 }
@@ -602,7 +634,7 @@ function lifecycle(context: Context): string {
         const x: Quantized = .{ .codes = @ptrCast(memory), .sums = @ptrCast(memory + bytes), .inverse = @ptrCast(memory + bytes) };
         const y: [*]f32 = @ptrCast(memory + 2 * bytes);
         ${probeCalls(context)}
-        _ = gatedActivation(y, y);
+        _ = gatedActivation(y, y, @ptrCast(@alignCast(memory + bytes)));
         scoreRows(@ptrCast(memory + 3 * bytes), y, 1, y, .{ 0, 1 });
         host.trilith_free(@ptrCast(memory), 4 * bytes);
     }

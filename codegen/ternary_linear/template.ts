@@ -1,49 +1,54 @@
-import { BLOCK_ROWS, STEP_BYTES, stepsOf } from "../layouts/rows32.ts";
+import { paddedRows } from "../layouts/layout.ts";
 import { activationStride } from "../norm_quantize/template.ts";
 import { zig } from "../writer.ts";
-import { type Tile, tileSymbol } from "./dialects.ts";
-import { linearSymbol, type TernaryKernel } from "./spec.ts";
+import {
+  type InputBuffer,
+  linearSymbol,
+  prepareSymbol,
+  type Scheme,
+  type Shape,
+} from "./scheme.ts";
 
-export interface Shape {
-  n: number;
-  k: number;
+/** The quantised input of linears: int8 codes, 1 / their scale, and what the scheme adds. */
+export function inputBuffers(scheme: Scheme, k: number): InputBuffer[] {
+  return [
+    { name: "codes", type: "i8", elements: activationStride(k) },
+    { name: "inverse", type: "f32", elements: 1 },
+    ...scheme.inputBuffers(k),
+  ];
 }
 
 /** Types and functions that all ternary linears of a file share. */
-export function linearPrelude(kernel: TernaryKernel): string {
+export function linearPrelude(scheme: Scheme): string {
+  const fields = inputBuffers(scheme, 0).map(({ name, type }) => `${name}: [*]${type},`);
   return zig`
-    ${kernel.dialect.prelude}
-
-    /// One ternary matrix: packed codes, the factor of a weight, and a bias of one f32 a row.
+    /// One ternary matrix: packed weights, the factor of a weight, and a bias of one f32 a row.
     const Linear = struct { codes: [*]const u8, scale: f32, bias: ?[*]const f32 };
 
-    /// int8 activations of all tokens, the sum of each token's, and 1 / their scale.
-    const Quantized = struct { codes: [*]i8, sums: [*]i32, inverse: [*]f32 };
+    /// Inputs of all tokens: int8 codes, max |x| / 127, and what the linears read in the codes' place.
+    const Quantized = struct {
+        ${fields}
+    };
 
-    /// y[t] = (sums - sum of x) * (scale / scale of x) + bias, for the 32 rows of a block.
-    inline fn finish(comptime m: usize, sums: *const [m][32]i32, linear: Linear, x: Quantized, t_0: usize, row: usize, y: [*]f32, y_stride: usize) void {
-        inline for (0..m) |t| {
-            const factor = math.splat(linear.scale * x.inverse[t_0 + t]);
-            const offset: math.I = @splat(x.sums[t_0 + t]);
-            inline for (0..2) |half| {
-                const exact: math.I = sums[t][half * 16 ..][0..16].*;
-                var out: math.F = @floatFromInt(exact - offset);
-                out *= factor;
-                if (linear.bias) |bias| out += math.load(bias + row + half * 16);
-                math.store(y + (t_0 + t) * y_stride + row + half * 16, out);
-            }
-        }
+    /// y = exact * factor + bias for 16 rows.
+    inline fn finish(exact: math.I, factor: f32, bias: ?[*]const f32, row: usize, y: [*]f32) void {
+        var out: math.F = @floatFromInt(exact);
+        out *= math.splat(factor);
+        if (bias) |b| out += math.load(b + row);
+        math.store(y + row, out);
     }
+
+    ${scheme.prelude}
   `;
 }
 
-/** The tiles of all k, then one linear a shape. */
-export function linears(kernel: TernaryKernel, shapes: readonly Shape[]): string {
+/** What prepares inputs, for all k; then one linear a shape. */
+export function linears(scheme: Scheme, shapes: readonly Shape[]): string {
   const ks = [...new Set(shapes.map((shape) => shape.k))];
-  const tiles = ks.flatMap((k) => kernel.tokenTiles.map((m) => tileOf(m, k)));
   return [
-    ...tiles.map((tile) => kernel.dialect.tile(tile)),
-    ...uniqueShapes(shapes).map((shape) => linear(kernel, shape)),
+    ...ks.map((k) => prepare(scheme, k)),
+    ...ks.map((k) => scheme.tiles(k)),
+    ...uniqueShapes(shapes).map((shape) => linear(scheme, shape)),
   ].join("\n");
 }
 
@@ -51,50 +56,59 @@ export function uniqueShapes(shapes: readonly Shape[]): Shape[] {
   return [...new Map(shapes.map((shape) => [linearSymbol(shape), shape])).values()];
 }
 
-function tileOf(m: number, k: number): Tile {
-  return { m, k, steps: stepsOf(k), xStride: activationStride(k) };
-}
-
-function linear(kernel: TernaryKernel, shape: Shape): string {
-  const blockBytes = stepsOf(shape.k) * STEP_BYTES;
-  const loops = kernel.tokenTiles.map((m) => tokenLoop(tileOf(m, shape.k)));
+function prepare(scheme: Scheme, k: number): string {
+  const places: string[] = [];
+  let bytes = 0;
+  for (const { name, type, elements } of inputBuffers(scheme, k)) {
+    places.push(`.${name} = @ptrCast(@alignCast(memory + tokens * ${bytes})),`);
+    bytes += Math.ceil(elements * ELEMENT_BYTES[type] / 64) * 64;
+  }
   return zig`
-    /// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
-    /// W: (${shape.n}, ${shape.k}) ternary. x: (tokens, ${shape.k}) int8. y: (tokens, y_stride).
-    fn ${
-    linearSymbol(shape)
-  }(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
-        for (blocks[0]..blocks[1]) |block| {
-            const w = linear.codes + block * ${blockBytes};
-            const row = block * ${BLOCK_ROWS};
-            var t: usize = 0;
-            ${loops}
-        }
+    /// From the codes of token t, what linears of ${k} features read.
+    fn ${prepareSymbol(k)}(x: Quantized, t: usize) void {
+        ${scheme.prepare(k)}
     }
 
-    pub export fn trilith_${
-    linearSymbol(shape)
-  }(codes: [*]const u8, x: [*]i8, sums: [*]i32, inverse: [*]f32, tokens: i32, y: [*]f32, first: i32, last: i32) void {
-        const one: Linear = .{ .codes = codes, .scale = 1, .bias = null };
-        const quantized: Quantized = .{ .codes = x, .sums = sums, .inverse = inverse };
-        ${linearSymbol(shape)}(one, quantized, @intCast(tokens), y, ${
-    paddedRows(shape.n)
-  }, .{ @intCast(first), @intCast(last) });
+    /// Bytes of one token's input of ${k} features.
+    const input_bytes_k${k} = ${bytes};
+
+    /// Inputs of some tokens, each array in its part of the memory.
+    fn inputIn_k${k}(memory: [*]u8, tokens: usize) Quantized {
+        return .{
+            ${places}
+        };
     }
   `;
 }
 
-/** Outputs of a linear are written a block at a time, so their rows are padded to 32. */
-export function paddedRows(n: number): number {
-  return Math.ceil(n / BLOCK_ROWS) * BLOCK_ROWS;
-}
+const ELEMENT_BYTES = { i8: 1, i16: 2, i32: 4, f32: 4 };
 
-function tokenLoop(tile: Tile): string {
+function linear(scheme: Scheme, shape: Shape): string {
+  const { n, k } = shape;
+  const symbol = linearSymbol(shape);
   return zig`
-    while (t + ${tile.m} <= tokens) : (t += ${tile.m}) {
-        var sums: [${tile.m}][32]i32 = undefined;
-        ${tileSymbol(tile)}(w, x.codes + t * ${tile.xStride}, &sums);
-        finish(${tile.m}, &sums, linear, x, t, row, y, y_stride);
+    /// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
+    /// W: (${n}, ${k}) ternary. x: (tokens, ${k}) int8. y: (tokens, y_stride).
+    fn ${symbol}(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+        ${scheme.linear(shape)}
+    }
+
+    /// The bare linear, for proof and measurement: y[t, row] = sum over k of W[row, k] * codes[t, k].
+    /// codes: (tokens, ${k}) int8. y: (tokens, ${paddedRows(n)}). Returns 1 if memory is short, else 0.
+    pub export fn trilith_${symbol}(weights: [*]const u8, codes: [*]const i8, tokens: i32, y: [*]f32, first: i32, last: i32) i32 {
+        const count: usize = @intCast(tokens);
+        const bytes = count * input_bytes_k${k};
+        const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
+        defer host.trilith_free(memory, bytes);
+        const x = inputIn_k${k}(memory, count);
+        for (0..count) |t| {
+            @memcpy(x.codes[t * ${activationStride(k)} ..][0..${k}], codes[t * ${k} ..][0..${k}]);
+            x.inverse[t] = 1;
+            ${prepareSymbol(k)}(x, t);
+        }
+        const plain: Linear = .{ .codes = weights, .scale = 1, .bias = null };
+        ${symbol}(plain, x, count, y, ${paddedRows(n)}, .{ @intCast(first), @intCast(last) });
+        return 0;
     }
   `;
 }
