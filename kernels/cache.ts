@@ -9,7 +9,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import os from "node:os";
 import path from "node:path";
 import process from "node:process";
-import { environmentVariable, isGranted, readTextIfAllowed } from "./permissions.ts";
+import { environmentVariable, isAllGranted, isGranted, readTextIfAllowed } from "./permissions.ts";
 
 /** The cache directory can't be used: another one, or more room, is up to the person. */
 export class CacheError extends Error {
@@ -261,13 +261,17 @@ let mark: string | undefined;
 function hostMark(): string {
   if (mark !== undefined) return mark;
   const host = isGranted({ name: "sys", kind: "hostname" }) ? os.hostname() : "";
-  let namespace = "";
+  return mark = createHash("sha256").update(`${host} ${pidNamespace()}`).digest("hex").slice(0, 8);
+}
+
+/** Empty where there is none or we may not look: the host name has to do then. */
+function pidNamespace(): string {
+  if (process.platform !== "linux" || !isAllGranted()) return "";
   try {
-    namespace = process.platform === "linux" ? fs.readlinkSync("/proc/self/ns/pid") : "";
+    return fs.readlinkSync("/proc/self/ns/pid");
   } catch {
-    // Not allowed to look, or no /proc: the host name has to do.
+    return "";
   }
-  return mark = createHash("sha256").update(`${host} ${namespace}`).digest("hex").slice(0, 8);
 }
 
 /** True only if the process is known to be gone. Deno wants the permission to run all for asking. */

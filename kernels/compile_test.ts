@@ -16,6 +16,7 @@ import {
   listLibraries,
   type Target,
 } from "./compile.ts";
+import { detectCpu, supportedIsas } from "./cpu.ts";
 import { openLibrary } from "./ffi.ts";
 import { ended, firstLine, inFolder, runChild, until, withEnvironment } from "./test_helpers.ts";
 import { ensureZig, type Zig } from "./toolchain.ts";
@@ -227,6 +228,38 @@ test("libraries for other systems have their format and name", async () => {
     assert.equal(path.basename(file), `libtrilith.${extensions[target.os]}`);
     assert.equal(fs.readFileSync(file, "latin1").slice(0, magic.length), magic);
   }
+});
+
+test("compiling and loading need these permissions and no others, and nothing is asked", async (kernels) => {
+  const root = path.dirname(kernels);
+  // The stubs are behind a symbolic link.
+  const folders = `${root},${fs.realpathSync(path.join(root, "zig"))}`;
+  const url = (module: string) => JSON.stringify(import.meta.resolve(module));
+  const script = `
+    import { compileLibrary } from ${url("./compile.ts")};
+    import { detectCpuWithZig, supportedIsas } from ${url("./cpu.ts")};
+    import { openLibrary } from ${url("./ffi.ts")};
+    const isas = supportedIsas(await detectCpuWithZig(${JSON.stringify(zig.path)}));
+    const sources = new Map(${JSON.stringify([...answering(17).sources])});
+    const { path } = await compileLibrary(${JSON.stringify(zig)}, { isa: "portable", sources });
+    const library = openLibrary(path, { answer: { parameters: [], result: "i32" } });
+    console.log(isas.join(), library.symbols.answer());`;
+  const command = new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--no-prompt",
+      `--allow-read=${folders}`,
+      `--allow-write=${folders}`,
+      `--allow-run=${zig.path}`,
+      `--allow-ffi=${root}`,
+      "--allow-env=TRILITH_CACHE,NODE_V8_COVERAGE",
+      `data:text/typescript,${encodeURIComponent(script)}`,
+    ],
+    stdin: "null",
+  });
+  const { stdout, stderr } = await command.output();
+  const isas = supportedIsas(detectCpu()).join();
+  assert.equal(new TextDecoder().decode(stdout), `${isas} 17\n`, new TextDecoder().decode(stderr));
 });
 
 test("a path of the machine is in no message of success", async (kernels) => {

@@ -15,6 +15,7 @@ import {
   parseSysctl,
   parseZigBuiltin,
 } from "./cpu_text.ts";
+import { cacheDirectory } from "./cache.ts";
 import { isGranted, readTextIfAllowed } from "./permissions.ts";
 import { runProgram } from "./process.ts";
 
@@ -56,7 +57,14 @@ export function detectCpu(): Cpu {
 export async function detectCpuWithZig(zigPath: string, signal?: AbortSignal): Promise<Cpu> {
   const cpu = detectCpu();
   if (cpu.features.size > 0) return cpu;
-  const args = ["build-lib", "-mcpu=native", "--show-builtin", "unread.zig"];
+  // Zig wants to know its cache even here, and without HOME it would not.
+  const caches = [
+    "--cache-dir",
+    cacheDirectory("zig"),
+    "--global-cache-dir",
+    cacheDirectory("zig"),
+  ];
+  const args = ["build-lib", "-mcpu=native", "--show-builtin", ...caches, "unread.zig"];
   const run = runProgram(zigPath, args, { signal, timeoutMs: 60_000 });
   const { modelName, features } = parseZigBuiltin((await run.catch(emptyOutput)).stdout);
   signal?.throwIfAborted();

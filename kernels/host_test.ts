@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
 import { zig as source } from "../codegen/writer.ts";
-import { compileLibrary, hostTarget } from "./compile.ts";
+import { compileExecutable, compileLibrary, hostTarget } from "./compile.ts";
 import { detectCpu } from "./cpu.ts";
 import { type NativeLibrary, openLibrary, pointerToBigInt, viewOf } from "./ffi.ts";
 import { inFolder } from "./test_helpers.ts";
@@ -249,6 +250,43 @@ test("the read peak is a bandwidth that a memory can have", (host) => {
     host.trilith_team_destroy(team);
   }
   host.trilith_free(memory, BigInt(bytes));
+});
+
+/** A program that prints what the team's own test finds, for teams of 1, 2, 3 and 8. */
+const MAIN = source`
+  const host = @import("host.zig");
+  const linux = @import("std").os.linux;
+
+  pub fn main() u8 {
+      for ([_]i32{ 1, 2, 3, 8 }) |threads| {
+          const team = host.trilith_team_create(threads) orelse return 1;
+          defer host.trilith_team_destroy(team);
+          if (host.trilith_team_run_test(team, 20, 10) != 0) return 2;
+      }
+      const memory = host.trilith_alloc(5_000_000) orelse return 3;
+      host.trilith_free(memory, 5_000_000);
+      if (host.survives(healthy) != 0) return 4;
+      _ = linux.write(1, "all well", 8);
+      return 0;
+  }
+
+  fn healthy() void {}
+`;
+
+const emulator = "qemu-aarch64";
+Deno.test({
+  name: "host: threads and memory on aarch64, under an emulator",
+  ignore: spawnSync(emulator, ["--version"]).status !== 0,
+  async fn() {
+    const { path } = await compileExecutable(await ensureZig(), {
+      sources: new Map([...VOCABULARY, ["main.zig", MAIN]]),
+      root: "main.zig",
+      isa: "neon",
+      target: { arch: "aarch64", os: "linux" },
+    });
+    const { status, stdout } = spawnSync(emulator, [path], { encoding: "utf8", timeout: 60_000 });
+    assert.deepEqual({ status, stdout }, { status: 0, stdout: "all well" });
+  },
 });
 
 test("a probe survives what is legal and reports the signal of what is not", (host) => {
