@@ -58,9 +58,9 @@ export function createChatTemplate(source: string, tokens: TemplateTokens = {}):
  * tokenizer; either way it comes once.
  */
 export function encodeChat(tokenizer: Tokenizer, rendered: string): number[] {
-  const ids = tokenizer.encode(rendered, { addSpecialTokens: false });
-  const before = tokenizer.encode("")[0];
-  return before === undefined || ids[0] === before ? ids : [before, ...ids];
+  const bare = tokenizer.encode(rendered, { addSpecialTokens: false });
+  const whole = tokenizer.encode(rendered);
+  return whole.length > bare.length && whole[0] === bare[0] && whole[1] === bare[0] ? bare : whole;
 }
 
 function sourcesOf(config: Json): NamedSources {

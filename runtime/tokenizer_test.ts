@@ -142,6 +142,21 @@ Deno.test("a byte run that is no UTF-8 decodes as the reference does", () => {
   assert.equal(llama3.decode([byteLevel(0xe4), byteLevel(0xbd)]), "\ufffd");
 });
 
+for (const name of ["llama3", "falcon"] as const) {
+  Deno.test(`${name}: any ids decode to their bytes, read as UTF-8`, () => {
+    const tokenizer = fixtureTokenizer(name);
+    const id = fc.oneof(fc.nat(300), fc.nat(tokenizer.vocabSize - 1));
+    fc.assert(
+      fc.property(fc.array(id), (ids) => {
+        const bytes = Uint8Array.from(ids.flatMap((each) => [...tokenizer.tokenBytes(each)]));
+        const expected = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+        assert.equal(tokenizer.decode(ids), expected);
+      }),
+      { numRuns: 300 },
+    );
+  });
+}
+
 Deno.test("white space and digits are Unicode's, not JavaScript's", () => {
   const falcon = fixtureTokenizer("falcon");
   const bare = { addSpecialTokens: false };
