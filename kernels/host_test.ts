@@ -175,6 +175,18 @@ test("barriers order all threads, also with more threads than CPUs", async (host
   }
 });
 
+test("a phase without its barrier is caught", async () => {
+  const host = VOCABULARY.get("host.zig")!;
+  const broken = host.replace("mine.value += 1;\n            team.barrier();", "mine.value += 1;");
+  assert.notEqual(broken, host);
+  const sources = new Map([...VOCABULARY, ["host.zig", broken], ["kernels.zig", ROOT]]);
+  const { path } = await compileLibrary(await ensureZig(), { sources, isa: "portable" });
+  const library = openLibrary(path, SYMBOLS);
+  const team = library.symbols.trilith_team_create(3)!;
+  assert.ok(await library.symbols.trilith_team_run_test(team, 20, 10) > 0n);
+  library.symbols.trilith_team_destroy(team);
+});
+
 test("many short runs give right sums", async (host) => {
   const values = Uint32Array.from({ length: 1003 }, (_, i) => i * i);
   const expected = values.reduce((sum, value) => sum + BigInt(value), 0n);
