@@ -1,0 +1,174 @@
+import { createHash } from "node:crypto";
+import fs from "node:fs";
+import path from "node:path";
+import { type Isa, type KernelChoice } from "../codegen/isa.ts";
+import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
+import { stepSource } from "../codegen/step/template.ts";
+import { type TernaryKernel, ternaryKernel } from "../codegen/ternary_linear/spec.ts";
+import { publishFile } from "./cache.ts";
+import { compileLibrary } from "./compile.ts";
+import { type Cpu, detectCpuWithZig, missingFeatures, supportedIsas } from "./cpu.ts";
+import { type ModelLibrary, openModelLibrary } from "./native_model.ts";
+import { ProofError, proveLinears } from "./proof.ts";
+import { ensureZig, type Zig } from "./toolchain.ts";
+import { VOCABULARY } from "./vocabulary.ts";
+
+/** What choosing reports; structurally one of `runtime/types.ts`'s Progress. */
+export interface ChooseProgress {
+  phase: "toolchain" | "compile" | "prove";
+  message: string;
+  done?: number;
+  total?: number;
+  unit?: "bytes";
+}
+
+export interface ChooseOptions {
+  onProgress?: (progress: ChooseProgress) => void;
+  signal?: AbortSignal;
+}
+
+/** Kernels that are compiled, loaded and proved on this machine. */
+export interface OpenedKernels {
+  library: ModelLibrary;
+  kernel: TernaryKernel;
+  cpu: Cpu;
+  /** 0 when the library was in the cache. */
+  compileMs: number;
+}
+
+export interface KernelsOf {
+  spec: ModelSpec;
+  kvType: KvType;
+  choice: Exclude<KernelChoice, "reference">;
+}
+
+/** These kernels do not work on this machine, whatever its features say. */
+export class KernelRejectedError extends Error {
+  override readonly name = "KernelRejectedError";
+}
+
+/** The sources of a model's library: the generated file and the vocabulary it imports. */
+export function librarySources(
+  spec: ModelSpec,
+  kernel: TernaryKernel,
+  kvType: KvType,
+): Map<string, string> {
+  return new Map([...VOCABULARY, ["kernels.zig", stepSource(spec, { kernel, kvType })]]);
+}
+
+/**
+ * The best kernels of this CPU, or those asked for: compiled at first use, then proved once. With
+ * "auto", kernels that fail their proof give way to the next best, with a message.
+ *
+ * @throws {RangeError} If the CPU lacks what was asked for.
+ * @throws {KernelRejectedError} If no kernels work here.
+ */
+export async function openKernels(
+  { spec, kvType, choice }: KernelsOf,
+  options: ChooseOptions = {},
+): Promise<OpenedKernels> {
+  const zig = await ensureZig(options);
+  const cpu = await detectCpuWithZig(zig.path, options.signal);
+  const rejected: string[] = [];
+  for (const isa of candidates(cpu, choice)) {
+    try {
+      return await openIsa(zig, cpu, { spec, kvType, isa }, options);
+    } catch (error) {
+      if (!(error instanceof KernelRejectedError)) throw error;
+      rejected.push(error.message);
+      options.onProgress?.({ phase: "prove", message: `${error.message}; trying the next best` });
+    }
+  }
+  throw new KernelRejectedError(
+    `Cannot run native kernels on this machine (${
+      rejected.join("; ")
+    }): use --kernels reference, and report this`,
+  );
+}
+
+/** Instruction sets to try, best first. */
+function candidates(cpu: Cpu, choice: KernelsOf["choice"]): Isa[] {
+  const supported = supportedIsas(cpu);
+  if (choice === "auto") return supported;
+  const wanted: Isa[] = choice === "neon" ? ["neon-dotprod", "neon"] : [choice];
+  const found = wanted.find((isa) => supported.includes(isa));
+  if (found !== undefined) return [found];
+  throw new RangeError(
+    `Cannot run --kernels ${choice} as this CPU lacks ${
+      missingFeatures(cpu, wanted[wanted.length - 1]).join(", ")
+    }: use --kernels ${supported[0]} or auto`,
+  );
+}
+
+interface IsaOf {
+  spec: ModelSpec;
+  kvType: KvType;
+  isa: Isa;
+}
+
+async function openIsa(
+  zig: Zig,
+  cpu: Cpu,
+  { spec, kvType, isa }: IsaOf,
+  options: ChooseOptions,
+): Promise<OpenedKernels> {
+  const kernel = ternaryKernel(isa);
+  const sources = librarySources(spec, kernel, kvType);
+  const { path: file, compileMs } = await compileLibrary(zig, { sources, isa }, options);
+  const library = openModelLibrary(file);
+  try {
+    await proveOnce(library, file, { spec, kernel, cpu }, options);
+  } catch (error) {
+    library.close();
+    throw error;
+  }
+  return { library, kernel, cpu, compileMs };
+}
+
+interface ProofOf {
+  spec: ModelSpec;
+  kernel: TernaryKernel;
+  cpu: Cpu;
+}
+
+/** The proof is kept beside the library, by CPU: a cache that moves to another one proves anew. */
+async function proveOnce(
+  library: ModelLibrary,
+  file: string,
+  { spec, kernel, cpu }: ProofOf,
+  options: ChooseOptions,
+): Promise<void> {
+  const record = `proof-${cpuKey(cpu)}.json`;
+  if (fs.existsSync(path.join(path.dirname(file), record))) return;
+  options.onProgress?.({ phase: "prove", message: `Proving ${kernel.isa} kernels on this CPU` });
+  const sums = prove(library, file, spec, kernel);
+  const text = JSON.stringify({ isa: kernel.isa, cpu: cpu.modelName, comparedSums: sums });
+  await publishFile(path.dirname(file), record, async (handle) => {
+    await handle.writeFile(text);
+  });
+}
+
+function cpuKey(cpu: Cpu): string {
+  const facts = [cpu.arch, cpu.modelName, ...[...cpu.features].sort()];
+  return createHash("sha256").update(JSON.stringify(facts)).digest("hex").slice(0, 16);
+}
+
+function prove(
+  library: ModelLibrary,
+  file: string,
+  spec: ModelSpec,
+  kernel: TernaryKernel,
+): number {
+  const signal = library.symbols.trilith_probe();
+  if (signal !== 0) {
+    throw new KernelRejectedError(
+      `${kernel.isa} kernels stop with signal ${signal} although the CPU claims the features`,
+    );
+  }
+  try {
+    return proveLinears(file, spec, kernel);
+  } catch (error) {
+    if (!(error instanceof ProofError)) throw error;
+    throw new KernelRejectedError(error.message, { cause: error });
+  }
+}

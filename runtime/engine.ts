@@ -1,0 +1,273 @@
+import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../codegen/attention/template.ts";
+import type { KernelChoice } from "../codegen/isa.ts";
+import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
+import { openKernels } from "../kernels/choose.ts";
+import { defaultThreads } from "../kernels/cpu.ts";
+import { type ChatTemplate, encodeChat, loadChatTemplate } from "./chat_template.ts";
+import { type Checkpoint, headerIdentity, openCheckpoint } from "./checkpoint.ts";
+import { openWeights } from "./checkpoint_weights.ts";
+import { type ModelConfig, readModelConfig } from "./config.ts";
+import { embeddedModelFolder } from "./embedded.ts";
+import type { Executor } from "./executor.ts";
+import { readGenerationDefaults } from "./generation_config.ts";
+import { checkPrompt, type GenerationContext, startGeneration } from "./generation.ts";
+import { LogitsWork } from "./logits.ts";
+import { loadWeights, NativeExecutor } from "./native_executor.ts";
+import { ensurePackedFile, type PackedFile, readPackedData } from "./packed_file.ts";
+import { ReferenceExecutor } from "./reference_executor.ts";
+import { type RopeTables, ropeTables } from "./rope.ts";
+import { Scheduler } from "./scheduler.ts";
+import { checkTokenizerFits, loadTokenizer } from "./tokenizer.ts";
+import type {
+  ChatMessage,
+  GenerateOptions,
+  Generation,
+  GenerationDefaults,
+  LoadOptions,
+  Model,
+  PositionLogits,
+  Tokenizer,
+} from "./types.ts";
+
+/** Tokens a step unless the caller says otherwise: enough for the kernels' full speed. */
+const DEFAULT_BATCH_TOKENS = 256;
+
+/** Memory that the KV cache may take without being asked for: longer contexts are the caller's wish. */
+const DEFAULT_KV_BYTES = 2 ** 31;
+
+const LIMITS = {
+  threads: 1024,
+  contextSize: 1 << 24,
+  maxBatchTokens: 8192,
+};
+
+/**
+ * Opens a model: reads its folder, packs its weights on first use, compiles and proves kernels on
+ * first use, and starts the engine.
+ *
+ * @param path A model folder or .safetensors file; by default the embedded story model.
+ * @throws {RangeError} An option out of range.
+ * @throws {CheckpointError | UnsupportedModelError | NotTernaryError} A model that can't be run.
+ * @throws {CacheError | ToolchainError} A machine that can't prepare it.
+ */
+export async function loadModel(path?: string, options: LoadOptions = {}): Promise<Model> {
+  checkOptions(options);
+  const startedMs = performance.now();
+  await using checkpoint = await openCheckpoint(path ?? embeddedModelFolder());
+  const config = readModelConfig(checkpoint, { quantize: options.quantize });
+  const tokenizer = await loadTokenizer(checkpoint.folder);
+  checkTokenizerFits(tokenizer, config.spec.vocabSize);
+  const defaults = await readGenerationDefaults(checkpoint.folder, config, tokenizer);
+  const template = await loadChatTemplate(checkpoint.folder);
+  const contextSize = contextOf(config, options);
+  const { executor, compileMs, maxBatchTokens, kvBlocks } = await startExecutor(
+    { checkpoint, config, contextSize },
+    options,
+  );
+  const { vocabSize } = config.spec;
+  const scheduler = new Scheduler({ executor, vocabSize, kvBlocks, maxBatchTokens });
+  const loadMs = performance.now() - startedMs - compileMs;
+  return new LoadedModel({
+    config,
+    tokenizer,
+    defaults,
+    template,
+    executor,
+    scheduler,
+    contextSize,
+    compileMs,
+    loadMs,
+  });
+}
+
+function checkOptions({ threads, contextSize, maxBatchTokens, signal }: LoadOptions): void {
+  signal?.throwIfAborted();
+  for (const [name, value] of Object.entries({ threads, contextSize, maxBatchTokens })) {
+    const most = LIMITS[name as keyof typeof LIMITS];
+    if (value === undefined || (Number.isInteger(value) && value >= 1 && value <= most)) continue;
+    throw new RangeError(
+      `Cannot load a model with ${name} ${value}: give a whole number from 1 to ${most}`,
+    );
+  }
+}
+
+/** What the caller asks for; else the model's own length, as far as 2 GiB of KV cache go. */
+function contextOf(config: ModelConfig, { contextSize, kvType = "f32" }: LoadOptions): number {
+  if (contextSize !== undefined) return contextSize;
+  const blockBytes = kvBlockBytes(config.spec, kvType);
+  const affordable = Math.floor(DEFAULT_KV_BYTES / blockBytes) * KV_BLOCK_POSITIONS;
+  return Math.max(KV_BLOCK_POSITIONS, Math.min(config.maxPositionEmbeddings, affordable));
+}
+
+interface ExecutorInput {
+  checkpoint: Checkpoint;
+  config: ModelConfig;
+  contextSize: number;
+}
+
+interface StartedExecutor {
+  executor: Executor;
+  compileMs: number;
+  maxBatchTokens: number;
+  kvBlocks: number;
+}
+
+async function startExecutor(input: ExecutorInput, options: LoadOptions): Promise<StartedExecutor> {
+  const { spec } = input.config;
+  const maxBatchTokens = Math.min(
+    options.maxBatchTokens ?? DEFAULT_BATCH_TOKENS,
+    input.contextSize,
+  );
+  const kvBlocks = Math.ceil(input.contextSize / KV_BLOCK_POSITIONS);
+  const kvType = options.kvType ?? "f32";
+  const choice = options.kernels ?? "auto";
+  const rope = ropeTables(input.config, input.contextSize);
+  if (choice === "reference") {
+    const packed = await readPackedData(await packedFileOf(input, options));
+    const executor = new ReferenceExecutor(spec, packed, rope, kvType);
+    return { executor, compileMs: 0, maxBatchTokens, kvBlocks };
+  }
+  const sizes = { maxBatchTokens, kvBlocks, contextSize: input.contextSize };
+  const native = await startNative(input, { choice, kvType, rope, sizes }, options);
+  return { ...native, maxBatchTokens, kvBlocks };
+}
+
+interface NativeInput {
+  choice: Exclude<KernelChoice, "reference">;
+  kvType: KvType;
+  rope: RopeTables;
+  sizes: { maxBatchTokens: number; kvBlocks: number; contextSize: number };
+}
+
+async function startNative(
+  input: ExecutorInput,
+  { choice, kvType, rope, sizes }: NativeInput,
+  options: LoadOptions,
+): Promise<{ executor: NativeExecutor; compileMs: number }> {
+  const { spec } = input.config;
+  const opened = await openKernels({ spec, kvType, choice }, options);
+  try {
+    const weights = await loadWeights(opened.library, await packedFileOf(input, options));
+    const executor = new NativeExecutor({
+      library: opened.library,
+      kernels: opened.kernel.isa,
+      threads: options.threads ?? defaultThreads(opened.cpu),
+      weights,
+      vocabSize: spec.vocabSize,
+      rope: joined(rope),
+      ...sizes,
+    });
+    return { executor, compileMs: opened.compileMs };
+  } catch (error) {
+    opened.library.close();
+    throw error;
+  }
+}
+
+function joined({ cos, sin }: RopeTables): Float32Array {
+  const both = new Float32Array(2 * cos.length);
+  both.set(cos);
+  both.set(sin, cos.length);
+  return both;
+}
+
+function packedFileOf(
+  { checkpoint, config }: ExecutorInput,
+  options: LoadOptions,
+): Promise<PackedFile> {
+  const identity = `${headerIdentity(checkpoint)} ${options.quantize ?? ""}`;
+  const weights = () => openWeights(config, checkpoint);
+  return ensurePackedFile({ spec: config.spec, identity, weights }, options);
+}
+
+interface Loaded {
+  config: ModelConfig;
+  tokenizer: Tokenizer;
+  defaults: GenerationDefaults;
+  template: ChatTemplate | null;
+  executor: Executor;
+  scheduler: Scheduler;
+  contextSize: number;
+  compileMs: number;
+  loadMs: number;
+}
+
+class LoadedModel implements Model {
+  readonly name: string;
+  readonly spec: ModelSpec;
+  readonly contextSize: number;
+  readonly threads: number;
+  readonly kernels: string;
+  readonly tokenizer: Tokenizer;
+  readonly generationDefaults: GenerationDefaults;
+  readonly #loaded: Loaded;
+  readonly #context: GenerationContext;
+  #closed: Promise<void> | null = null;
+
+  constructor(loaded: Loaded) {
+    const { config, tokenizer, defaults, executor, scheduler, contextSize } = loaded;
+    this.#loaded = loaded;
+    this.name = config.name;
+    this.spec = config.spec;
+    this.contextSize = contextSize;
+    this.threads = executor.threads;
+    this.kernels = executor.kernels;
+    this.tokenizer = tokenizer;
+    this.generationDefaults = defaults;
+    this.#context = {
+      scheduler,
+      tokenizer,
+      vocabSize: config.spec.vocabSize,
+      contextSize,
+      eosTokenIds: defaults.eosTokenIds,
+      compileMs: loaded.compileMs,
+      loadMs: loaded.loadMs,
+    };
+  }
+
+  generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
+    const ids = typeof prompt === "string"
+      ? this.tokenizer.encode(prompt, { addSpecialTokens: options.addSpecialTokens })
+      : prompt;
+    return startGeneration(this.#context, ids, options);
+  }
+
+  chat(messages: readonly ChatMessage[], options: GenerateOptions = {}): Generation {
+    const prompt = this.applyChatTemplate(messages, { addGenerationPrompt: true });
+    return this.generate(encodeChat(this.tokenizer, prompt), options);
+  }
+
+  applyChatTemplate(
+    messages: readonly ChatMessage[],
+    options: { addGenerationPrompt?: boolean } = {},
+  ): string {
+    const { template } = this.#loaded;
+    if (template === null) {
+      throw new TypeError(
+        `Cannot chat with ${this.name} as it has no chat template: use generate`,
+      );
+    }
+    return template.render(messages, options);
+  }
+
+  async *logits(
+    ids: readonly number[],
+    options: { positions?: "all" | "last"; signal?: AbortSignal } = {},
+  ): AsyncGenerator<PositionLogits> {
+    const { spec, contextSize } = this;
+    // No token has to fit after these.
+    checkPrompt({ vocabSize: spec.vocabSize, contextSize: contextSize + 1 }, ids);
+    const work = new LogitsWork(ids, options.positions ?? "last", options.signal);
+    this.#loaded.scheduler.add(work);
+    yield* work.results();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#closed ??= this.#close();
+  }
+
+  async #close(): Promise<void> {
+    await this.#loaded.scheduler.close();
+    await this.#loaded.executor[Symbol.asyncDispose]();
+  }
+}
