@@ -104,7 +104,8 @@ async function regularFile(path: string): Promise<{ size: number; mtimeMs: numbe
   if (!info.isFile()) {
     throw new CheckpointError(`Cannot open ${shown(path)}: it is not a regular file`);
   }
-  return { size: info.size, mtimeMs: info.mtimeMs };
+  // Deno gives whole milliseconds, Bun fractions: both must make the same identity.
+  return { size: info.size, mtimeMs: Math.floor(info.mtimeMs) };
 }
 
 async function opened(path: string): Promise<FileHandle> {
