@@ -9,7 +9,7 @@ import type {
   KernelSource,
   KernelSourceOptions,
 } from "./reports.ts";
-import { STORY_FOLDER } from "./permissions.ts";
+import { embeddedModelFolder } from "../runtime/embedded.ts";
 
 /** What the commands need of the layers below. A missing path is the embedded story model. */
 export interface Engine {
@@ -30,7 +30,7 @@ export const engine: Engine = {
   },
   async loadTokenizer(path) {
     const { loadTokenizer } = await import("../runtime/tokenizer.ts");
-    return loadTokenizer(path ?? STORY_FOLDER);
+    return loadTokenizer(path ?? embeddedModelFolder());
   },
   async runBench(options) {
     return (await import("../runtime/bench.ts")).runBench(options);

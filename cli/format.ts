@@ -20,6 +20,9 @@ export function printJson(output: Output, value: unknown): void {
 
 export type Cell = string | number;
 
+/** A number, perhaps with a unit: such columns go to the right. */
+const NUMERIC = /^-?[\d.,]+( %| [kMGT]?B)?$/;
+
 /** Rows in aligned columns, numbers to the right, below their bold headings. */
 export function table(
   output: Output,
@@ -29,7 +32,7 @@ export function table(
   const widths = headings.map((heading, c) =>
     Math.max(heading.length, ...rows.map((row) => String(row[c]).length))
   );
-  const isNumeric = headings.map((_, c) => rows.every((row) => typeof row[c] === "number"));
+  const isNumeric = headings.map((_, c) => rows.every((row) => NUMERIC.test(String(row[c]))));
   const align = (cells: readonly Cell[]) =>
     cells.map((cell, c) =>
       isNumeric[c] ? String(cell).padStart(widths[c]) : String(cell).padEnd(widths[c])

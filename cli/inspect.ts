@@ -3,7 +3,8 @@ import type { Context } from "./context.ts";
 import { addJsonFlag } from "./flags.ts";
 import { bytes, digits, fields, grouped, printable, printJson, table } from "./format.ts";
 import type { Output } from "./io.ts";
-import { checkPermissions, STORY_FOLDER } from "./permissions.ts";
+import { embeddedModelFolder } from "../runtime/embedded.ts";
+import { checkPermissions } from "./permissions.ts";
 import type { InspectReport } from "./reports.ts";
 
 export function addInspectCommand(program: Command, context: Context): void {
@@ -30,7 +31,7 @@ async function inspect(
   { json }: { json?: boolean },
   { io: { stdout }, engine }: Context,
 ): Promise<void> {
-  checkPermissions({ name: "read", path: model ?? STORY_FOLDER });
+  checkPermissions({ name: "read", path: model ?? embeddedModelFolder() });
   const report = await engine.inspectModel(model);
   if (json) printJson(stdout, report);
   else printReport(report, stdout);

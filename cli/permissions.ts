@@ -1,15 +1,15 @@
+import os from "node:os";
 import path from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
 import { environmentVariable, isGranted, type PermissionQuery } from "../kernels/permissions.ts";
+import { embeddedModelFolder } from "../runtime/embedded.ts";
 
 /** Deno was started without a permission that the command needs. */
 export class PermissionError extends Error {
   override readonly name = "PermissionError";
 }
 
-/** Folder of the embedded model. */
-export const STORY_FOLDER = fileURLToPath(new URL("../models/story", import.meta.url));
+type PathPermission = Extract<PermissionQuery, { path?: string }> & { path: string };
 
 /**
  * What loading a model always needs. Asked for before the work starts: on a terminal Deno would
@@ -21,7 +21,7 @@ export function checkModelPermissions(model: string | undefined): void {
   const cache = cacheRoot();
   if (cache === null) throw missingError(["--allow-env"]);
   checkPermissions(
-    { name: "read", path: model ?? STORY_FOLDER },
+    { name: "read", path: model ?? embeddedModelFolder() },
     { name: "read", path: cache },
     { name: "write", path: cache },
     { name: "ffi", path: cache },
@@ -34,7 +34,7 @@ function cacheRoot(): string | null {
   if (own !== null) return path.resolve(own);
   const xdg = environmentVariable("XDG_CACHE_HOME");
   if (xdg !== null && path.isAbsolute(xdg)) return path.join(xdg, "trilith");
-  const home = environmentVariable("HOME") ?? environmentVariable("USERPROFILE");
+  const home = homeDirectory();
   if (home === null) return null;
   if (process.platform === "win32") {
     const local = environmentVariable("LOCALAPPDATA") ?? path.join(home, "AppData/Local");
@@ -44,10 +44,20 @@ function cacheRoot(): string | null {
   return path.join(home, base, "trilith");
 }
 
+function homeDirectory(): string | null {
+  const named = environmentVariable("HOME") ?? environmentVariable("USERPROFILE");
+  return named ?? (isGranted({ name: "sys", kind: "homedir" }) ? os.homedir() : null);
+}
+
 /** @throws {PermissionError} Naming all flags that are missing. */
-export function checkPermissions(...queries: PermissionQuery[]): void {
-  const missing = queries.filter((query) => !isGranted(query)).map(({ name }) => `--allow-${name}`);
-  if (missing.length > 0) throw missingError(missing);
+export function checkPermissions(...queries: PathPermission[]): void {
+  const missing = queries.filter((query) => !isGranted(query));
+  if (missing.length === 0) return;
+  const names = new Set(missing.map(({ name }) => name));
+  throw missingError([...names].map((name) => {
+    const paths = missing.filter((query) => query.name === name).map((query) => query.path);
+    return `--allow-${name}=${paths.join(",")}`;
+  }));
 }
 
 function missingError(flags: readonly string[]): PermissionError {

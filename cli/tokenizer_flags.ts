@@ -5,7 +5,8 @@ import { UsageError } from "../runtime/errors.ts";
 import type { Context } from "./context.ts";
 import { addJsonFlag } from "./flags.ts";
 import { type Input, type Output, readLineGroups } from "./io.ts";
-import { checkPermissions, STORY_FOLDER } from "./permissions.ts";
+import { embeddedModelFolder } from "../runtime/embedded.ts";
+import { checkPermissions } from "./permissions.ts";
 
 /** Flags that `tokenize` and `detokenize` share. */
 export interface TokenizerFlags {
@@ -31,7 +32,7 @@ export function addTokenizerFlags(command: Command): Command {
 
 export function loadTokenizer({ engine }: Context, flags: TokenizerFlags): Promise<Tokenizer> {
   const path = flags.tokenizer ?? modelFolder(flags.model);
-  checkPermissions({ name: "read", path: path ?? STORY_FOLDER });
+  checkPermissions({ name: "read", path: path ?? embeddedModelFolder() });
   return engine.loadTokenizer(path);
 }
 

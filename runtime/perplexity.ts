@@ -30,7 +30,7 @@ export interface PerplexityResult {
 /** llama.cpp's default. */
 const DEFAULT_CHUNK_TOKENS = 512;
 /** A chunk needs a context and at least two tokens to predict: one has no deviation. */
-const LEAST_CHUNK_TOKENS = 4;
+const LEAST_CHUNK_TOKENS = 5;
 
 /**
  * Perplexity of a text: exp of the mean negative log likelihood of its tokens.

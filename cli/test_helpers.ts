@@ -1,0 +1,185 @@
+/** Runs commands in this process, with a fake model and captured streams. */
+import type { LoadOptions } from "../runtime/types.ts";
+import type { Engine } from "./engine.ts";
+import { FakeModel, type FakeModelOptions } from "./fake_model.ts";
+import { BrokenPipeError, type Io, type Output } from "./io.ts";
+import { END, INTERRUPT, type LineReader, pipedLines } from "./line_reader.ts";
+import { main } from "./main.ts";
+import type { BenchReport, DoctorReport, InspectReport } from "./reports.ts";
+
+export interface Scene extends FakeModelOptions {
+  stdin?: string[];
+  /** Lines typed at a terminal; null is Ctrl-C. The end is Ctrl-D. */
+  typed?: (string | null)[];
+  isTerminal?: boolean;
+  hasColour?: boolean;
+  environment?: Record<string, string>;
+  /** Characters after which standard output breaks, as with `head`. */
+  stdoutLimit?: number;
+  /** Ctrl-C comes once standard output has this. */
+  interruptAfter?: string;
+  /** Ctrl-C comes this long after somebody waits for it. */
+  interruptAfterMs?: number;
+  engine?: Partial<Engine>;
+}
+
+export interface Outcome {
+  code: number;
+  stdout: string;
+  stderr: string;
+  models: FakeModel[];
+  loads: { path: string | undefined; options: LoadOptions }[];
+}
+
+export async function run(args: string[], scene: Scene = {}): Promise<Outcome> {
+  const { engine, models, loads } = fakeEngine(scene);
+  const io = new FakeIo(scene);
+  const code = await main(args, io, { ...engine, ...scene.engine });
+  return { code, stdout: io.stdout.text, stderr: io.stderr.text, models, loads };
+}
+
+class TextOutput implements Output {
+  text = "";
+  readonly columns = 60;
+  readonly isTerminal: boolean;
+  readonly hasColour: boolean;
+
+  constructor(
+    { isTerminal = false, hasColour = false }: Scene,
+    private readonly onWrite: (text: string) => void = () => {},
+  ) {
+    this.isTerminal = isTerminal;
+    this.hasColour = hasColour;
+  }
+
+  write(text: string): void {
+    this.text += text;
+    this.onWrite(this.text);
+  }
+}
+
+class FakeIo implements Io {
+  readonly stdin;
+  readonly stdout: TextOutput;
+  readonly stderr: TextOutput;
+  readonly #listeners = new Set<() => void>();
+  #isInterrupted = false;
+
+  constructor(private readonly scene: Scene) {
+    const { stdin = [], isTerminal = false } = scene;
+    this.stdin = {
+      isTerminal,
+      async *chunks() {
+        yield* stdin;
+      },
+    };
+    this.stdout = new TextOutput(scene, (text) => this.#afterWrite(text));
+    this.stderr = new TextOutput(scene);
+  }
+
+  openLines(): LineReader {
+    const typed = [...this.scene.typed ?? []];
+    if (this.scene.typed === undefined) return pipedLines(this.stdin);
+    return {
+      read() {
+        const line = typed.shift();
+        return Promise.resolve(line === undefined ? END : line ?? INTERRUPT);
+      },
+      close() {},
+    };
+  }
+
+  environment(name: string): string | null {
+    return this.scene.environment?.[name] ?? null;
+  }
+
+  onInterrupt(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    if (this.scene.interruptAfterMs !== undefined) {
+      setTimeout(listener, this.scene.interruptAfterMs);
+    }
+    return () => this.#listeners.delete(listener);
+  }
+
+  exit(code: number): void {
+    throw new Error(`exit(${code}) was called`);
+  }
+
+  #afterWrite(text: string): void {
+    const { stdoutLimit = Infinity, interruptAfter } = this.scene;
+    if (text.length > stdoutLimit) throw new BrokenPipeError("Standard output was closed");
+    if (interruptAfter === undefined || this.#isInterrupted) return;
+    if (!text.includes(interruptAfter)) return;
+    this.#isInterrupted = true;
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+export const BENCH_REPORT: BenchReport = {
+  shape: "bitnet-2b-4t",
+  threads: 2,
+  prefill: { tokensPerSecond: 123.45, stdev: 1.2 },
+  decode: {
+    tokensPerSecond: 45.6,
+    stdev: 0.3,
+    weightBytesPerToken: 417e6,
+    bytesPerSecond: 19e9,
+  },
+  memory: { peakReadBytesPerSecond: 31e9, rooflineFraction: 0.613, peakRssBytes: 1.2e9 },
+  kernels: [{ op: "ternary_linear", n: 2560, k: 2560, scheme: "lookup9", isa: "avx512" }],
+};
+
+export const DOCTOR_REPORT: DoctorReport = {
+  checks: [
+    { subject: "CPU", status: "ok", found: "8 cores with AVX-512" },
+    { subject: "compiler", status: "problem", found: "no Zig", advice: "pip install ziglang" },
+  ],
+  facts: { cores: 8 },
+};
+
+export const INSPECT_REPORT: InspectReport = {
+  name: "story",
+  path: "models/story",
+  architecture: "BitNetForCausalLM",
+  parameters: 1_234_567,
+  shapes: { hiddenSize: 128, biases: [] },
+  tensorTypes: [{ type: "U8", tensors: 7, weights: 1_000_000, bytes: 250_000 }],
+  bitsPerWeight: 1.78,
+  tokenizer: { type: "BPE", vocabSize: 2048, bosToken: "<bos>", eosTokens: ["<eos>"] },
+  chatTemplate: null,
+  contextSize: 512,
+  memory: { weightBytes: 250_000, kvBytesPerToken: 1024, totalBytes: 800_000 },
+};
+
+export function fakeEngine(scene: FakeModelOptions) {
+  const models: FakeModel[] = [];
+  const loads: Outcome["loads"] = [];
+  const engine: Engine = {
+    loadModel(path, options) {
+      loads.push({ path, options });
+      models.push(new FakeModel(scene, options));
+      return Promise.resolve(models.at(-1)!);
+    },
+    loadTokenizer: () => Promise.resolve(new FakeModel(scene, {}).tokenizer),
+    runBench: () => Promise.resolve(BENCH_REPORT),
+    listKernels: () =>
+      Promise.resolve([{
+        id: "0123456789abcdef0123",
+        path: "/kernels/0123456789abcdef0123.so",
+        libraryBytes: 70_000,
+        compiledAt: "2026-01-02T03:04:05Z",
+        isa: "avx2",
+      }]),
+    kernelSources: ({ assembly }) =>
+      Promise.resolve([{
+        name: "step",
+        isa: "avx2",
+        source: "// zig",
+        ...(assembly ? { assembly: "vpdpbusd" } : {}),
+      }]),
+    clearKernels: () => Promise.resolve({ directory: "/kernels", removed: 3, bytes: 210_000 }),
+    doctorReport: () => Promise.resolve(DOCTOR_REPORT),
+    inspectModel: () => Promise.resolve(INSPECT_REPORT),
+  };
+  return { engine, models, loads };
+}
