@@ -16,7 +16,7 @@ const CONFIG_FILE = "config.json";
 export interface Checkpoint extends AsyncDisposable {
   /** Folder of config.json, tokenizer.json and the weights. */
   readonly folder: string;
-  /** The folder's own name, for people. */
+  /** For people: the folder's own name, or the model's id in the hub's cache. */
   readonly name: string;
   readonly configText: string;
   readonly files: readonly SafetensorsFile[];
@@ -202,6 +202,12 @@ function ownersOf(files: readonly SafetensorsFile[], shards: Map<string, string>
   return owners;
 }
 
+/** The folder's name; in the hub's cache that is a hash, and the model's id is further up. */
+function nameOf(folder: string): string {
+  const cached = /models--([^\\/]+)[\\/]snapshots[\\/][^\\/]+$/.exec(folder);
+  return cached === null ? basename(folder) : cached[1].replaceAll("--", "/");
+}
+
 class OpenCheckpoint implements Checkpoint {
   readonly folder: string;
   readonly name: string;
@@ -217,7 +223,7 @@ class OpenCheckpoint implements Checkpoint {
     owners: ReadonlyMap<string, SafetensorsFile>,
   ) {
     this.folder = folder;
-    this.name = basename(folder);
+    this.name = nameOf(folder);
     this.configText = configText;
     this.files = files;
     this.tensors = new Map([...owners].map(([name, file]) => [name, file.tensors.get(name)!]));

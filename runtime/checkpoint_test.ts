@@ -96,6 +96,17 @@ for (
   Deno.test(`openCheckpoint refuses ${what}`, async () => await refused(files, message, name));
 }
 
+Deno.test("a model in the hub's cache is named by its id", async () => {
+  await withFolder({}, async (root) => {
+    const folder = join(root, "models--microsoft--bitnet-2B", "snapshots", "0123abcd");
+    await mkdir(folder, { recursive: true });
+    await writeFile(join(folder, "config.json"), "{}");
+    await writeFile(join(folder, "model.safetensors"), safetensorsFile({ a: tensor(1) }));
+    await using checkpoint = await openCheckpoint(folder);
+    assert.equal(checkpoint.name, "microsoft/bitnet-2B");
+  });
+});
+
 Deno.test("config.json must be a file", async () => {
   await withFolder({}, async (folder) => {
     await mkdir(join(folder, "config.json"));

@@ -35,9 +35,11 @@ Deno.test("unpackCodes reads low bits first, rows strided by a quarter", () => {
 });
 
 Deno.test("code 3 is refused with its position, padding rows aside", () => {
-  const packed = packCodes(new Uint8Array(8 * 3).fill(1), 8, 3);
-  packed[1 * 3 + 2] |= 0b11 << 4;
-  assert.throws(() => unpackCodes(packed, 8, 3, "w"), /row 5, column 2 is 3/);
+  for (const k of [3, 4, 8]) {
+    const packed = packCodes(new Uint8Array(8 * k).fill(1), 8, k);
+    packed[1 * k + 2] |= 0b11 << 4;
+    assert.throws(() => unpackCodes(packed, 8, k, "w"), /row 5, column 2 is 3/);
+  }
   // Six rows are packed as eight: the last two are never read.
   const padded = packCodes(new Uint8Array(6).fill(1), 6, 1);
   padded[0] |= 0b11 << 6;

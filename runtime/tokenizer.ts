@@ -39,6 +39,12 @@ const MAX_TOKENS = 10_000_000;
  * @throws {UnsupportedModelError} If it is of a kind that this version does not run.
  */
 export async function loadTokenizer(fileOrFolder: string): Promise<StreamingTokenizer> {
+  if (/\.gguf$/i.test(fileOrFolder)) {
+    throw new CheckpointError(
+      `Cannot read a tokenizer from ${shown(fileOrFolder)} as it is a GGUF file: ` +
+        `give a ${TOKENIZER_FILE}`,
+    );
+  }
   const isFolder = await stat(fileOrFolder).then((info) => info.isDirectory(), () => false);
   const folder = isFolder ? fileOrFolder : dirname(fileOrFolder);
   const file = isFolder ? join(folder, TOKENIZER_FILE) : fileOrFolder;
