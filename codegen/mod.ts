@@ -6,10 +6,20 @@
 export * from "./isa.ts";
 export * from "./model_spec.ts";
 export * from "./plan.ts";
-export { BLOCK_ROWS, pack, packedBytes, unpackRow } from "./layouts/rows32.ts";
+export { BLOCK_ROWS, packMatrix, type TernaryLayout } from "./layouts/layout.ts";
+export { LOOKUP9 } from "./layouts/lookup9.ts";
+export { ROWS32 } from "./layouts/rows32.ts";
 export { ABI_VERSION, type StepOptions, stepSource } from "./step/template.ts";
 export { type Batch, encodeBatch } from "./step/batch.ts";
 export { KV_BLOCK_POSITIONS, kvBlockBytes } from "./attention/template.ts";
 export { ReferenceStep, type RopeTables, type Tap } from "./step/reference.ts";
-export { TERNARY_KERNELS, type TernaryKernel, ternaryKernel } from "./ternary_linear/spec.ts";
+export type { Scheme } from "./ternary_linear/scheme.ts";
+export {
+  defaultKernel,
+  kernelName,
+  LAYOUTS,
+  TERNARY_KERNELS,
+  type TernaryKernel,
+  ternaryKernel,
+} from "./ternary_linear/spec.ts";
 export { ternaryLinear } from "./ternary_linear/reference.ts";

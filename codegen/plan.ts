@@ -1,6 +1,6 @@
-import { packedBytes } from "./layouts/rows32.ts";
+import { paddedRows, type TernaryLayout } from "./layouts/layout.ts";
+import { ROWS32 } from "./layouts/rows32.ts";
 import { FLOAT_BYTES } from "./dense/template.ts";
-import { paddedRows } from "./ternary_linear/template.ts";
 import { LINEAR_NAMES, type LinearName, linearShape, type ModelSpec } from "./model_spec.ts";
 import { paddedFloats } from "./norm_quantize/template.ts";
 
@@ -31,13 +31,13 @@ export interface PackedPlan {
 const REGION_ALIGNMENT = 64;
 const LAYER_ALIGNMENT = 4096;
 
-/** Lays the model out. Pure: the same spec gives the same plan on every machine. */
-export function planOf(spec: ModelSpec): PackedPlan {
+/** Lays the model out. Pure: the same arguments give the same plan on every machine. */
+export function planOf(spec: ModelSpec, layout: TernaryLayout = ROWS32): PackedPlan {
   const globals = regions(globalSizes(spec));
-  const layer = regions(layerSizes(spec));
+  const layer = regions(layerSizes(spec, layout));
   const layersOffset = align(end(globals), LAYER_ALIGNMENT);
   const layerBytes = align(end(layer), LAYER_ALIGNMENT);
-  const ternaryBytes = spec.numHiddenLayers * ternaryLayerBytes(spec);
+  const ternaryBytes = spec.numHiddenLayers * ternaryLayerBytes(spec, layout);
   const head = headBytes(spec);
   return {
     globals,
@@ -55,10 +55,10 @@ export function headBytes(spec: ModelSpec): number {
   return spec.vocabSize * paddedFloats(spec.hiddenSize) * FLOAT_BYTES[spec.headType];
 }
 
-function ternaryLayerBytes(spec: ModelSpec): number {
+function ternaryLayerBytes(spec: ModelSpec, layout: TernaryLayout): number {
   return LINEAR_NAMES.reduce((sum, name) => {
     const { n, k } = linearShape(spec, name);
-    return sum + packedBytes(n, k);
+    return sum + layout.packedBytes(n, k);
   }, 0);
 }
 
@@ -81,7 +81,7 @@ function globalSizes(spec: ModelSpec): Sizes {
   ];
 }
 
-function layerSizes(spec: ModelSpec): Sizes {
+function layerSizes(spec: ModelSpec, layout: TernaryLayout): Sizes {
   const norm = (features: number) => paddedFloats(features) * 4;
   const queries = spec.numAttentionHeads * spec.headDim;
   return [
@@ -91,16 +91,16 @@ function layerSizes(spec: ModelSpec): Sizes {
     ...(spec.subNorms
       ? [["attn_sub_norm", norm(queries)], ["ffn_sub_norm", norm(spec.intermediateSize)]] as const
       : []),
-    ...LINEAR_NAMES.flatMap((name) => linearSizes(spec, name)),
+    ...LINEAR_NAMES.flatMap((name) => linearSizes(spec, layout, name)),
   ];
 }
 
-function linearSizes(spec: ModelSpec, name: LinearName): Sizes {
+function linearSizes(spec: ModelSpec, layout: TernaryLayout, name: LinearName): Sizes {
   const { n, k } = linearShape(spec, name);
   return [
     ...(spec.biases.includes(name) ? [[`${name}_bias`, paddedRows(n) * 4] as const] : []),
     ...(spec.linearNormEps === null ? [] : [[`${name}_norm`, paddedFloats(k) * 4] as const]),
-    [`${name}_codes`, packedBytes(n, k)],
+    [`${name}_codes`, layout.packedBytes(n, k)],
   ];
 }
 

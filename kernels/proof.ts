@@ -1,15 +1,15 @@
-import { activationStride } from "../codegen/norm_quantize/template.ts";
-import { BLOCK_ROWS, pack } from "../codegen/layouts/rows32.ts";
+import { BLOCK_ROWS, blocksOf, paddedRows } from "../codegen/layouts/layout.ts";
 import { LINEAR_NAMES, linearShape, type ModelSpec } from "../codegen/model_spec.ts";
 import { ternaryDot } from "../codegen/ternary_linear/reference.ts";
-import { linearSymbol, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
-import { paddedRows, type Shape, uniqueShapes } from "../codegen/ternary_linear/template.ts";
+import { linearSymbol, type Shape } from "../codegen/ternary_linear/scheme.ts";
+import { kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
+import { uniqueShapes } from "../codegen/ternary_linear/template.ts";
 import { type NativeLibrary, openLibrary } from "./ffi.ts";
 
 /** What one ternary linear looks like from outside. */
 const LINEAR_SYMBOL = {
-  parameters: ["buffer", "buffer", "buffer", "buffer", "i32", "buffer", "i32", "i32"],
-  result: "void",
+  parameters: ["buffer", "buffer", "i32", "buffer", "i32", "i32"],
+  result: "i32",
 } as const;
 
 type LinearLibrary = NativeLibrary<Record<string, typeof LINEAR_SYMBOL>>;
@@ -19,8 +19,11 @@ export class ProofError extends Error {
   override readonly name = "ProofError";
 }
 
-/** Rows that are proved of each matrix: two blocks, as all blocks run the same code. */
-const PROVED_ROWS = 2 * BLOCK_ROWS;
+/**
+ * Blocks of each matrix that are proved, as all blocks run the same code: schemes that do four at
+ * once do four and then one.
+ */
+const PROVED_BLOCKS = 5;
 
 /** Inputs that reach the limits of every accumulator, beside ordinary ones. */
 const ACTIVATIONS: Record<string, (random: () => number) => number> = {
@@ -74,8 +77,8 @@ export function proveShapes(
 
 function proveShape(library: LinearLibrary, shape: Shape, kernel: TernaryKernel): number {
   // Each tile size runs once: the sum of all of them splits into exactly one of each.
-  const tokens = kernel.tokenTiles.reduce((sum, m) => sum + m, 0);
-  const rows = Math.min(shape.n, PROVED_ROWS);
+  const tokens = kernel.scheme.tokenTiles.reduce((sum, m) => sum + m, 0);
+  const rows = Math.min(shape.n, PROVED_BLOCKS * BLOCK_ROWS);
   const random = randomOf(shape.n * 31 + shape.k);
   for (const [weights, activations] of CASES) {
     const codes = Uint8Array.from({ length: rows * shape.k }, () => WEIGHTS[weights](random));
@@ -83,7 +86,13 @@ function proveShape(library: LinearLibrary, shape: Shape, kernel: TernaryKernel)
       { length: tokens * shape.k },
       () => ACTIVATIONS[activations](random),
     );
-    compare(library, shape, { rows, tokens, codes, x, name: `${weights} x ${activations}` });
+    compare(library, kernel, shape, {
+      rows,
+      tokens,
+      codes,
+      x,
+      name: `${weights} x ${activations}`,
+    });
   }
   return CASES.length * rows * tokens;
 }
@@ -96,8 +105,15 @@ interface Case {
   name: string;
 }
 
-function compare(library: LinearLibrary, shape: Shape, test: Case): void {
-  const packed = pack(test.codes, test.rows, shape.k);
+function compare(
+  library: LinearLibrary,
+  kernel: TernaryKernel,
+  shape: Shape,
+  test: Case,
+): void {
+  const { layout } = kernel.scheme;
+  const packed = layout.zeros(shape.n, shape.k);
+  layout.packRows(packed, shape.n, shape.k, 0, test.codes);
   const y = runLinear(library, shape, packed, test);
   const stride = paddedRows(shape.n);
   for (let t = 0; t < test.tokens; t++) {
@@ -106,7 +122,9 @@ function compare(library: LinearLibrary, shape: Shape, test: Case): void {
       const expected = ternaryDot(test.codes.subarray(row * shape.k, (row + 1) * shape.k), x);
       if (y[t * stride + row] === expected) continue;
       throw new ProofError(
-        `Kernel ${linearSymbol(shape)} is wrong on this machine for ${test.name}` +
+        `Kernel ${linearSymbol(shape)} of ${
+          kernelName(kernel)
+        } is wrong on this machine for ${test.name}` +
           `: row ${row} of token ${t} is ${y[t * stride + row]}, must be ${expected}`,
       );
     }
@@ -119,27 +137,11 @@ function runLinear(
   packed: Uint8Array,
   { rows, tokens, x }: Case,
 ): Float32Array {
-  const stride = activationStride(shape.k);
-  const codes = new Int8Array(tokens * stride);
-  const sums = new Int32Array(tokens);
-  for (let t = 0; t < tokens; t++) {
-    const row = x.subarray(t * shape.k, (t + 1) * shape.k);
-    codes.set(row, t * stride);
-    sums[t] = row.reduce((sum, v) => sum + v, 0);
-  }
-  const inverse = new Float64Array(tokens).fill(1);
   const y = new Float32Array(tokens * paddedRows(shape.n));
-  const blocks = Math.ceil(rows / BLOCK_ROWS);
-  library.symbols[`trilith_${linearSymbol(shape)}`](
-    packed,
-    codes,
-    sums,
-    inverse,
-    tokens,
-    y,
-    0,
-    blocks,
-  );
+  const symbol = library.symbols[`trilith_${linearSymbol(shape)}`];
+  if (symbol(packed, x, tokens, y, 0, blocksOf(rows)) !== 0) {
+    throw new Error(`Cannot allocate the inputs of ${tokens} tokens: the system refused`);
+  }
   return y;
 }
 

@@ -1,5 +1,5 @@
 import { LANES } from "../float_reference.ts";
-import { STEP_FEATURES, stepsOf } from "../layouts/rows32.ts";
+import { prepareSymbol } from "../ternary_linear/scheme.ts";
 import { zig } from "../writer.ts";
 
 /** Float rows are padded to whole vectors; the padding is zero and stays zero. */
@@ -8,11 +8,11 @@ export function paddedFloats(k: number): number {
 }
 
 /**
- * Bytes from one token's int8 activations to the next: whole steps, and one cache line more so
- * that rows of 4096 bytes do not fall into the same cache set.
+ * Bytes from one token's int8 activations to the next: whole vectors, and one cache line more so
+ * that rows of 4096 bytes do not fall into the same cache set. What follows the codes stays zero.
  */
 export function activationStride(k: number): number {
-  return stepsOf(k) * STEP_FEATURES + 64;
+  return paddedFloats(k) + 64;
 }
 
 export function normSymbol(k: number, eps: number): string {
@@ -57,22 +57,20 @@ export function quantize(k: number): string {
         return @reduce(.Max, largest);
     }
 
-    /// Row t of out: round(x * 127 / max |x|) over ${k} features, their sum, and max |x| / 127.
+    /// Row t of out: round(x * 127 / max |x|) over ${k} features, max |x| / 127, and what linears read.
     fn ${
     quantizeSymbol(k)
   }(comptime T: type, x: [*]const T, largest: f64, out: Quantized, t: usize) void {
         const codes = out.codes + t * ${activationStride(k)};
         const scale = 127.0 / @max(largest, 1e-5);
-        var sums: math.I = @splat(0);
         var i: usize = 0;
         while (i < ${padded}) : (i += math.lanes) {
             const rounded = math.roundToIntWide(math.wide(T, x + i) * @as(math.D, @splat(scale)));
             const code = @min(@max(rounded, @as(math.I, @splat(-128))), @as(math.I, @splat(127)));
-            sums += code;
             codes[i..][0..math.lanes].* = @as(@Vector(math.lanes, i8), @intCast(code));
         }
-        out.sums[t] = @reduce(.Add, sums);
         out.inverse[t] = 1.0 / scale;
+        ${prepareSymbol(k)}(out, t);
     }
   `;
 }

@@ -3,7 +3,8 @@ import { attention } from "../attention/reference.ts";
 import { KV_BLOCK_POSITIONS } from "../attention/template.ts";
 import { dense, widenRow } from "../dense/reference.ts";
 import { FLOAT_BYTES } from "../dense/template.ts";
-import { unpackRow } from "../layouts/rows32.ts";
+import type { TernaryLayout } from "../layouts/layout.ts";
+import { ROWS32 } from "../layouts/rows32.ts";
 import {
   type KvType,
   LINEAR_NAMES,
@@ -61,14 +62,15 @@ export class ReferenceStep {
   readonly #keys = new Map<string, Float32Array>();
   tap: Tap = () => {};
 
-  /** @param packed The packed file's data, laid out by `planOf(spec)`. */
+  /** @param packed The packed file's data, laid out by `planOf(spec, layout)`. */
   constructor(
     private readonly spec: ModelSpec,
     private readonly packed: Uint8Array,
     private readonly rope: RopeTables,
     private readonly kvType: KvType,
+    private readonly layout: TernaryLayout = ROWS32,
   ) {
-    this.#plan = planOf(spec);
+    this.#plan = planOf(spec, layout);
     this.#layers = Array.from({ length: spec.numHiddenLayers }, (_, i) => this.#readLayer(i));
   }
 
@@ -246,7 +248,7 @@ export class ReferenceStep {
     const { offset, bytes } = region(`${name}_codes`);
     const packed = this.packed.subarray(offset, offset + bytes);
     const codes = new Uint8Array(n * k);
-    for (let row = 0; row < n; row++) codes.set(unpackRow(packed, k, row), row * k);
+    for (let row = 0; row < n; row++) codes.set(this.layout.unpackRow(packed, n, k, row), row * k);
     const bias = spec.biases.includes(name) ? this.#floats(region(`${name}_bias`), n) : null;
     const norm = spec.linearNormEps === null ? null : this.#floats(region(`${name}_norm`), k);
     return { n, k, codes, scale, bias, norm };

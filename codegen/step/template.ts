@@ -1,7 +1,7 @@
 import { activation } from "../activation/template.ts";
 import { attention, KV_BLOCK_POSITIONS, kvBlockBytes, kvRow } from "../attention/template.ts";
 import { dense } from "../dense/template.ts";
-import { BLOCK_ROWS, blocksOf, packedBytes } from "../layouts/rows32.ts";
+import { blocksOf, paddedRows } from "../layouts/layout.ts";
 import {
   type KvType,
   LINEAR_NAMES,
@@ -10,7 +10,6 @@ import {
   type ModelSpec,
 } from "../model_spec.ts";
 import {
-  activationStride,
   normSymbol,
   paddedFloats,
   quantize,
@@ -19,8 +18,15 @@ import {
 } from "../norm_quantize/template.ts";
 import { type PackedPlan, planOf, regionOf } from "../plan.ts";
 import { rope } from "../rope/template.ts";
-import { linearSymbol, type TernaryKernel } from "../ternary_linear/spec.ts";
-import { linearPrelude, linears, paddedRows, uniqueShapes } from "../ternary_linear/template.ts";
+import { type InputBuffer, linearSymbol } from "../ternary_linear/scheme.ts";
+import { kernelName, type TernaryKernel } from "../ternary_linear/spec.ts";
+import {
+  inputBuffers,
+  inputBytes,
+  linearPrelude,
+  linears,
+  uniqueShapes,
+} from "../ternary_linear/template.ts";
 import { zig } from "../writer.ts";
 
 /** Raised whenever the exported functions or the batch change: a stale library is never called. */
@@ -52,8 +58,8 @@ export function stepSource(spec: ModelSpec, options: StepOptions): string {
   const context = contextOf(spec, options);
   return [
     header(context),
-    linearPrelude(options.kernel),
-    linears(options.kernel, LINEAR_NAMES.map((name) => linearShape(spec, name))),
+    linearPrelude(options.kernel.scheme),
+    linears(options.kernel.scheme, LINEAR_NAMES.map((name) => linearShape(spec, name))),
     norms(context),
     activation(spec.hiddenAct, spec.intermediateSize),
     rope(spec.headDim),
@@ -71,7 +77,7 @@ function contextOf(spec: ModelSpec, options: StepOptions): Context {
   const shapes = LINEAR_NAMES.map((name) => linearShape(spec, name));
   return {
     spec,
-    plan: planOf(spec),
+    plan: planOf(spec, options.kernel.scheme.layout),
     options,
     hidden: paddedFloats(spec.hiddenSize),
     queries,
@@ -82,9 +88,10 @@ function contextOf(spec: ModelSpec, options: StepOptions): Context {
 }
 
 function header({ spec, options }: Context): string {
-  const { isa } = options.kernel;
   return zig`
-    //! Trilith: one decoder step of a ternary model for ${isa}. Generated from codegen/step/template.ts;
+    //! Trilith: one decoder step of a ternary model for ${
+    kernelName(options.kernel)
+  }. Generated from codegen/step/template.ts;
     //! do not edit. ${spec.numHiddenLayers} layers, hidden ${spec.hiddenSize}, ${spec.numAttentionHeads}/${spec.numKeyValueHeads} heads of ${spec.headDim}, intermediate ${spec.intermediateSize}, vocabulary ${spec.vocabSize}.
     const std = @import("std");
     const math = @import("math.zig");
@@ -114,7 +121,6 @@ function norms({ spec }: Context): string {
 function buffers(context: Context): [name: string, type: string, elements: number][] {
   const { spec, hidden, queryRow } = context;
   const outputs = (name: LinearName) => paddedRows(linearShape(spec, name).n);
-  const codes = activationStride(context.maxFeatures);
   return [
     ["h", "f32", hidden],
     ["y", "f32", paddedRows(spec.hiddenSize)],
@@ -126,12 +132,24 @@ function buffers(context: Context): [name: string, type: string, elements: numbe
     ["gate", "f32", outputs("gate")],
     ["up", "f32", outputs("up")],
     ["normed", "f32", hidden],
-    ...[0, 1, 2].flatMap((i): [string, string, number][] => [
-      [`x${i}_codes`, "i8", codes],
-      [`x${i}_sums`, "i32", 1],
-      [`x${i}_inverse`, "f64", 1],
-    ]),
+    ...inputsOf(context).flatMap((i) =>
+      inputArrays(context).map(({ name, type, elements }): [string, string, number] => [
+        `x${i}_${name}`,
+        type,
+        elements,
+      ])
+    ),
   ];
+}
+
+/** Quantised inputs that exist at once: one a linear of a group where each norms its own input. */
+function inputsOf({ spec }: Context): number[] {
+  return spec.linearNormEps === null ? [0] : [0, 1, 2];
+}
+
+/** The arrays of an input that has room for any linear's features. */
+function inputArrays({ options, maxFeatures }: Context): InputBuffer[] {
+  return inputBuffers(options.kernel.scheme, maxFeatures);
 }
 
 function state(context: Context): string {
@@ -224,8 +242,10 @@ function state(context: Context): string {
     inline fn inputOf(model: *const Model, comptime input: usize) Quantized {
         return switch (input) {
             ${
-    [0, 1, 2].map((i) =>
-      `${i} => .{ .codes = model.x${i}_codes, .sums = model.x${i}_sums, .inverse = model.x${i}_inverse },`
+    inputsOf(context).map((i) =>
+      `${i} => .{ ${
+        inputArrays(context).map(({ name }) => `.${name} = model.x${i}_${name}`).join(", ")
+      } },`
     )
   }
             else => comptime unreachable,
@@ -581,34 +601,35 @@ function layerLoop(context: Context): string {
 
 /** Tokens with which every tile of a linear runs. */
 function probeTokens({ options }: Context): number {
-  return options.kernel.tokenTiles.reduce((sum, m) => sum + m, 0);
+  return options.kernel.scheme.tokenTiles.reduce((sum, m) => sum + m, 0);
 }
 
-/** Room for a block of codes, and for the activations and outputs of the probe's tokens. */
+/** Room for the largest of what the probe needs: a matrix, the inputs or the outputs of its tokens. */
 function probeBytes(context: Context): number {
+  const { options, spec, maxFeatures, maxOutputs, hidden } = context;
+  const { scheme } = options.kernel;
   const tokens = probeTokens(context);
-  const { maxFeatures, maxOutputs } = context;
+  const matrices = LINEAR_NAMES.map((name) => linearShape(spec, name));
   return Math.max(
-    packedBytes(BLOCK_ROWS, maxFeatures),
-    tokens * activationStride(maxFeatures),
-    8 * tokens * Math.max(maxOutputs, paddedFloats(maxFeatures)),
-    4 * context.hidden * 4,
+    ...matrices.map(({ n, k }) => scheme.layout.packedBytes(n, k)),
+    tokens * inputBytes(scheme, maxFeatures),
+    4 * tokens * maxOutputs,
+    8 * paddedFloats(maxFeatures),
+    4 * hidden,
   );
 }
 
+/** A unit of blocks and one more, so that every tile of every linear runs. */
 function probeCalls(context: Context): string[] {
   const shapes = uniqueShapes(LINEAR_NAMES.map((name) => linearShape(context.spec, name)));
   const tokens = probeTokens(context);
   return [
-    ...shapes.map((shape) =>
-      `${
-        linearSymbol(shape)
-      }(.{ .codes = memory + 3 * bytes, .scale = 1, .bias = null }, x, ${tokens}, y, ${
-        paddedRows(shape.n)
-      }, .{ 0, 1 });`
-    ),
+    ...shapes.map((shape) => {
+      const last = Math.min(blocksOf(shape.n), 5);
+      return `_ = trilith_${linearSymbol(shape)}(weights, codes, ${tokens}, y, 0, ${last});`;
+    }),
     ...[...new Set(shapes.map((shape) => shape.k))].map((k) =>
-      `${quantizeSymbol(k)}(f32, y, largest_k${k}(y), x, 0);`
+      `${quantizeSymbol(k)}(f32, y, largest_k${k}(y), inputIn_k${k}(memory, 1), 0);`
     ),
   ];
 }
@@ -629,14 +650,15 @@ function lifecycle(context: Context): string {
 
     /// Runs each ternary linear and the float kernels once, on zeros.
     fn touchInstructions() void {
-        const bytes = ${probeBytes(context)};
-        const memory: [*]align(64) u8 = @ptrCast(@alignCast(host.trilith_alloc(4 * bytes) orelse return));
-        const x: Quantized = .{ .codes = @ptrCast(memory), .sums = @ptrCast(memory + bytes), .inverse = @ptrCast(memory + bytes) };
-        const y: [*]f32 = @ptrCast(memory + 2 * bytes);
+        const bytes = ${Math.ceil(probeBytes(context) / 64) * 64};
+        const memory: [*]u8 = @ptrCast(host.trilith_alloc(4 * bytes) orelse return);
+        const codes: [*]const i8 = @ptrCast(memory);
+        const y: [*]f32 = @ptrCast(@alignCast(memory + 2 * bytes));
+        const weights = memory + 3 * bytes;
         ${probeCalls(context)}
         _ = gatedActivation(y, y, @ptrCast(@alignCast(memory + bytes)));
-        scoreRows(@ptrCast(memory + 3 * bytes), y, 1, y, .{ 0, 1 });
-        host.trilith_free(@ptrCast(memory), 4 * bytes);
+        scoreRows(@ptrCast(@alignCast(weights)), y, 1, y, .{ 0, 1 });
+        host.trilith_free(memory, 4 * bytes);
     }
 
     /// Hands out parts of one allocation, each on a cache line of its own.

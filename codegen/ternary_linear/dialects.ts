@@ -1,3 +1,4 @@
+import { BLOCK_ROWS } from "../layouts/layout.ts";
 import { STEP_BYTES, STEP_FEATURES } from "../layouts/rows32.ts";
 import { zig } from "../writer.ts";
 
@@ -17,8 +18,6 @@ export interface TileDialect {
   /** `fn tile_k{k}_m{m}(w, x, out)`: out[t][row] = sum of code * x, codes 0..2. */
   tile(tile: Tile): string;
 }
-
-const BLOCK_ROWS = 32;
 
 export function tileSymbol(tile: { k: number; m: number }): string {
   return `tile_k${tile.k}_m${tile.m}`;

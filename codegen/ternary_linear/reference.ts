@@ -1,16 +1,17 @@
-import { unpackRow } from "../layouts/rows32.ts";
+import type { TernaryLayout } from "../layouts/layout.ts";
 
 /**
  * y[t, row] = sum over k of W[row, k] * x[t, k]: what every ternary_linear kernel computes, bit for
  * bit. Integers, so there is one right answer.
  *
- * @param packed W, (n, k), in the layout of `codegen/layouts/rows32.ts`.
+ * @param packed W, (n, k), in `layout`.
  * @param x Activations of one token, (k,) int8.
  * @returns (n,) int32, unscaled.
  *
  * Source: BitNet b1.58, arXiv 2402.17764, section 2.
  */
 export function ternaryLinear(
+  layout: TernaryLayout,
   packed: Uint8Array,
   n: number,
   k: number,
@@ -19,7 +20,7 @@ export function ternaryLinear(
 ): Int32Array {
   const y = new Int32Array(rows.last - rows.first);
   for (let row = rows.first; row < rows.last; row++) {
-    y[row - rows.first] = ternaryDot(unpackRow(packed, k, row), x);
+    y[row - rows.first] = ternaryDot(layout.unpackRow(packed, n, k, row), x);
   }
   return y;
 }

@@ -1,30 +1,54 @@
 import type { Isa } from "../isa.ts";
-import { dotFour, pairwise, type TileDialect, widening } from "./dialects.ts";
+import type { TernaryLayout } from "../layouts/layout.ts";
+import { dotFour, pairwise, widening } from "./dialects.ts";
+import { lookup } from "./lookup.ts";
+import { multiply } from "./multiply.ts";
+import type { Scheme } from "./scheme.ts";
 
 /**
- * The registry of ternary linear kernels: one row gives an instruction set its build, its
- * differential tests, its proof on the user's machine, its benchmark and its place in the choice.
+ * One ternary linear kernel: an instruction set and a scheme. A row of the registry gives it its
+ * build, its differential tests, its proof on the user's machine, its benchmark and its place in
+ * the choice.
  */
 export interface TernaryKernel {
   isa: Isa;
-  /** Tokens that one pass over a block of weights serves, largest first; the last is 1. */
-  tokenTiles: readonly number[];
-  dialect: TileDialect;
+  scheme: Scheme;
 }
 
+/** Of each instruction set, the first row is the default for CPUs of which nothing is known. */
 export const TERNARY_KERNELS: readonly TernaryKernel[] = [
-  { isa: "avx512", tokenTiles: [8, 4, 2, 1], dialect: dotFour("avx512") },
-  { isa: "avx2", tokenTiles: [6, 2, 1], dialect: pairwise() },
-  { isa: "neon-dotprod", tokenTiles: [4, 2, 1], dialect: dotFour("neon-dotprod") },
-  { isa: "neon", tokenTiles: [4, 1], dialect: widening() },
-  { isa: "portable", tokenTiles: [4, 1], dialect: widening() },
+  { isa: "avx512", scheme: multiply([8, 4, 2, 1], dotFour("avx512")) },
+  { isa: "avx512", scheme: lookup([4, 2, 1], false) },
+  { isa: "avx512", scheme: lookup([4, 2, 1], true) },
+  { isa: "avx2", scheme: multiply([6, 2, 1], pairwise()) },
+  { isa: "neon-dotprod", scheme: multiply([4, 2, 1], dotFour("neon-dotprod")) },
+  { isa: "neon", scheme: multiply([4, 1], widening()) },
+  { isa: "portable", scheme: multiply([4, 1], widening()) },
 ];
 
-export function ternaryKernel(isa: Isa): TernaryKernel {
-  return TERNARY_KERNELS.find((kernel) => kernel.isa === isa)!;
+/** A kernel's name in reports and file names: `avx512-lookup`. */
+export function kernelName({ isa, scheme }: TernaryKernel): string {
+  return `${isa}-${scheme.name}`;
 }
 
-/** A symbol that spells its shape: `linear_6912x2560`. */
-export function linearSymbol(shape: { n: number; k: number }): string {
-  return `linear_${shape.n}x${shape.k}`;
+/**
+ * The kernel for a CPU on which nothing was measured.
+ *
+ * @param cpuVendor As CPUID or /proc/cpuinfo spells it, such as `AuthenticAMD`; null if unknown.
+ */
+export function defaultKernel(isa: Isa, cpuVendor: string | null = null): TernaryKernel {
+  const kernels = TERNARY_KERNELS.filter((kernel) => kernel.isa === isa);
+  // AMD's vpermw does 32 lookups a cycle and port, Intel's is limited to one port.
+  const name = isa === "avx512" && cpuVendor === "AuthenticAMD" ? "lookup" : "multiply";
+  return kernels.find((kernel) => kernel.scheme.name === name) ?? kernels[0];
 }
+
+/** The kernel of an instruction set that every CPU with it runs well. */
+export function ternaryKernel(isa: Isa): TernaryKernel {
+  return defaultKernel(isa);
+}
+
+/** Layouts in which packed files exist. */
+export const LAYOUTS: readonly TernaryLayout[] = [
+  ...new Set(TERNARY_KERNELS.map((kernel) => kernel.scheme.layout)),
+];

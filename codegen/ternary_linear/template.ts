@@ -13,7 +13,7 @@ import {
 export function inputBuffers(scheme: Scheme, k: number): InputBuffer[] {
   return [
     { name: "codes", type: "i8", elements: activationStride(k) },
-    { name: "inverse", type: "f32", elements: 1 },
+    { name: "inverse", type: "f64", elements: 1 },
     ...scheme.inputBuffers(k),
   ];
 }
@@ -30,10 +30,10 @@ export function linearPrelude(scheme: Scheme): string {
         ${fields}
     };
 
-    /// y = exact * factor + bias for 16 rows.
-    inline fn finish(exact: math.I, factor: f32, bias: ?[*]const f32, row: usize, y: [*]f32) void {
-        var out: math.F = @floatFromInt(exact);
-        out *= math.splat(factor);
+    /// y = exact * factor, rounded once, + bias for 16 rows.
+    inline fn finish(exact: math.I, factor: f64, bias: ?[*]const f32, row: usize, y: [*]f32) void {
+        const wide: math.D = @floatFromInt(exact);
+        var out: math.F = @floatCast(wide * @as(math.D, @splat(factor)));
         if (bias) |b| out += math.load(b + row);
         math.store(y + row, out);
     }
@@ -49,30 +49,38 @@ export function linears(scheme: Scheme, shapes: readonly Shape[]): string {
     ...ks.map((k) => prepare(scheme, k)),
     ...ks.map((k) => scheme.tiles(k)),
     ...uniqueShapes(shapes).map((shape) => linear(scheme, shape)),
-  ].join("\n");
+  ].filter((text) => text !== "").join("\n");
 }
 
 export function uniqueShapes(shapes: readonly Shape[]): Shape[] {
   return [...new Map(shapes.map((shape) => [linearSymbol(shape), shape])).values()];
 }
 
+/** Bytes of one token's input, each array on cache lines of its own. */
+export function inputBytes(scheme: Scheme, k: number): number {
+  return inputBuffers(scheme, k).reduce((sum, buffer) => sum + bufferBytes(buffer), 0);
+}
+
+function bufferBytes({ type, elements }: InputBuffer): number {
+  return Math.ceil(elements * ELEMENT_BYTES[type] / 64) * 64;
+}
+
+const ELEMENT_BYTES = { i8: 1, i16: 2, i32: 4, f64: 8 };
+
 function prepare(scheme: Scheme, k: number): string {
-  const places: string[] = [];
   let bytes = 0;
-  for (const { name, type, elements } of inputBuffers(scheme, k)) {
-    places.push(`.${name} = @ptrCast(@alignCast(memory + tokens * ${bytes})),`);
-    bytes += Math.ceil(elements * ELEMENT_BYTES[type] / 64) * 64;
-  }
+  const places = inputBuffers(scheme, k).map((buffer) => {
+    const place = `.${buffer.name} = @ptrCast(@alignCast(memory + tokens * ${bytes})),`;
+    bytes += bufferBytes(buffer);
+    return place;
+  });
   return zig`
     /// From the codes of token t, what linears of ${k} features read.
     fn ${prepareSymbol(k)}(x: Quantized, t: usize) void {
         ${scheme.prepare(k)}
     }
 
-    /// Bytes of one token's input of ${k} features.
-    const input_bytes_k${k} = ${bytes};
-
-    /// Inputs of some tokens, each array in its part of the memory.
+    /// Inputs of ${k} features, each array in its part of tokens * ${bytes} bytes.
     fn inputIn_k${k}(memory: [*]u8, tokens: usize) Quantized {
         return .{
             ${places}
@@ -80,8 +88,6 @@ function prepare(scheme: Scheme, k: number): string {
     }
   `;
 }
-
-const ELEMENT_BYTES = { i8: 1, i16: 2, i32: 4, f32: 4 };
 
 function linear(scheme: Scheme, shape: Shape): string {
   const { n, k } = shape;
@@ -94,10 +100,12 @@ function linear(scheme: Scheme, shape: Shape): string {
     }
 
     /// The bare linear, for proof and measurement: y[t, row] = sum over k of W[row, k] * codes[t, k].
-    /// codes: (tokens, ${k}) int8. y: (tokens, ${paddedRows(n)}). Returns 1 if memory is short, else 0.
+    /// codes: (tokens, ${k}) int8. y: (tokens, ${
+    paddedRows(n)
+  }). Returns 1 if memory is short, else 0.
     pub export fn trilith_${symbol}(weights: [*]const u8, codes: [*]const i8, tokens: i32, y: [*]f32, first: i32, last: i32) i32 {
         const count: usize = @intCast(tokens);
-        const bytes = count * input_bytes_k${k};
+        const bytes = count * ${inputBytes(scheme, k)};
         const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
         defer host.trilith_free(memory, bytes);
         const x = inputIn_k${k}(memory, count);

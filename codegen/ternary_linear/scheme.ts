@@ -1,0 +1,50 @@
+import type { TernaryLayout } from "../layouts/layout.ts";
+
+/** A ternary matrix: n outputs, k inputs. */
+export interface Shape {
+  n: number;
+  k: number;
+}
+
+/** One array of the quantised input of linears, `elements` a token. */
+export interface InputBuffer {
+  name: string;
+  type: "i8" | "i16" | "i32" | "f64";
+  elements: number;
+}
+
+/**
+ * One way to multiply by packed ternary matrices: a layout, and the code that reads it. Every
+ * scheme gives the same integers; they differ in bits a weight and in the instructions they need.
+ */
+export interface Scheme {
+  readonly name: string;
+  readonly layout: TernaryLayout;
+  /** Tokens that one pass over a block of weights serves, largest first; the last is 1. */
+  readonly tokenTiles: readonly number[];
+  /** Arrays that the scheme needs beside the int8 codes, for k features. */
+  inputBuffers(k: number): readonly InputBuffer[];
+  /** Types, intrinsics and small functions, once a file. */
+  readonly prelude: string;
+  /**
+   * Body of `fn prepare_k{k}(x: Quantized, t: usize) void`: fills token t's `inputBuffers` from its
+   * codes.
+   */
+  prepare(k: number): string;
+  /** Functions that all linears of k input features share, or "". */
+  tiles(k: number): string;
+  /**
+   * Body of `fn linear_{n}x{k}(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride:
+   * usize, blocks: [2]usize) void`.
+   */
+  linear(shape: Shape): string;
+}
+
+/** A symbol that spells its shape: `linear_6912x2560`. */
+export function linearSymbol(shape: Shape): string {
+  return `linear_${shape.n}x${shape.k}`;
+}
+
+export function prepareSymbol(k: number): string {
+  return `prepare_k${k}`;
+}
