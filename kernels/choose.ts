@@ -4,7 +4,7 @@ import path from "node:path";
 import { type Isa, type KernelChoice } from "../codegen/isa.ts";
 import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
 import { stepSource } from "../codegen/step/template.ts";
-import { type TernaryKernel, ternaryKernel } from "../codegen/ternary_linear/spec.ts";
+import { defaultKernel, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { publishFile } from "./cache.ts";
 import { compileLibrary } from "./compile.ts";
 import { type Cpu, detectCpuWithZig, missingFeatures, supportedIsas } from "./cpu.ts";
@@ -112,7 +112,7 @@ async function openIsa(
   { spec, kvType, isa }: IsaOf,
   options: ChooseOptions,
 ): Promise<OpenedKernels> {
-  const kernel = ternaryKernel(isa);
+  const kernel = defaultKernel(isa, vendorOf(cpu));
   const sources = librarySources(spec, kernel, kvType);
   const { path: file, compileMs } = await compileLibrary(zig, { sources, isa }, options);
   const library = openModelLibrary(file);
@@ -123,6 +123,11 @@ async function openIsa(
     throw error;
   }
   return { library, kernel, cpu, compileMs };
+}
+
+/** CPUID's name of the maker, as far as the model's name tells: Zig says "znver4", Linux "AMD EPYC". */
+function vendorOf(cpu: Cpu): string | null {
+  return /amd|znver/i.test(cpu.modelName) ? "AuthenticAMD" : null;
 }
 
 interface ProofOf {

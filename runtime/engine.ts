@@ -1,5 +1,7 @@
 import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../codegen/attention/template.ts";
 import type { KernelChoice } from "../codegen/isa.ts";
+import type { TernaryLayout } from "../codegen/layouts/layout.ts";
+import { ROWS32 } from "../codegen/layouts/rows32.ts";
 import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
 import { openKernels } from "../kernels/choose.ts";
 import { defaultThreads } from "../kernels/cpu.ts";
@@ -123,7 +125,7 @@ async function startExecutor(input: ExecutorInput, options: LoadOptions): Promis
   const choice = options.kernels ?? "auto";
   const rope = ropeTables(input.config, input.contextSize);
   if (choice === "reference") {
-    const packed = await readPackedData(await packedFileOf(input, options));
+    const packed = await readPackedData(await packedFileOf(input, ROWS32, options));
     const executor = new ReferenceExecutor(spec, packed, rope, kvType);
     return { executor, compileMs: 0, maxBatchTokens, kvBlocks };
   }
@@ -147,7 +149,10 @@ async function startNative(
   const { spec } = input.config;
   const opened = await openKernels({ spec, kvType, choice }, options);
   try {
-    const weights = await loadWeights(opened.library, await packedFileOf(input, options));
+    const weights = await loadWeights(
+      opened.library,
+      await packedFileOf(input, opened.kernel.scheme.layout, options),
+    );
     const executor = new NativeExecutor({
       library: opened.library,
       kernels: opened.kernel.isa,
@@ -173,11 +178,12 @@ function joined({ cos, sin }: RopeTables): Float32Array {
 
 function packedFileOf(
   { checkpoint, config }: ExecutorInput,
+  layout: TernaryLayout,
   options: LoadOptions,
 ): Promise<PackedFile> {
   const identity = `${headerIdentity(checkpoint)} ${options.quantize ?? ""}`;
   const weights = () => openWeights(config, checkpoint);
-  return ensurePackedFile({ spec: config.spec, identity, weights }, options);
+  return ensurePackedFile({ spec: config.spec, layout, identity, weights }, options);
 }
 
 interface Loaded {

@@ -1,5 +1,6 @@
 import { FLOAT_BYTES } from "../codegen/dense/template.ts";
-import { pack } from "../codegen/layouts/rows32.ts";
+import { packMatrix, type TernaryLayout } from "../codegen/layouts/layout.ts";
+import { ROWS32 } from "../codegen/layouts/rows32.ts";
 import { LINEAR_NAMES, linearShape, type ModelSpec } from "../codegen/model_spec.ts";
 import { paddedFloats } from "../codegen/norm_quantize/template.ts";
 import { type PackedPlan, planOf, type Region, regionOf } from "../codegen/plan.ts";
@@ -20,12 +21,14 @@ const NORMS: readonly (readonly [region: string, name: NormName])[] = [
 ];
 
 export interface PackOptions {
+  /** How ternary matrices lie. */
+  layout?: TernaryLayout;
   onProgress?: OnProgress;
   signal?: AbortSignal;
 }
 
 /**
- * Writes a model in the layout of `planOf(spec)`. Holds one layer at a time, never the model.
+ * Writes a model in the layout of `planOf(spec, layout)`. Holds one layer at a time, never the model.
  *
  * @throws Whatever the source says of an unreadable checkpoint; `signal.reason` when aborted.
  */
@@ -33,9 +36,9 @@ export async function packModel(
   spec: ModelSpec,
   source: WeightSource,
   sink: Sink,
-  { onProgress, signal }: PackOptions = {},
+  { layout = ROWS32, onProgress, signal }: PackOptions = {},
 ): Promise<void> {
-  const plan = planOf(spec);
+  const plan = planOf(spec, layout);
   const report = (done: number) =>
     onProgress?.({
       phase: "pack",
@@ -50,7 +53,8 @@ export async function packModel(
   for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
     signal?.throwIfAborted();
     const start = plan.layersOffset + layer * plan.layerBytes;
-    await writeLayer(spec, plan, source, layer, (bytes, offset) => sink(bytes, start + offset));
+    const parts = await layerParts(spec, layout, source, layer);
+    for (const { name, offset } of plan.layer) await sink(parts.get(name)!, start + offset);
     report(start + plan.layerBytes);
   }
 }
@@ -95,20 +99,10 @@ function padRows(bytes: Uint8Array, rowBytes: number, paddedBytes: number): Uint
   return padded;
 }
 
-async function writeLayer(
-  spec: ModelSpec,
-  plan: PackedPlan,
-  source: WeightSource,
-  layer: number,
-  sink: Sink,
-): Promise<void> {
-  const parts = await layerParts(spec, source, layer);
-  for (const { name, offset } of plan.layer) await sink(parts.get(name)!, offset);
-}
-
 /** A layer's regions by name: gathered first, as the scales stand before the matrices. */
 async function layerParts(
   spec: ModelSpec,
+  layout: TernaryLayout,
   source: WeightSource,
   layer: number,
 ): Promise<Map<string, Uint8Array>> {
@@ -127,7 +121,7 @@ async function layerParts(
     if (spec.linearNormEps !== null) {
       parts.set(`${name}_norm`, floatBytes(weights.inputNorm!, k));
     }
-    parts.set(`${name}_codes`, pack(weights.codes, n, k));
+    parts.set(`${name}_codes`, packMatrix(layout, weights.codes, n, k));
   }
   return parts.set("scales", floatBytes(scales, scales.length));
 }

@@ -3,6 +3,7 @@ import { open } from "node:fs/promises";
 import path from "node:path";
 import { crc32 } from "node:zlib";
 import type { ModelSpec } from "../codegen/model_spec.ts";
+import type { TernaryLayout } from "../codegen/layouts/layout.ts";
 import { planOf } from "../codegen/plan.ts";
 import { cacheDirectory, publishFile, withLock } from "../kernels/cache.ts";
 import { packModel, type PackOptions } from "./pack.ts";
@@ -37,6 +38,7 @@ export interface PackedFile {
 
 export interface PackedSource {
   spec: ModelSpec;
+  layout: TernaryLayout;
   /** Changes whenever the checkpoint does. */
   identity: string;
   /** Opened only when there is no packed file yet. */
@@ -50,13 +52,13 @@ export interface PackedSource {
  */
 export async function ensurePackedFile(
   source: PackedSource,
-  options: PackOptions = {},
+  options: Omit<PackOptions, "layout"> = {},
 ): Promise<PackedFile> {
   const directory = cacheDirectory("models");
   const key = keyOf(source);
   const name = `${key.slice(0, 32)}.packed`;
   const file = path.join(directory, name);
-  const dataBytes = planOf(source.spec).totalBytes;
+  const dataBytes = planOf(source.spec, source.layout).totalBytes;
   if (await isWhole(file, key, dataBytes)) return { path: file, dataBytes };
   return await withLock(directory, name, async () => {
     if (!await isWhole(file, key, dataBytes)) await write(directory, name, key, source, options);
@@ -64,9 +66,10 @@ export async function ensurePackedFile(
   }, { signal: options.signal });
 }
 
-function keyOf({ spec, identity }: PackedSource): string {
-  const plan = planOf(spec);
-  return createHash("sha256").update(JSON.stringify([MAGIC, identity, spec, plan])).digest("hex");
+function keyOf({ spec, layout, identity }: PackedSource): string {
+  const plan = planOf(spec, layout);
+  return createHash("sha256").update(JSON.stringify([MAGIC, identity, spec, layout.name, plan]))
+    .digest("hex");
 }
 
 async function write(
@@ -74,14 +77,16 @@ async function write(
   name: string,
   key: string,
   source: PackedSource,
-  options: PackOptions,
+  options: Omit<PackOptions, "layout">,
 ): Promise<void> {
   await publishFile(directory, name, async (file) => {
     const data = new DataWriter(async (bytes, at) => {
       await writeAll(file, bytes, HEADER_BYTES + at);
     });
-    await packModel(source.spec, source.weights(), (bytes, at) => data.put(bytes, at), options);
-    const { totalBytes } = planOf(source.spec);
+    const { spec, layout } = source;
+    const sink = (bytes: Uint8Array, at: number) => data.put(bytes, at);
+    await packModel(spec, source.weights(), sink, { ...options, layout });
+    const { totalBytes } = planOf(spec, layout);
     await data.padTo(totalBytes);
     const header: Header = { magic: MAGIC, key, dataBytes: totalBytes, checksum: data.checksum };
     await writeAll(file, encodeHeader(header), 0);

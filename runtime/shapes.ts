@@ -1,0 +1,94 @@
+import type { ModelSpec } from "../codegen/model_spec.ts";
+
+const COMMON = {
+  linearNormEps: null,
+  biases: [],
+  embeddingType: "bf16",
+  headType: "bf16",
+} as const;
+
+/**
+ * Shapes of published models, and of one as large as a server holds, for benchmarks with made-up
+ * weights. Sources: the models' config.json files.
+ */
+export const SHAPES: Readonly<Record<string, ModelSpec>> = {
+  "bitnet-2b-4t": {
+    ...COMMON,
+    hiddenSize: 2560,
+    intermediateSize: 6912,
+    numHiddenLayers: 30,
+    numAttentionHeads: 20,
+    numKeyValueHeads: 5,
+    headDim: 128,
+    vocabSize: 128256,
+    rmsNormEps: 1e-5,
+    hiddenAct: "relu2",
+    subNorms: true,
+    tieWordEmbeddings: true,
+  },
+  "bitnet-3b": {
+    ...COMMON,
+    hiddenSize: 3200,
+    intermediateSize: 8640,
+    numHiddenLayers: 26,
+    numAttentionHeads: 32,
+    numKeyValueHeads: 32,
+    headDim: 100,
+    vocabSize: 32002,
+    rmsNormEps: 1e-5,
+    hiddenAct: "silu",
+    subNorms: true,
+    tieWordEmbeddings: true,
+  },
+  "llama3-8b": {
+    ...COMMON,
+    hiddenSize: 4096,
+    intermediateSize: 14336,
+    numHiddenLayers: 32,
+    numAttentionHeads: 32,
+    numKeyValueHeads: 8,
+    headDim: 128,
+    vocabSize: 128256,
+    rmsNormEps: 1e-5,
+    hiddenAct: "silu",
+    subNorms: false,
+    tieWordEmbeddings: false,
+  },
+  "falcon3-10b": {
+    ...COMMON,
+    hiddenSize: 3072,
+    intermediateSize: 23040,
+    numHiddenLayers: 40,
+    numAttentionHeads: 12,
+    numKeyValueHeads: 4,
+    headDim: 256,
+    vocabSize: 131072,
+    rmsNormEps: 1e-6,
+    hiddenAct: "silu",
+    subNorms: false,
+    tieWordEmbeddings: false,
+  },
+  "100b": {
+    ...COMMON,
+    hiddenSize: 10240,
+    intermediateSize: 36864,
+    numHiddenLayers: 74,
+    numAttentionHeads: 80,
+    numKeyValueHeads: 8,
+    headDim: 128,
+    vocabSize: 32000,
+    rmsNormEps: 1e-5,
+    hiddenAct: "silu",
+    subNorms: true,
+    tieWordEmbeddings: true,
+  },
+};
+
+/** @throws {RangeError} If there is no such shape. */
+export function shapeOf(name: string): ModelSpec {
+  const spec = Object.hasOwn(SHAPES, name) ? SHAPES[name] : undefined;
+  if (spec !== undefined) return spec;
+  throw new RangeError(
+    `Cannot use shape ${JSON.stringify(name)}: give one of ${Object.keys(SHAPES).join(", ")}`,
+  );
+}
