@@ -75,9 +75,9 @@ function tableFunctions(): string {
     const Indices = @Vector(${TABLE_LANES}, u16);
     const Lanes = @Vector(${TABLE_LANES}, i16);
     const Bytes = @Vector(64, i8);
-    extern fn @"llvm.x86.avx512.vpdpbusd.512"(math.I, math.I, math.I) math.I;
-    extern fn @"llvm.x86.avx512.packssdw.512"(math.I, math.I) Lanes;
-    extern fn @"llvm.x86.avx512.permvar.hi.512"(Indices, Indices) Indices;
+    extern fn @"llvm.x86.avx512.vpdpbusd.512"(math.I, math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) math.I;
+    extern fn @"llvm.x86.avx512.packssdw.512"(math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) Lanes;
+    extern fn @"llvm.x86.avx512.permvar.hi.512"(Indices, Indices) callconv(.{ .x86_64_sysv = .{} }) Indices;
 
     /// The weights that a table's lane names: digits in base 3, digit 0, 1, 2 for weight -1, 0, +1.
     fn weightOf(lane: usize, comptime digit: usize) i8 {
