@@ -113,7 +113,7 @@ class Chat {
     }
     while (true) {
       const turn = await this.#readTurn();
-      if (turn === END) return;
+      if (turn === END) return this.#endLine();
       if (turn === INTERRUPT) {
         if (this.#isLeaving) return void (this.context.exitCode = EXIT_INTERRUPTED);
         this.#isLeaving = true;
@@ -123,6 +123,11 @@ class Chat {
       this.#isLeaving = false;
       if (await this.#handle(turn) === "exit") return;
     }
+  }
+
+  /** After Ctrl-D the cursor still stands behind the prompt. */
+  #endLine(): void {
+    if (this.#isPerson) this.context.io.stderr.write("\n");
   }
 
   get #isPerson(): boolean {

@@ -1,3 +1,4 @@
+import { embeddedModelFolder } from "../runtime/embedded.ts";
 import type { LoadOptions, Model, Tokenizer } from "../runtime/types.ts";
 import type {
   BenchOptions,
@@ -9,7 +10,6 @@ import type {
   KernelSource,
   KernelSourceOptions,
 } from "./reports.ts";
-import { embeddedModelFolder } from "../runtime/embedded.ts";
 
 /** What the commands need of the layers below. A missing path is the embedded story model. */
 export interface Engine {

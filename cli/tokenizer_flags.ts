@@ -1,11 +1,11 @@
 import { type Command, Option } from "commander";
 import { dirname } from "node:path";
-import type { Tokenizer } from "../runtime/types.ts";
+import { embeddedModelFolder } from "../runtime/embedded.ts";
 import { UsageError } from "../runtime/errors.ts";
+import type { Tokenizer } from "../runtime/types.ts";
 import type { Context } from "./context.ts";
 import { addJsonFlag } from "./flags.ts";
 import { type Input, type Output, readLineGroups } from "./io.ts";
-import { embeddedModelFolder } from "../runtime/embedded.ts";
 import { checkPermissions } from "./permissions.ts";
 
 /** Flags that `tokenize` and `detokenize` share. */
