@@ -7,7 +7,7 @@ import { stepSource } from "../codegen/step/template.ts";
 import { defaultKernel, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { publishFile } from "./cache.ts";
 import { compileLibrary } from "./compile.ts";
-import { type Cpu, detectCpuWithZig, missingFeatures, supportedIsas } from "./cpu.ts";
+import { type Cpu, detectCpu, detectCpuWithZig, missingFeatures, supportedIsas } from "./cpu.ts";
 import { type ModelLibrary, openModelLibrary } from "./native_model.ts";
 import { ProofError, proveLinears } from "./proof.ts";
 import { ensureZig, type Zig } from "./toolchain.ts";
@@ -84,6 +84,15 @@ export async function openKernels(
       rejected.join("; ")
     }): use --kernels reference, and report this`,
   );
+}
+
+/** The kernel that "auto" tries first on this machine; nothing is compiled. */
+export async function bestKernel(options: ChooseOptions = {}): Promise<TernaryKernel> {
+  const detected = detectCpu();
+  const cpu = detected.features.size > 0
+    ? detected
+    : await detectCpuWithZig((await ensureZig(options)).path, options.signal);
+  return defaultKernel(supportedIsas(cpu)[0], vendorOf(cpu));
 }
 
 /** Instruction sets to try, best first. */

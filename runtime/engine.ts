@@ -37,9 +37,12 @@ const DEFAULT_BATCH_TOKENS = 256;
 /** Memory that the KV cache may take without being asked for: longer contexts are the caller's wish. */
 const DEFAULT_KV_BYTES = 2 ** 31;
 
+/** As far as RoPE's tables go. */
+const MAX_POSITIONS = 1 << 20;
+
 const LIMITS = {
   threads: 1024,
-  contextSize: 1 << 24,
+  contextSize: MAX_POSITIONS,
   maxBatchTokens: 8192,
 };
 
@@ -98,7 +101,10 @@ function contextOf(config: ModelConfig, { contextSize, kvType = "f32" }: LoadOpt
   if (contextSize !== undefined) return contextSize;
   const blockBytes = kvBlockBytes(config.spec, kvType);
   const affordable = Math.floor(DEFAULT_KV_BYTES / blockBytes) * KV_BLOCK_POSITIONS;
-  return Math.max(KV_BLOCK_POSITIONS, Math.min(config.maxPositionEmbeddings, affordable));
+  return Math.max(
+    KV_BLOCK_POSITIONS,
+    Math.min(config.maxPositionEmbeddings, affordable, MAX_POSITIONS),
+  );
 }
 
 interface ExecutorInput {

@@ -13,5 +13,11 @@
 export { loadModel } from "./engine.ts";
 export { loadTokenizer } from "./tokenizer.ts";
 export { embeddedModelFolder } from "./embedded.ts";
+export { inspectModel } from "./inspect.ts";
+export { doctorReport } from "./doctor.ts";
+export { clearKernels, kernelSources, listKernels } from "./kernel_reports.ts";
+export { runBench } from "./bench.ts";
+export { SHAPES } from "./shapes.ts";
 export * from "./errors.ts";
 export type * from "./types.ts";
+export type * from "./reports.ts";

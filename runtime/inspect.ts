@@ -1,0 +1,92 @@
+import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../codegen/attention/template.ts";
+import { LINEAR_NAMES, linearShape, type ModelSpec } from "../codegen/model_spec.ts";
+import { planOf } from "../codegen/plan.ts";
+import { loadChatTemplate } from "./chat_template.ts";
+import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
+import { isPacked, type ModelConfig, readModelConfig, ROWS_PER_BYTE } from "./config.ts";
+import { embeddedModelFolder } from "./embedded.ts";
+import { readGenerationDefaults } from "./generation_config.ts";
+import type { InspectReport, TensorType } from "./reports.ts";
+import { loadTokenizer } from "./tokenizer.ts";
+import type { GenerationDefaults, Tokenizer } from "./types.ts";
+
+/**
+ * What a model folder holds and what running it needs, from headers alone: no weights are read.
+ *
+ * @throws As `loadModel` of a damaged or unsupported model; a plain float model is described too.
+ */
+export async function inspectModel(path?: string): Promise<InspectReport> {
+  await using checkpoint = await openCheckpoint(path ?? embeddedModelFolder());
+  const config = readModelConfig(checkpoint, { quantize: "absmean" });
+  const tokenizer = await loadTokenizer(checkpoint.folder);
+  const defaults = await readGenerationDefaults(checkpoint.folder, config, tokenizer);
+  const template = await loadChatTemplate(checkpoint.folder);
+  const { spec } = config;
+  return {
+    name: config.name,
+    path: checkpoint.folder,
+    architecture: architectureOf(config),
+    parameters: parametersOf(spec),
+    shapes: { ...spec },
+    tensorTypes: tensorTypes(checkpoint, config),
+    bitsPerWeight: planOf(spec).ternaryBytes * 8 / ternaryWeights(spec),
+    tokenizer: tokenizerOf(tokenizer, defaults),
+    chatTemplate: template?.source ?? null,
+    contextSize: config.maxPositionEmbeddings,
+    memory: memoryOf(config),
+  };
+}
+
+function architectureOf({ modelType, quantization }: ModelConfig): string {
+  if (quantization.kind === "absmean") return `${modelType}, float: runs with --quantize absmean`;
+  const { linearClass, mode } = quantization;
+  return `${modelType}, ternary (${linearClass}, ${mode})`;
+}
+
+function ternaryWeights(spec: ModelSpec): number {
+  const layer = LINEAR_NAMES.map((name) => linearShape(spec, name));
+  return spec.numHiddenLayers * layer.reduce((sum, { n, k }) => sum + n * k, 0);
+}
+
+function parametersOf(spec: ModelSpec): number {
+  const { hiddenSize, intermediateSize, numAttentionHeads, headDim } = spec;
+  const matrices = (spec.tieWordEmbeddings ? 1 : 2) * spec.vocabSize * hiddenSize;
+  const subNorms = spec.subNorms ? numAttentionHeads * headDim + intermediateSize : 0;
+  const norms = spec.numHiddenLayers * (2 * hiddenSize + subNorms) + hiddenSize;
+  return ternaryWeights(spec) + matrices + norms;
+}
+
+/** Tensors by type; packed U8 tensors hold four weights a byte. */
+function tensorTypes(checkpoint: Checkpoint, config: ModelConfig): TensorType[] {
+  const types = new Map<string, TensorType>();
+  for (const { dtype, shape, byteLength } of checkpoint.tensors.values()) {
+    const elements = shape.reduce((product, size) => product * size, 1);
+    const perElement = dtype === "U8" && isPacked(config.quantization) ? ROWS_PER_BYTE : 1;
+    const entry = types.get(dtype) ?? { type: dtype, tensors: 0, weights: 0, bytes: 0 };
+    entry.tensors++;
+    entry.weights += elements * perElement;
+    entry.bytes += byteLength;
+    types.set(dtype, entry);
+  }
+  return [...types.values()].sort((a, b) => b.bytes - a.bytes);
+}
+
+function tokenizerOf(tokenizer: Tokenizer, defaults: GenerationDefaults) {
+  const text = (id: number) => tokenizer.tokenText(id) ?? `id ${id}`;
+  return {
+    type: "tokenizer.json",
+    vocabSize: tokenizer.vocabSize,
+    bosToken: defaults.bosTokenId === null ? null : text(defaults.bosTokenId),
+    eosTokens: defaults.eosTokenIds.map(text),
+  };
+}
+
+function memoryOf({ spec, maxPositionEmbeddings }: ModelConfig) {
+  const weightBytes = planOf(spec).totalBytes;
+  const kvBytesPerToken = kvBlockBytes(spec, "f32") / KV_BLOCK_POSITIONS;
+  return {
+    weightBytes,
+    kvBytesPerToken,
+    totalBytes: weightBytes + kvBytesPerToken * maxPositionEmbeddings,
+  };
+}
