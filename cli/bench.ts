@@ -1,24 +1,20 @@
 import { type Command, Option } from "commander";
+import type { BenchOptions, BenchReport, Rate } from "../runtime/reports.ts";
+import { SHAPES } from "../runtime/shapes.ts";
 import { type Context, interruptible } from "./context.ts";
 import { addJsonFlag, addQuietFlag, asUsageError, kernelsOption, wholeNumber } from "./flags.ts";
 import { bytes, digits, fields, printJson, table } from "./format.ts";
 import type { Output } from "./io.ts";
 import { checkModelPermissions } from "./permissions.ts";
 import { createProgress } from "./progress.ts";
-import type { BenchOptions, BenchReport, Rate } from "./reports.ts";
+import { plural } from "./statistics.ts";
 
 interface BenchFlags extends BenchOptions {
   json?: boolean;
   quiet?: boolean;
 }
 
-export const BENCH_SHAPES = [
-  "bitnet-2b-4t",
-  "llama3-8b",
-  "falcon3-10b",
-  "bitnet-3b",
-  "100b",
-] as const;
+export const BENCH_SHAPES: readonly string[] = Object.keys(SHAPES);
 
 export function addBenchCommand(program: Command, context: Context): void {
   const command = program.command("bench")
@@ -56,7 +52,7 @@ async function bench({ json, quiet, ...options }: BenchFlags, context: Context):
       const report = await engine.runBench({ ...options, onProgress: progress.report, signal });
       progress.done();
       if (json) printJson(io.stdout, report);
-      else printReport(report, options, io.stdout);
+      else printReport(report, options.repeat, io.stdout);
     } catch (error) {
       throw asUsageError(error);
     } finally {
@@ -65,17 +61,19 @@ async function bench({ json, quiet, ...options }: BenchFlags, context: Context):
   });
 }
 
-function printReport(report: BenchReport, options: BenchOptions, stdout: Output): void {
-  const { shape, threads, prefill, decode, memory, kernels } = report;
+function printReport(report: BenchReport, repeat: number, stdout: Output): void {
+  const { shape, threads, cpu, prefill, decode, memory, kernels } = report;
   const rows = [
-    [`prefill ${options.promptTokens}`, ...rateCells(prefill)],
-    [`decode ${options.genTokens}`, ...rateCells(decode)],
+    [`prefill ${prefill.promptTokens}`, ...rateCells(prefill)],
+    [`decode ${decode.genTokens}`, ...rateCells(decode)],
   ];
-  stdout.write(`${shape}, ${threads} threads, ${options.repeat} runs\n\n`);
+  stdout.write(`${shape} on ${cpu}, ${plural(threads, "thread")}, ${plural(repeat, "run")}\n\n`);
   stdout.write(table(stdout, ["test", "tokens/s", "+/-"], rows));
   const roofline = `${(100 * memory.rooflineFraction).toFixed(1)} % of the peak`;
   stdout.write(`\n${
     fields(stdout, [
+      ["ternary work", `${digits(prefill.ternaryMacsPerSecondPerThread / 1e9)} G MAC/s a thread`],
+      ["weights in memory", bytes(memory.weightBytes)],
       ["weights read a token", bytes(decode.weightBytesPerToken)],
       ["decode reads", `${bytes(decode.bytesPerSecond)}/s, ${roofline}`],
       ["memory's peak", `${bytes(memory.peakReadBytesPerSecond)}/s`],
@@ -83,8 +81,17 @@ function printReport(report: BenchReport, options: BenchOptions, stdout: Output)
     ])
   }`);
   if (kernels.length === 0) return;
-  const kernelRows = kernels.map(({ op, n, k, scheme, isa }) => [op, n, k, scheme, isa]);
-  stdout.write(`\n${table(stdout, ["op", "n", "k", "scheme", "isa"], kernelRows)}`);
+  const kernelRows = kernels.map((kernel) => [
+    kernel.op,
+    kernel.n,
+    kernel.k,
+    kernel.scheme,
+    kernel.isa,
+    digits(kernel.bitsPerWeight),
+  ]);
+  stdout.write(
+    `\n${table(stdout, ["op", "n", "k", "scheme", "isa", "bits a weight"], kernelRows)}`,
+  );
 }
 
 function rateCells({ tokensPerSecond, stdev }: Rate): string[] {

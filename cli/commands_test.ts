@@ -170,7 +170,7 @@ Deno.test("bench prints rates, bytes and the share of the memory's peak", async 
   const { stdout } = await run(["bench", "--shape", "bitnet-2b-4t"]);
   assert.match(stdout, /prefill 128 {7}123 {2}1\.20\ndecode 32 {8}45\.6 {2}0\.30\n/);
   assert.match(stdout, /19\.0 GB\/s, 61\.3 % of the peak/);
-  assert.match(stdout, /ternary_linear {2}2560 {2}2560 {2}lookup9 {2}avx512/);
+  assert.match(stdout, /ternary_linear {2}2560 {2}2560 {2}lookup9 {2}avx512 +1\.78\n/);
 });
 
 Deno.test("bench passes its flags on", async () => {

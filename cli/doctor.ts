@@ -1,9 +1,9 @@
 import type { Command } from "commander";
+import type { DoctorCheck } from "../runtime/reports.ts";
 import { type Context, EXIT_FAILED } from "./context.ts";
 import { addJsonFlag } from "./flags.ts";
 import { paint, printJson } from "./format.ts";
 import type { Output } from "./io.ts";
-import type { DoctorCheck } from "./reports.ts";
 
 export function addDoctorCommand(program: Command, context: Context): void {
   const command = program.command("doctor")

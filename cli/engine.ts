@@ -1,5 +1,4 @@
 import { embeddedModelFolder } from "../runtime/embedded.ts";
-import type { LoadOptions, Model, Tokenizer } from "../runtime/types.ts";
 import type {
   BenchOptions,
   BenchReport,
@@ -9,7 +8,8 @@ import type {
   InspectReport,
   KernelSource,
   KernelSourceOptions,
-} from "./reports.ts";
+} from "../runtime/reports.ts";
+import type { LoadOptions, Model, Tokenizer } from "../runtime/types.ts";
 
 /** What the commands need of the layers below. A missing path is the embedded story model. */
 export interface Engine {

@@ -1,11 +1,11 @@
 import type { Command } from "commander";
 import { embeddedModelFolder } from "../runtime/embedded.ts";
+import type { InspectReport } from "../runtime/reports.ts";
 import type { Context } from "./context.ts";
 import { addJsonFlag } from "./flags.ts";
 import { bytes, digits, fields, grouped, printable, printJson, table } from "./format.ts";
 import type { Output } from "./io.ts";
 import { checkPermissions } from "./permissions.ts";
-import type { InspectReport } from "./reports.ts";
 
 export function addInspectCommand(program: Command, context: Context): void {
   const command = program.command("inspect")

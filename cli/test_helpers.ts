@@ -1,11 +1,11 @@
 /** Runs commands in this process, with a fake model and captured streams. */
+import type { BenchReport, DoctorReport, InspectReport } from "../runtime/reports.ts";
 import type { LoadOptions } from "../runtime/types.ts";
 import type { Engine } from "./engine.ts";
 import { FakeModel, type FakeModelOptions } from "./fake_model.ts";
 import { BrokenPipeError, type Io, type Output } from "./io.ts";
 import { END, INTERRUPT, type LineReader, pipedLines } from "./line_reader.ts";
 import { main } from "./main.ts";
-import type { BenchReport, DoctorReport, InspectReport } from "./reports.ts";
 
 export interface Scene extends FakeModelOptions {
   stdin?: string[];
@@ -118,15 +118,34 @@ class FakeIo implements Io {
 export const BENCH_REPORT: BenchReport = {
   shape: "bitnet-2b-4t",
   threads: 2,
-  prefill: { tokensPerSecond: 123.45, stdev: 1.2 },
+  cpu: "Some CPU",
+  prefill: {
+    tokensPerSecond: 123.45,
+    stdev: 1.2,
+    promptTokens: 128,
+    ternaryMacsPerSecondPerThread: 117e9,
+  },
   decode: {
     tokensPerSecond: 45.6,
     stdev: 0.3,
+    genTokens: 32,
     weightBytesPerToken: 417e6,
     bytesPerSecond: 19e9,
   },
-  memory: { peakReadBytesPerSecond: 31e9, rooflineFraction: 0.613, peakRssBytes: 1.2e9 },
-  kernels: [{ op: "ternary_linear", n: 2560, k: 2560, scheme: "lookup9", isa: "avx512" }],
+  memory: {
+    peakReadBytesPerSecond: 31e9,
+    rooflineFraction: 0.613,
+    weightBytes: 1.1e9,
+    peakRssBytes: 1.2e9,
+  },
+  kernels: [{
+    op: "ternary_linear",
+    n: 2560,
+    k: 2560,
+    scheme: "lookup9",
+    isa: "avx512",
+    bitsPerWeight: 1.78,
+  }],
 };
 
 export const DOCTOR_REPORT: DoctorReport = {
