@@ -129,7 +129,8 @@ const PREFETCH = {
   next: zig`
     // Where this thread's part of the next slice begins.
     const left = grid.words - from - count;
-    const next_w = slice_w + grid.blocks * count + blocks[0] * @min(left, ${SLICE_WORDS});
+    const next_count: usize = @min(left, ${SLICE_WORDS});
+    const next_w = slice_w + grid.blocks * count + blocks[0] * next_count;
   `,
   choose: "const ahead = if (block + step < blocks[1]) unit_w + step * count else next_w;",
 };
@@ -194,6 +195,7 @@ function sliceFunctions(tokenTiles: readonly number[], prefetch: boolean): strin
     fn lookUpSlice(comptime m: usize, comptime grid: Grid, slice: usize, w: Words, tables: [*]const Indices, t: usize, y: [*]i32, y_stride: usize, blocks: [2]usize) void {
         const table_stride = grid.words * ${INDICES_PER_WORD};
         const from = slice * ${SLICE_WORDS};
+        // A usize by name, as the type of @min with a constant is only as wide as the constant.
         const count: usize = @min(${SLICE_WORDS}, grid.words - from);
         const tables_t = tables + t * table_stride + from * ${INDICES_PER_WORD};
         const slice_w = w + from * grid.blocks;

@@ -1,0 +1,22 @@
+import assert from "node:assert/strict";
+import { randomFloats, randomOf } from "../test_helpers.ts";
+import { gatedActivation } from "./reference.ts";
+
+const gate = Float32Array.of(-90, -3, -0.5, 0, 0.25, 2, 80, ...randomFloats(randomOf(1), 100, 9));
+const up = randomFloats(randomOf(2), gate.length, 5);
+
+Deno.test("relu2 is the square of what is positive", () => {
+  gatedActivation("relu2", gate, up).forEach((y, i) => {
+    // A square of a float is an exact double, so only the last product rounds.
+    assert.equal(y + 0, (gate[i] > 0 ? gate[i] ** 2 * up[i] : 0) + 0);
+  });
+});
+
+Deno.test("silu is x / (1 + exp(-x)) within the error of exp", () => {
+  gatedActivation("silu", gate, up).forEach((y, i) => {
+    const expected = gate[i] / (1 + Math.exp(-gate[i])) * up[i];
+    // exp is within 2 ulp of float32; below -87.3 it is clamped, where all is nearly zero.
+    const bound = 2 * 2 ** -23 * Math.abs(expected) + 1e-35;
+    assert.ok(Math.abs(y - expected) <= bound, `${y} and ${expected}`);
+  });
+});

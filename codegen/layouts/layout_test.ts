@@ -1,0 +1,120 @@
+import assert from "node:assert/strict";
+import fc from "fast-check";
+import { randomCodes, randomOf } from "../test_helpers.ts";
+import { packMatrix, paddedRows, type TernaryLayout } from "./layout.ts";
+import { LOOKUP9, SLICE_WORDS, VECTOR_BYTES, WORD_FEATURES, wordsOf } from "./lookup9.ts";
+import { ROWS32, STEP_FEATURES, stepsOf } from "./rows32.ts";
+
+/** Sizes about the edges of words, steps, blocks, units and slices. */
+const SIZES = [1, 8, 9, 10, 15, 16, 17, 31, 32, 33, 96, 100, 128, 129, 192, 252, 253, 260];
+const size = fc.constantFrom(...SIZES);
+
+/** Features that a layout has room for: k and its padding. */
+const PADDED_FEATURES: [TernaryLayout, (k: number) => number][] = [
+  [ROWS32, (k) => stepsOf(k) * STEP_FEATURES],
+  [LOOKUP9, (k) => wordsOf(k) * WORD_FEATURES],
+];
+
+for (const [layout, paddedFeatures] of PADDED_FEATURES) {
+  Deno.test(`${layout.name}: unpacking what was packed gives the codes back`, () => {
+    fc.assert(
+      fc.property(size, size, fc.nat(), (n, k, seed) => {
+        const codes = randomCodes(randomOf(seed), n * k);
+        const packed = packMatrix(layout, codes, n, k);
+        assert.equal(packed.length, layout.packedBytes(n, k));
+        for (let row = 0; row < n; row++) {
+          assert.deepEqual(
+            layout.unpackRow(packed, n, k, row),
+            codes.subarray(row * k, (row + 1) * k),
+          );
+        }
+      }),
+      { numRuns: 60 },
+    );
+  });
+
+  Deno.test(`${layout.name}: padding rows and features hold zero weights`, () => {
+    for (const [n, k] of [[1, 1], [33, 17], [100, 100], [129, 260]]) {
+      const packed = packMatrix(layout, new Uint8Array(n * k).fill(2), n, k);
+      const [rows, features] = [paddedRows(n), paddedFeatures(k)];
+      for (let row = 0; row < rows; row++) {
+        const codes = layout.unpackRow(packed, rows, features, row);
+        const expected = new Uint8Array(features).fill(1);
+        if (row < n) expected.fill(2, 0, k);
+        assert.deepEqual(codes, expected, `row ${row} of ${n} x ${k}`);
+      }
+    }
+  });
+
+  Deno.test(`${layout.name}: rows packed in parts give the same bytes`, () => {
+    const [n, k] = [140, 53];
+    const codes = randomCodes(randomOf(1), n * k);
+    const parts = layout.zeros(n, k);
+    for (const [first, last] of [[70, 140], [0, 1], [1, 70]]) {
+      layout.packRows(parts, n, k, first, codes.subarray(first * k, last * k));
+    }
+    assert.deepEqual(parts, packMatrix(layout, codes, n, k));
+  });
+
+  Deno.test(`${layout.name}: every weight lies in a byte of its own row and no other`, () => {
+    const [n, k] = [67, 21];
+    const seen = new Map<number, number>();
+    const zeros = layout.zeros(n, k);
+    for (let row = 0; row < n; row++) {
+      for (let feature = 0; feature < k; feature++) {
+        const codes = new Uint8Array(n * k).fill(1);
+        codes[row * k + feature] = 2;
+        const packed = packMatrix(layout, codes, n, k);
+        packed.forEach((byte, at) => {
+          if (byte === zeros[at]) return;
+          assert.equal(seen.get(at) ?? row, row, `byte ${at}`);
+          seen.set(at, row);
+        });
+      }
+    }
+  });
+
+  Deno.test(`${layout.name}: a matrix of the wrong size is refused`, () => {
+    assert.throws(() => packMatrix(layout, new Uint8Array(5), 2, 3), {
+      name: "RangeError",
+      message: "Cannot pack a 2 x 3 matrix as it needs 6 codes: current value is 5",
+    });
+  });
+
+  Deno.test(`${layout.name}: bits a weight are those of a matrix without padding`, () => {
+    const [n, k] = [128, 16 * 9 * SLICE_WORDS];
+    assert.equal(layout.packedBytes(n, k) * 8, n * k * layout.bitsPerWeight);
+  });
+}
+
+Deno.test("rows32: bits 2i, 2i+1 of byte (row, j) hold feature 16 * step + 4 * i + j", () => {
+  const [n, k] = [40, 40];
+  const codes = randomCodes(randomOf(2), n * k);
+  const packed = packMatrix(ROWS32, codes, n, k);
+  for (const [row, step, i, j] of [[0, 0, 0, 0], [17, 1, 3, 2], [39, 0, 2, 1], [33, 2, 1, 3]]) {
+    const at = ((Math.floor(row / 32) * 3 + step) * 32 + row % 32) * 4 + j;
+    assert.equal(packed[at] >> 2 * i & 3, codes[row * k + 16 * step + 4 * i + j]);
+  }
+});
+
+Deno.test("lookup9: words lie by slice, unit of four blocks, word, block and row", () => {
+  // 6 blocks are a unit of four and one of two; 30 words are slices of 28 and 2.
+  const [n, k, blocks] = [6 * 32, 30 * 9, 6];
+  const codes = randomCodes(randomOf(3), n * k);
+  const packed = new DataView(packMatrix(LOOKUP9, codes, n, k).buffer);
+  const wordAt = (row: number, word: number) => {
+    const slice = Math.floor(word / 28);
+    const count = slice === 0 ? 28 : 2;
+    const block = Math.floor(row / 32);
+    const [unit, width] = block < 4 ? [0, 4] : [4, 2];
+    const vector = slice * 28 * blocks + unit * count + word % 28 * width + block - unit;
+    return packed.getUint16(vector * VECTOR_BYTES + row % 32 * 2, true);
+  };
+  for (let row = 0; row < n; row += 7) {
+    for (let word = 0; word < 30; word++) {
+      const c = codes.subarray(row * k + 9 * word, row * k + 9 * word + 9);
+      const index = (i: number) => c[3 * i] + 3 * c[3 * i + 1] + 9 * c[3 * i + 2];
+      assert.equal(wordAt(row, word), index(0) + 32 * index(1) + 1024 * index(2));
+    }
+  }
+});

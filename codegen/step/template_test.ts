@@ -1,0 +1,61 @@
+import assert from "node:assert/strict";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { linearShape } from "../model_spec.ts";
+import { ODD_SPEC, SMALL_SPEC } from "../test_helpers.ts";
+import { defaultKernel, kernelName, TERNARY_KERNELS } from "../ternary_linear/spec.ts";
+import { linearPrelude, linears } from "../ternary_linear/template.ts";
+import { stepSource } from "./template.ts";
+
+const GOLDEN = new URL("../../tests/golden/", import.meta.url);
+
+/** Compares with the committed text, or rewrites it when UPDATE_GOLDEN=1. */
+function assertGolden(name: string, text: string): void {
+  const path = fileURLToPath(new URL(name, GOLDEN));
+  if (process.env.UPDATE_GOLDEN === "1") {
+    mkdirSync(fileURLToPath(GOLDEN), { recursive: true });
+    writeFileSync(path, text);
+  }
+  const replay = `${name} differs: review it, then run the test with UPDATE_GOLDEN=1`;
+  assert.ok(existsSync(path), `${name} is missing: run the test with UPDATE_GOLDEN=1`);
+  assert.equal(text, readFileSync(path, "utf8"), replay);
+}
+
+for (const kernel of TERNARY_KERNELS) {
+  const name = kernelName(kernel);
+
+  Deno.test(`${name}: the emitted linears are the golden ones`, () => {
+    const { scheme } = kernel;
+    const shapes = [linearShape(SMALL_SPEC, "gate"), linearShape(SMALL_SPEC, "down")];
+    assertGolden(`linears_${name}.zig`, `${linearPrelude(scheme)}\n${linears(scheme, shapes)}`);
+  });
+
+  Deno.test(`${name}: the same model gives the same text`, () => {
+    for (const spec of [SMALL_SPEC, ODD_SPEC]) {
+      const once = stepSource(spec, { kernel, kvType: "f16" });
+      assert.equal(stepSource(structuredClone(spec), { kernel, kvType: "f16" }), once);
+      assert.notEqual(stepSource(spec, { kernel, kvType: "f32" }), once);
+    }
+  });
+
+  Deno.test(`${name}: emitted text names its kernel and its shapes, and leaves no hole`, () => {
+    for (const spec of [SMALL_SPEC, ODD_SPEC]) {
+      const text = stepSource(spec, { kernel, kvType: "f32" });
+      assert.match(text, new RegExp(`^//! Trilith: .* for ${name}\\. .*\n//! do not edit`));
+      for (const linear of ["q", "k", "o", "gate", "down"] as const) {
+        const { n, k } = linearShape(spec, linear);
+        assert.ok(text.includes(`pub export fn trilith_linear_${n}x${k}(`), `${n} x ${k}`);
+      }
+      assert.ok(text.includes(`for (0..${spec.numHiddenLayers}) |index|`));
+      assert.ok(text.includes(`math.share(${spec.vocabSize}, thread`));
+      assert.doesNotMatch(text, /\bNaN\b|\[object|\$\{|\t| $|\n\n\n/m);
+    }
+  });
+}
+
+Deno.test("a whole emitted step is the golden one", () => {
+  const kernel = defaultKernel("portable");
+  assertGolden("step_portable.zig", stepSource(SMALL_SPEC, { kernel, kvType: "f16" }));
+  assertGolden("step_portable_odd.zig", stepSource(ODD_SPEC, { kernel, kvType: "f32" }));
+});
