@@ -1,0 +1,207 @@
+/**
+ * `deno task test`: gets the tools that tests need, runs every check there is, and ends with one
+ * line, "N passed, N failed[, N skipped]". The numbers are those of the tests, and one for each of
+ * the other checks.
+ */
+import { spawn, spawnSync } from "node:child_process";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import { stripVTControlCharacters } from "node:util";
+import { cacheDirectory } from "../kernels/cache.ts";
+import { ensureZig } from "../kernels/toolchain.ts";
+import { aarch64Runner, bun, BUN_VERSION, installedBun, IS_CI } from "./tools.ts";
+
+const ROOT = fileURLToPath(new URL("..", import.meta.url));
+
+/** All tests together take about five minutes on two cores; this only ends what hangs. */
+const TIMEOUT_MS = 25 * 60_000;
+
+interface Counts {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+interface Outcome {
+  name: string;
+  counts: Counts;
+  seconds: number;
+}
+
+/** A check is a program that exits with 0; `countsOf` reads more from its output where there is more. */
+interface Check {
+  name: string;
+  command: readonly string[];
+  countsOf?: (output: string, status: number | null) => Counts;
+}
+
+type Variables = Record<string, string>;
+
+// ---------------------------------------------------------------- tools
+
+function heading(text: string): void {
+  console.log(`\n== ${text}`);
+}
+
+/** The compiler is fetched into the user's own cache, once; tests then share it. */
+async function prepareZig(): Promise<Variables> {
+  let told = "";
+  const zig = await ensureZig({
+    onProgress: ({ message }) => {
+      if (message !== told) console.log(`  ${message}`);
+      told = message;
+    },
+  });
+  console.log(`  Zig ${zig.version} (${zig.source})`);
+  return { TRILITH_ZIG: zig.path };
+}
+
+function prepareBun(): Variables {
+  const present = bun();
+  if ("command" in present) return { TRILITH_BUN: present.command[0] };
+  const folder = cacheDirectory("tools");
+  const binary = installedBun(folder) ?? installBun(folder);
+  console.log(binary === null ? "  Bun: not installed" : `  Bun ${BUN_VERSION}`);
+  return binary === null ? {} : { TRILITH_BUN: binary };
+}
+
+function installBun(folder: string): string | null {
+  console.log(`  Installing Bun ${BUN_VERSION} with npm, once`);
+  const args = ["install", "--no-audit", "--no-fund", "--prefix", folder, `bun@${BUN_VERSION}`];
+  const npm = process.platform === "win32" ? "npm.cmd" : "npm";
+  const { status, stderr, error } = spawnSync(npm, args, { encoding: "utf8" });
+  if (status !== 0) console.log(`  npm failed: ${error?.message ?? stderr.trim()}`);
+  return installedBun(folder);
+}
+
+/** Only where it needs nobody's consent: a build machine's own root, or sudo without a password. */
+function prepareQemu(): void {
+  if ("missing" in aarch64Runner() && process.platform === "linux") installQemu();
+  const runner = aarch64Runner();
+  console.log(
+    "missing" in runner
+      ? `  NEON: ${runner.missing}`
+      : `  NEON: ${runner.command[0] ?? "this CPU has it"}`,
+  );
+}
+
+function installQemu(): void {
+  const sudo = process.getuid?.() === 0 ? [] : ["sudo", "-n"];
+  console.log("  Installing qemu-user with apt-get, once");
+  for (
+    const args of [["update", "-q"], ["install", "-qy", "--no-install-recommends", "qemu-user"]]
+  ) {
+    const [program, ...rest] = [...sudo, "apt-get", ...args];
+    const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+    const { status, stderr, error } = spawnSync(program, rest, { encoding: "utf8", env });
+    if (status !== 0) console.log(`  apt-get failed: ${error?.message ?? stderr.trim()}`);
+  }
+}
+
+// ---------------------------------------------------------------- checks
+
+const SUMMARY =
+  /^(?:ok|FAILED) \| (\d+) passed(?: \(.*?\))? \| (\d+) failed(?: \(.*?\))?(?: \| (\d+) ignored)?/m;
+
+/** From Deno's last line. A run that ended badly without one, or without a failure, is a failure. */
+function testCounts(output: string, status: number | null): Counts {
+  const found = SUMMARY.exec(stripVTControlCharacters(output));
+  const [passed, failed, skipped] = (found ?? []).slice(1).map((text) => Number(text ?? 0));
+  const counts = { passed: passed ?? 0, failed: failed ?? 0, skipped: skipped ?? 0 };
+  return status !== 0 && counts.failed === 0 ? { ...counts, failed: 1 } : counts;
+}
+
+function checksOf(zig: string, coverage: string): Check[] {
+  const deno = Deno.execPath();
+  return [
+    { name: "deno fmt", command: [deno, "fmt", "--check"] },
+    { name: "deno lint", command: [deno, "lint"] },
+    { name: "deno check", command: [deno, "check"] },
+    { name: "zig fmt", command: [zig, "fmt", "--check", "."] },
+    {
+      name: "deno test",
+      // Types are checked above: a mistake in one file must not hide the tests of all others.
+      command: [deno, "test", "-A", "--no-check", `--coverage=${coverage}`],
+      countsOf: testCounts,
+    },
+  ];
+}
+
+async function run(check: Check, variables: Variables): Promise<Outcome> {
+  heading(check.name);
+  const startedMs = performance.now();
+  const { status, output } = await runStreaming(check.command, variables);
+  const counts = check.countsOf?.(output, status) ??
+    { passed: status === 0 ? 1 : 0, failed: status === 0 ? 0 : 1, skipped: 0 };
+  return { name: check.name, counts, seconds: (performance.now() - startedMs) / 1000 };
+}
+
+/** Shows the output as it comes, and keeps it. */
+function runStreaming(
+  [program, ...args]: readonly string[],
+  variables: Variables,
+): Promise<{ status: number | null; output: string }> {
+  const child = spawn(program, args, {
+    cwd: ROOT,
+    env: { ...process.env, ...variables },
+    stdio: ["ignore", "pipe", "inherit"],
+    timeout: TIMEOUT_MS,
+    killSignal: "SIGKILL",
+  });
+  let output = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    output += text;
+    process.stdout.write(text);
+  });
+  return new Promise((resolve, reject) => {
+    child.once("error", reject);
+    child.once("close", (status) => resolve({ status, output }));
+  });
+}
+
+/** The share of lines and branches that tests ran, by file. */
+async function reportCoverage(folder: string): Promise<void> {
+  heading("coverage");
+  await runStreaming([Deno.execPath(), "coverage", folder, "--exclude=/tests/|_test\\.ts$"], {});
+}
+
+function report(outcomes: readonly Outcome[]): Counts {
+  heading("summary");
+  const total: Counts = { passed: 0, failed: 0, skipped: 0 };
+  for (const { name, counts, seconds } of outcomes) {
+    console.log(`  ${name.padEnd(12)} ${textOf(counts)} (${seconds.toFixed(1)} s)`);
+    for (const key of ["passed", "failed", "skipped"] as const) total[key] += counts[key];
+  }
+  return total;
+}
+
+function textOf({ passed, failed, skipped }: Counts): string {
+  return `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`;
+}
+
+async function main(): Promise<number> {
+  heading(`tools${IS_CI ? " (CI: all are needed)" : ""}`);
+  prepareQemu();
+  const variables = { ...await prepareZig(), ...prepareBun() };
+  const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "trilith-tests-"));
+  const coverage = path.join(scratch, "coverage");
+  try {
+    // Nothing that a run leaves behind can help or harm the next one.
+    const environment = { ...variables, TRILITH_CACHE: path.join(scratch, "cache") };
+    const outcomes: Outcome[] = [];
+    for (const check of checksOf(variables.TRILITH_ZIG, coverage)) {
+      outcomes.push(await run(check, environment));
+    }
+    await reportCoverage(coverage);
+    const total = report(outcomes);
+    console.log(`\n${textOf(total)}`);
+    return total.failed === 0 ? 0 : 1;
+  } finally {
+    fs.rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+if (import.meta.main) process.exit(await main());

@@ -1,0 +1,76 @@
+/**
+ * Programs of others that some tests need. On a developer's machine a missing one skips its tests,
+ * with the reason in their names; where CI is set it fails them, so that nothing passes unseen.
+ */
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import process from "node:process";
+
+/** The Bun that results are compared with. */
+export const BUN_VERSION = "1.4.5";
+
+/** True on build machines. */
+export const IS_CI = !["", "0", "false"].includes(process.env.CI ?? "");
+
+/** A command line to put before a program's own arguments, or why there is none. */
+export type Tool = { command: string[] } | { missing: string };
+
+/** Runs Linux programs for 64-bit ARM: nothing but the CPU itself, or qemu-user. */
+export function aarch64Runner(): Tool {
+  if (process.platform !== "linux") return { missing: "programs for Linux run on Linux only" };
+  if (process.arch === "arm64") return { command: [] };
+  for (const name of ["qemu-aarch64", "qemu-aarch64-static"]) {
+    if (spawnSync(name, ["--version"]).status === 0) return { command: [name] };
+  }
+  return { missing: "there is no qemu-aarch64 on PATH (Debian: apt-get install qemu-user)" };
+}
+
+/** Bun, from TRILITH_BUN or PATH. */
+export function bun(): Tool {
+  const program = process.env.TRILITH_BUN || "bun";
+  const version = versionOf(program);
+  if (version === BUN_VERSION) return { command: [program] };
+  return { missing: `Bun ${BUN_VERSION} is needed, ${program} is ${version ?? "not there"}` };
+}
+
+/** What `program --version` prints, or null if it can't be run. */
+export function versionOf(program: string): string | null {
+  const { status, stdout } = spawnSync(program, ["--version"], { encoding: "utf8" });
+  return status === 0 ? stdout.trim() : null;
+}
+
+/** Bun's binary in a folder that npm has installed it into; null if it is not there or won't run. */
+export function installedBun(folder: string): string | null {
+  const modules = path.join(folder, "node_modules");
+  const platform = path.join(modules, "@oven");
+  const candidates = [
+    path.join(modules, "bun/bin/bun.exe"),
+    // Where npm was told to run no install scripts, the binary is still in its platform's package.
+    ...(fs.existsSync(platform) ? fs.readdirSync(platform) : [])
+      .map((name) => path.join(platform, name, "bin", "bun")),
+  ];
+  return candidates.find((file) => versionOf(file) === BUN_VERSION) ?? null;
+}
+
+/** A test that is skipped for a reason, which its name then tells, or runs if there is none. */
+export function testUnless(
+  reason: string | null,
+  name: string,
+  fn: () => void | Promise<void>,
+): void {
+  if (reason === null) Deno.test(name, fn);
+  else Deno.test({ name: `${name} (skipped: ${reason})`, ignore: true, fn });
+}
+
+/** A test that needs a tool: skipped where it is missing, but failing on build machines. */
+export function testWith(
+  tool: Tool,
+  name: string,
+  fn: (command: readonly string[]) => void | Promise<void>,
+): void {
+  if ("command" in tool) return Deno.test(name, () => fn(tool.command));
+  testUnless(IS_CI ? null : tool.missing, name, () => {
+    throw new Error(`A build machine must have all tools: ${tool.missing}`);
+  });
+}
