@@ -5,7 +5,7 @@ import { crc32 } from "node:zlib";
 import type { ModelSpec } from "../codegen/model_spec.ts";
 import type { TernaryLayout } from "../codegen/layouts/layout.ts";
 import { planOf } from "../codegen/plan.ts";
-import { cacheDirectory, publishFile, withLock } from "../kernels/cache.ts";
+import { cacheDirectory, publishFile, removeStaleTemporaries, withLock } from "../kernels/cache.ts";
 import { packModel, type PackOptions } from "./pack.ts";
 import type { WeightSource } from "./weights.ts";
 
@@ -61,7 +61,11 @@ export async function ensurePackedFile(
   const dataBytes = planOf(source.spec, source.layout).totalBytes;
   if (await isWhole(file, key, dataBytes)) return { path: file, dataBytes };
   return await withLock(directory, name, async () => {
-    if (!await isWhole(file, key, dataBytes)) await write(directory, name, key, source, options);
+    if (!await isWhole(file, key, dataBytes)) {
+      // What a killed process left may be as large as a model.
+      removeStaleTemporaries(directory);
+      await write(directory, name, key, source, options);
+    }
     return { path: file, dataBytes };
   }, { signal: options.signal });
 }

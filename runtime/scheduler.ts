@@ -85,7 +85,7 @@ export class Scheduler {
   }
 
   async #run(): Promise<void> {
-    // A macrotask's pause lets callers that start together join the first step.
+    // Callers that start together, before they await anything, share the first step.
     await Promise.resolve();
     while (true) {
       this.#dropFinished();
