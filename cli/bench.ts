@@ -45,7 +45,7 @@ Examples:
 
 async function bench({ json, quiet, ...options }: BenchFlags, context: Context): Promise<void> {
   const { io, engine } = context;
-  checkModelPermissions(options.model);
+  checkModelPermissions(options.model, options.kernels);
   await interruptible(io, async (signal) => {
     const progress = createProgress(io.stderr, { quiet });
     try {

@@ -1,6 +1,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { reasonOf } from "../runtime/errors.ts";
 import type { ChatSession } from "./chat_session.ts";
+import { checkPermissions } from "./permissions.ts";
 import { plural, statisticsOf } from "./statistics.ts";
 
 /** What the chat loop is to do after a command. */
@@ -78,6 +79,7 @@ async function save(session: ChatSession, file: string): Promise<AfterCommand> {
   if (file === "") return { say: "Cannot save: give a file, /save chat.json" };
   const saved = { model: session.model.name, messages: session.messages };
   try {
+    checkPermissions({ name: "write", path: file });
     await writeFile(file, `${JSON.stringify(saved, null, 2)}\n`);
   } catch (error) {
     return { say: `Cannot save to ${file}: ${reasonOf(error)}` };
@@ -88,6 +90,7 @@ async function save(session: ChatSession, file: string): Promise<AfterCommand> {
 async function load(session: ChatSession, file: string): Promise<AfterCommand> {
   if (file === "") return { say: "Cannot load: give a file, /load chat.json" };
   try {
+    checkPermissions({ name: "read", path: file });
     session.load(JSON.parse(await readFile(file, "utf8"))?.messages);
   } catch (error) {
     return { say: `Cannot load ${file}: ${reasonOf(error)}` };

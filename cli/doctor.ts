@@ -4,6 +4,7 @@ import { type Context, EXIT_FAILED } from "./context.ts";
 import { addJsonFlag } from "./flags.ts";
 import { paint, printJson } from "./format.ts";
 import type { Output } from "./io.ts";
+import { checkCachePermissions } from "./permissions.ts";
 
 export function addDoctorCommand(program: Command, context: Context): void {
   const command = program.command("doctor")
@@ -24,6 +25,7 @@ Examples:
 
 async function doctor({ json }: { json?: boolean }, context: Context): Promise<void> {
   const { stdout } = context.io;
+  checkCachePermissions();
   const report = await context.engine.doctorReport();
   if (json) printJson(stdout, report);
   else stdout.write(linesOf(report.checks, stdout));

@@ -16,6 +16,7 @@ import {
 import { paint, printable, printJson } from "./format.ts";
 import { type Io, readAll } from "./io.ts";
 import { loadModel } from "./loading.ts";
+import { checkPermissions } from "./permissions.ts";
 import { statisticsOf } from "./statistics.ts";
 
 interface GenerateFlags extends ModelFlags, SamplingFlags {
@@ -114,11 +115,11 @@ async function readPromptFile(path: string, io: Io): Promise<string> {
 
 /** @throws {UsageError} If the file can't be read. */
 export async function readTextFile(path: string, flag: string): Promise<string> {
+  checkPermissions({ name: "read", path });
   try {
     return await readFile(path, "utf8");
   } catch (error) {
-    const { code, name } = error as { code?: string; name?: string };
-    if (name === "NotCapable") throw error;
+    const { code } = error as { code?: string };
     const why = code === "ENOENT" ? "there is no such file" : code ?? String(error);
     throw new UsageError(`Cannot read ${flag} ${path}: ${why}`, { cause: error });
   }

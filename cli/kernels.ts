@@ -1,9 +1,11 @@
 import { type Command, Option } from "commander";
 import { ISAS } from "../codegen/isa.ts";
+import { embeddedModelFolder } from "../runtime/embedded.ts";
 import { BENCH_SHAPES } from "./bench.ts";
 import { type Context, interruptible } from "./context.ts";
 import { addJsonFlag, addQuietFlag, asUsageError } from "./flags.ts";
 import { bytes, printJson, table } from "./format.ts";
+import { checkCachePermissions, checkCompilerPermission, checkPermissions } from "./permissions.ts";
 import { createProgress } from "./progress.ts";
 
 interface ShowFlags {
@@ -53,6 +55,7 @@ Examples:
 `;
 
 async function list({ json }: { json?: boolean }, { io, engine }: Context): Promise<void> {
+  checkCachePermissions();
   const cached = await engine.listKernels();
   if (json) return printJson(io.stdout, cached);
   if (cached.length === 0) {
@@ -72,6 +75,11 @@ async function showSources(
   { asm, json, quiet, ...options }: ShowFlags,
   { io, engine }: Context,
 ): Promise<void> {
+  checkPermissions({ name: "read", path: options.model ?? embeddedModelFolder() });
+  if (asm) {
+    checkCachePermissions();
+    checkCompilerPermission();
+  }
   await interruptible(io, async (signal) => {
     const progress = createProgress(io.stderr, { quiet });
     const sources = await engine.kernelSources({
@@ -92,6 +100,7 @@ function endLine(text: string): string {
 }
 
 async function clear({ json }: { json?: boolean }, { io, engine }: Context): Promise<void> {
+  checkCachePermissions();
   const cleared = await engine.clearKernels();
   if (json) return printJson(io.stdout, cleared);
   io.stdout.write(

@@ -10,7 +10,7 @@ export async function loadModel(
   flags: ModelFlags & { maxBatchTokens?: number },
   signal: AbortSignal,
 ): Promise<Model> {
-  checkModelPermissions(flags.model);
+  checkModelPermissions(flags.model, flags.kernels);
   const progress = createProgress(io.stderr, { quiet: flags.quiet });
   const options = {
     ...loadOptionsOf(flags),

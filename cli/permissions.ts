@@ -1,7 +1,9 @@
 import os from "node:os";
 import path from "node:path";
 import process from "node:process";
-import { environmentVariable, isGranted, type PermissionQuery } from "../kernels/permissions.ts";
+import { fileURLToPath } from "node:url";
+import type { KernelChoice } from "../codegen/isa.ts";
+import { environmentVariable, isGranted } from "../kernels/permissions.ts";
 import { embeddedModelFolder } from "../runtime/embedded.ts";
 
 /** Deno was started without a permission that the command needs. */
@@ -9,23 +11,53 @@ export class PermissionError extends Error {
   override readonly name = "PermissionError";
 }
 
-type PathPermission = Extract<PermissionQuery, { path?: string }> & { path: string };
+type PathPermission = { name: "read" | "write"; path: string };
+
+/** Zig sources that are compiled beside the generated one. */
+const ZIG_VOCABULARY = fileURLToPath(new URL("../kernels/zig", import.meta.url));
+
+/*
+ * Permissions are asked for before the work starts: on a terminal Deno would stop at each one and
+ * prompt, in the middle of a command whose output a script may be reading.
+ */
 
 /**
- * What loading a model always needs. Asked for before the work starts: on a terminal Deno would
- * stop at each one and prompt, in the middle of a command whose output a script may be reading.
+ * What running a model needs. The reference kernels are TypeScript: they need no compiler.
  *
  * @throws {PermissionError} Naming all flags that are missing.
  */
-export function checkModelPermissions(model: string | undefined): void {
-  const cache = cacheRoot();
-  if (cache === null) throw missingError(["--allow-env"]);
-  checkPermissions(
-    { name: "read", path: model ?? embeddedModelFolder() },
-    { name: "read", path: cache },
-    { name: "write", path: cache },
-    { name: "ffi", path: cache },
-  );
+export function checkModelPermissions(model: string | undefined, kernels?: KernelChoice): void {
+  const read = { name: "read", path: model ?? embeddedModelFolder() } as const;
+  if (kernels === "reference") return checkCachePermissions(read);
+  checkCachePermissions(read, { name: "read", path: ZIG_VOCABULARY });
+  // For all paths, as Deno asks for no less when memory is viewed by its address.
+  if (!isGranted({ name: "ffi" })) throw missingError(["--allow-ffi"]);
+  checkCompilerPermission();
+}
+
+/** @throws {PermissionError} If the cache directory, or one of `more`, can't be used. */
+export function checkCachePermissions(...more: PathPermission[]): void {
+  const path = requireCacheRoot();
+  checkPermissions(...more, { name: "read", path }, { name: "write", path });
+}
+
+/**
+ * Zig is run to compile, and to know the CPU. Where it will be is known beforehand only if
+ * TRILITH_ZIG says so.
+ *
+ * @throws {PermissionError} If it may not be run.
+ */
+export function checkCompilerPermission(): void {
+  const command = environmentVariable("TRILITH_ZIG");
+  if (isGranted({ name: "run" })) return;
+  if (command === null) throw missingError(["--allow-run"]);
+  if (!isGranted({ name: "run", command })) throw missingError([`--allow-run=${command}`]);
+}
+
+function requireCacheRoot(): string {
+  const root = cacheRoot();
+  if (root === null) throw missingError(["--allow-env"]);
+  return root;
 }
 
 /** Where `kernels/cache.ts` will keep its files, or null if the environment can't be read. */

@@ -135,7 +135,14 @@ Deno.test({
     };
     assert.match(await line(NOTHING, ["generate", "x"]), /add --allow-env/);
     const missing = await line(["--allow-env", "--allow-read"], ["generate", "x"]);
-    assert.match(missing, /add --allow-write=\S+ --allow-ffi=\S+ to/);
+    assert.match(missing, /add --allow-write=\S+ to/);
+    const files = ["--allow-env", "--allow-read", "--allow-write", "--allow-ffi"];
+    assert.match(await line(files, ["generate", "x"]), /add --allow-run to/);
+    const reference = ["generate", "x", "--kernels", "reference"];
+    assert.match(
+      await line(["--allow-env", "--allow-read"], reference),
+      /add --allow-write=\S+ to/,
+    );
     assert.match(await line(NOTHING, ["tokenize", "x"]), /add --allow-read=\S+story to/);
   },
 });
