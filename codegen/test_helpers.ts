@@ -1,6 +1,8 @@
 /** Helpers of codegen's tests. */
 import type { ModelSpec } from "./model_spec.ts";
 
+export { randomOf } from "./random.ts";
+
 /** A small model; tests replace what they look at. */
 export const SMALL_SPEC: ModelSpec = {
   hiddenSize: 64,
@@ -36,17 +38,6 @@ export const ODD_SPEC: ModelSpec = {
   biases: ["q", "down"],
   linearNormEps: 1e-6,
 };
-
-/** Mulberry32: numbers in [0, 1) that a seed replays. */
-export function randomOf(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ state >>> 15, state | 1);
-    t ^= t + Math.imul(t ^ t >>> 7, t | 61);
-    return ((t ^ t >>> 14) >>> 0) / 4294967296;
-  };
-}
 
 /** Floats in [-size, size). */
 export function randomFloats(random: () => number, count: number, size = 1): Float32Array {

@@ -1,3 +1,4 @@
+import { randomOf } from "../codegen/random.ts";
 import { BLOCK_ROWS, blocksOf, paddedRows } from "../codegen/layouts/layout.ts";
 import { LINEAR_NAMES, linearShape, type ModelSpec } from "../codegen/model_spec.ts";
 import { ternaryDot } from "../codegen/ternary_linear/reference.ts";
@@ -152,15 +153,4 @@ function runLinear(
     throw new Error(`Cannot allocate the inputs of ${tokens} tokens: the system refused`);
   }
   return y;
-}
-
-/** Mulberry32: the proof takes the same inputs on every machine. */
-function randomOf(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ state >>> 15, state | 1);
-    t ^= t + Math.imul(t ^ t >>> 7, t | 61);
-    return ((t ^ t >>> 14) >>> 0) / 4294967296;
-  };
 }

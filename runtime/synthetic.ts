@@ -1,3 +1,4 @@
+import { randomOf } from "../codegen/random.ts";
 import { FLOAT_BYTES } from "../codegen/dense/template.ts";
 import { packMatrix, type TernaryLayout } from "../codegen/layouts/layout.ts";
 import {
@@ -79,15 +80,4 @@ function repeat(pattern: Uint8Array, { offset, bytes }: Region, fill: Fill): voi
   for (let at = 0; at < bytes; at += pattern.length) {
     fill(pattern.subarray(0, Math.min(pattern.length, bytes - at)), offset + at);
   }
-}
-
-/** Mulberry32. */
-function randomOf(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ state >>> 15, state | 1);
-    t ^= t + Math.imul(t ^ t >>> 7, t | 61);
-    return ((t ^ t >>> 14) >>> 0) / 4294967296;
-  };
 }

@@ -1,20 +1,9 @@
 import { linearShape, type ModelSpec } from "../codegen/model_spec.ts";
 import { planOf } from "../codegen/plan.ts";
 import type { RopeTables } from "../codegen/step/reference.ts";
+import { randomOf } from "../codegen/random.ts";
 import { packModel } from "../runtime/pack.ts";
 import type { FloatMatrix, WeightSource } from "../runtime/weights.ts";
-
-/** A small generator with a seed, so that a failing case can be replayed. Mulberry32. */
-export function randomOf(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = state;
-    t = Math.imul(t ^ t >>> 15, t | 1);
-    t ^= t + Math.imul(t ^ t >>> 7, t | 61);
-    return ((t ^ t >>> 14) >>> 0) / 4294967296;
-  };
-}
 
 export function randomCodes(random: () => number, count: number): Uint8Array {
   return Uint8Array.from({ length: count }, () => Math.floor(random() * 3));
