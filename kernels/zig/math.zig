@@ -109,3 +109,90 @@ pub inline fn widen(comptime T: type, p: [*]const T) F {
 pub inline fn share(count: usize, thread: usize, threads: usize) [2]usize {
     return .{ count * thread / threads, count * (thread + 1) / threads };
 }
+
+const std = @import("std");
+const testing = std.testing;
+
+test "sum adds halves, quarters, pairs" {
+    // 2^24 swallows a 1 that is added to it, but not the 2 that lanes 7 and 15 make first.
+    var v: [lanes]f32 = @splat(0);
+    v[0] = 1 << 24;
+    v[7] = 1;
+    v[15] = 1;
+    try testing.expectEqual((1 << 24) + 2, sum(v));
+    // Lanes 0 and 8 meet first, then lane 4's half: both ones are swallowed.
+    v = @splat(0);
+    v[0] = 1 << 24;
+    v[8] = 1;
+    v[4] = 1;
+    try testing.expectEqual(1 << 24, sum(v));
+}
+
+test "sumWide and dotWide add in the same order, in doubles" {
+    var v: [lanes]f64 = @splat(0);
+    v[0] = 1 << 53;
+    v[7] = 1;
+    v[15] = 1;
+    try testing.expectEqual((1 << 53) + 2, sumWide(v));
+    const a: [32]f32 = @splat(3);
+    const b: [32]f64 = @splat(0.5);
+    try testing.expectEqual(48, dotWide(32, f32, &a, f64, &b));
+}
+
+test "exp is within 2 ulp over its range" {
+    var x: f32 = -87.3;
+    while (x < 88.3) : (x += 0.0137) {
+        const exact = @exp(@as(f64, x));
+        const ulp = std.math.ldexp(@as(f64, 1), std.math.ilogb(exact) - 23);
+        const y: f64 = exp(splat(x))[0];
+        try testing.expect(@abs(y - exact) <= 2 * ulp);
+    }
+}
+
+test "exp is exact at 0 and clamped outside its range" {
+    try testing.expectEqual(1, exp(splat(0))[0]);
+    try testing.expectEqual(exp(splat(-87.3))[3], exp(splat(-1e4))[3]);
+    try testing.expectEqual(exp(splat(88.3))[3], exp(splat(1e4))[3]);
+    try testing.expect(std.math.isNormal(exp(splat(-1e4))[0]));
+    try testing.expect(std.math.isNormal(exp(splat(1e4))[0]));
+}
+
+test "rounding is to the nearest integer, ties to even" {
+    const cases = [_][2]f32{ .{ 0.5, 0 }, .{ 1.5, 2 }, .{ 2.5, 2 }, .{ -0.5, 0 }, .{ -1.5, -2 }, .{ -2.5, -2 }, .{ 126.7, 127 }, .{ -0.49, 0 } };
+    for (cases) |case| {
+        const expected: i32 = @intFromFloat(case[1]);
+        try testing.expectEqual(expected, roundToInt(splat(case[0]))[5]);
+        try testing.expectEqual(expected, roundToIntWide(@splat(case[0]))[5]);
+    }
+}
+
+test "widen keeps the value of every type" {
+    const values = [4]f32{ 1.5, -2, 0.15625, 1024 };
+    var as_f32: [lanes]f32 = @splat(0);
+    var as_f16: [lanes]f16 = @splat(0);
+    var as_bf16: [lanes]u16 = @splat(0);
+    for (values, 0..) |value, i| {
+        as_f32[i] = value;
+        as_f16[i] = @floatCast(value);
+        as_bf16[i] = @intCast(@as(u32, @bitCast(value)) >> 16);
+    }
+    const expected: F = as_f32;
+    try testing.expectEqual(expected, widen(f32, &as_f32));
+    try testing.expectEqual(expected, widen(f16, &as_f16));
+    try testing.expectEqual(expected, widen(u16, &as_bf16));
+}
+
+test "share gives every item to one thread, in order and evenly" {
+    for ([_]usize{ 0, 1, 7, 80, 81 }) |count| {
+        for (1..9) |threads| {
+            var next: usize = 0;
+            for (0..threads) |thread| {
+                const mine = share(count, thread, threads);
+                try testing.expectEqual(next, mine[0]);
+                try testing.expect(mine[1] - mine[0] <= count / threads + 1);
+                next = mine[1];
+            }
+            try testing.expectEqual(count, next);
+        }
+    }
+}
