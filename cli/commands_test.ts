@@ -30,6 +30,13 @@ Deno.test("logits --positions last, --chunk", async () => {
   assert.equal(loads[0].options.maxBatchTokens, 16);
 });
 
+Deno.test("logits: Ctrl-C leaves a whole document with the positions that there were", async () => {
+  const ids = ["logits", "--ids", "97,98,99", "--json"];
+  const { code, stdout } = await run(ids, { interruptAfter: '"position":1' });
+  assert.equal(code, 130);
+  assert.equal(JSON.parse(stdout).positions.length, 2);
+});
+
 Deno.test("logits refuses NaN, and keeps -0", async () => {
   const engineOf = (value: number) => ({
     loadModel: () =>

@@ -44,6 +44,6 @@ export async function interruptible<T>(
   }
 }
 
-function isAbort(error: unknown): boolean {
+export function isAbort(error: unknown): boolean {
   return (error as { name?: unknown } | null)?.name === "AbortError";
 }

@@ -1,7 +1,7 @@
 import { type Command, Option } from "commander";
 import { expOfNegative } from "../runtime/sampler.ts";
 import type { Model, PositionLogits } from "../runtime/types.ts";
-import { type Context, interruptible } from "./context.ts";
+import { type Context, interruptible, isAbort } from "./context.ts";
 import { addModelFlags, asUsageError, type ModelFlags, tokenIds, wholeNumber } from "./flags.ts";
 import { table } from "./format.ts";
 import type { Output } from "./io.ts";
@@ -55,10 +55,19 @@ async function logits(flags: LogitsFlags, context: Context): Promise<void> {
 
 /** One document, written position by position: all positions together may not fit in a string. */
 async function printJsonStream(results: AsyncIterable<PositionLogits>, stdout: Output) {
-  let opening = '{"positions":[';
-  for await (const { position, logits } of results) {
-    stdout.write(`${opening}{"position":${position},"logits":[${numbersOf(logits)}]}`);
-    opening = ",";
+  // Not before there is a result: a call that is refused must leave nothing.
+  const opening = '{"positions":[';
+  let isOpen = false;
+  try {
+    for await (const { position, logits } of results) {
+      const before = isOpen ? "," : opening;
+      stdout.write(`${before}{"position":${position},"logits":[${numbersOf(logits)}]}`);
+      isOpen = true;
+    }
+  } catch (error) {
+    // Ctrl-C leaves a whole document with the positions that there were.
+    if (isOpen && isAbort(error)) stdout.write("]}\n");
+    throw error;
   }
   stdout.write("]}\n");
 }

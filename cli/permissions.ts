@@ -24,7 +24,7 @@ const ZIG_VOCABULARY = fileURLToPath(new URL("../kernels/zig", import.meta.url))
 /**
  * What running a model needs. The reference kernels are TypeScript: they need no compiler.
  *
- * @throws {PermissionError} Naming all flags that are missing.
+ * @throws {PermissionError} Naming flags that are missing.
  */
 export function checkModelPermissions(model: string | undefined, kernels?: KernelChoice): void {
   const read = { name: "read", path: model ?? embeddedModelFolder() } as const;

@@ -11,7 +11,7 @@ export interface ProgressDisplay {
 
 /** Phases that take long enough the first time to want a reason, shown once. */
 const EXPLANATIONS: Partial<Record<Progress["phase"], string>> = {
-  toolchain: "First run: fetching the Zig compiler (about 90 MB), once",
+  toolchain: "First run: fetching the Zig compiler (a download of about 90 MB), once",
   compile: "First run with this model on this CPU: compiling its kernels, once",
   pack: "First run with this model: packing its weights for this CPU, once",
 };
@@ -89,9 +89,8 @@ class LogLines implements ProgressDisplay {
     const explanation = isNew ? EXPLANATIONS[progress.phase] : undefined;
     // Short phases without a reason to be long would only be noise in a log, unless they last.
     if (explanation === undefined && isNew) return;
-    this.output.write(
-      `${explanation === undefined ? "" : `${explanation}: `}${textOf(progress)}\n`,
-    );
+    if (explanation !== undefined) this.output.write(`${explanation}\n`);
+    this.output.write(`${textOf(progress)}\n`);
   };
 
   done(): void {}

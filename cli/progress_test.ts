@@ -41,7 +41,8 @@ Deno.test("progress on a terminal rewrites one line, not more often than one can
 Deno.test("progress explains a long phase once", () => {
   const text = show(true, [[0, fetching(0)], [400, fetching(9e6)], [800, fetching(18e6)]]);
   assert.equal(
-    text.match(/First run: fetching the Zig compiler \(about 90 MB\), once\n/g)?.length,
+    text.match(/First run: fetching the Zig compiler \(a download of about 90 MB\), once\n/g)
+      ?.length,
     1,
   );
 });
@@ -69,9 +70,9 @@ Deno.test("progress in a log is a line a long phase and one every ten seconds", 
   ]);
   assert.equal(
     text,
-    "First run: fetching the Zig compiler (about 90 MB), once: Fetching Zig 0 % (0 B of 90.0 MB)\n" +
+    "First run: fetching the Zig compiler (a download of about 90 MB), once\nFetching Zig 0 % (0 B of 90.0 MB)\n" +
       "Fetching Zig 50 % (45.0 MB of 90.0 MB)\n" +
-      "First run with this model on this CPU: compiling its kernels, once: Compiling avx2\n",
+      "First run with this model on this CPU: compiling its kernels, once\nCompiling avx2\n",
   );
 });
 
