@@ -1,8 +1,7 @@
-import os from "node:os";
 import path from "node:path";
-import process from "node:process";
 import { fileURLToPath } from "node:url";
 import type { KernelChoice } from "../codegen/isa.ts";
+import { cacheRoot } from "../kernels/cache.ts";
 import { environmentVariable, isGranted } from "../kernels/permissions.ts";
 import { embeddedModelFolder } from "../runtime/embedded.ts";
 
@@ -30,8 +29,10 @@ export function checkModelPermissions(model: string | undefined, kernels?: Kerne
   const read = { name: "read", path: model ?? embeddedModelFolder() } as const;
   if (kernels === "reference") return checkCachePermissions(read);
   checkCachePermissions(read, { name: "read", path: ZIG_VOCABULARY });
-  // For all paths, as Deno asks for no less when memory is viewed by its address.
-  if (!isGranted({ name: "ffi" })) throw missingError(["--allow-ffi"]);
+  const kernelFolder = path.join(requireCacheRoot(), "kernels");
+  if (!isGranted({ name: "ffi", path: kernelFolder })) {
+    throw missingError([`--allow-ffi=${kernelFolder}`]);
+  }
   checkCompilerPermission();
 }
 
@@ -54,31 +55,12 @@ export function checkCompilerPermission(): void {
   if (!isGranted({ name: "run", command })) throw missingError([`--allow-run=${command}`]);
 }
 
+/** The cache's place follows from the environment. */
 function requireCacheRoot(): string {
-  const root = cacheRoot();
-  if (root === null) throw missingError(["--allow-env"]);
-  return root;
-}
-
-/** Where `kernels/cache.ts` will keep its files, or null if the environment can't be read. */
-function cacheRoot(): string | null {
-  const own = environmentVariable("TRILITH_CACHE");
-  if (own !== null) return path.resolve(own);
-  const xdg = environmentVariable("XDG_CACHE_HOME");
-  if (xdg !== null && path.isAbsolute(xdg)) return path.join(xdg, "trilith");
-  const home = homeDirectory();
-  if (home === null) return null;
-  if (process.platform === "win32") {
-    const local = environmentVariable("LOCALAPPDATA") ?? path.join(home, "AppData/Local");
-    return path.join(local, "trilith", "cache");
-  }
-  const base = process.platform === "darwin" ? "Library/Caches" : ".cache";
-  return path.join(home, base, "trilith");
-}
-
-function homeDirectory(): string | null {
-  const named = environmentVariable("HOME") ?? environmentVariable("USERPROFILE");
-  return named ?? (isGranted({ name: "sys", kind: "homedir" }) ? os.homedir() : null);
+  const known = ["TRILITH_CACHE", "XDG_CACHE_HOME", "HOME", "USERPROFILE"]
+    .some((name) => environmentVariable(name) !== null);
+  if (!known && !isGranted({ name: "sys", kind: "homedir" })) throw missingError(["--allow-env"]);
+  return cacheRoot();
 }
 
 /** @throws {PermissionError} Naming all flags that are missing. */

@@ -69,7 +69,8 @@ export function cacheDirectory(...folders: string[]): string {
   return directory;
 }
 
-function cacheRoot(): string {
+/** The folder that holds all that Trilith keeps; it may not exist yet. */
+export function cacheRoot(): string {
   const own = environmentVariable("TRILITH_CACHE");
   if (own !== null) return path.resolve(own);
   // The XDG specification says that a relative path is to be ignored.

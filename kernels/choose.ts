@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
-import { type Isa, type KernelChoice } from "../codegen/isa.ts";
+import type { Isa, KernelChoice } from "../codegen/isa.ts";
 import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
 import { stepSource } from "../codegen/step/template.ts";
 import { defaultKernel, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";

@@ -69,7 +69,7 @@ const ROOT = source`
 const SYMBOLS = {
   trilith_alloc: { parameters: ["u64"], result: "pointer" },
   trilith_free: { parameters: ["pointer", "u64"], result: "void" },
-  trilith_map_file: { parameters: ["buffer", "u64"], result: "pointer" },
+  trilith_map_file: { parameters: ["buffer", "u64", "u64"], result: "pointer" },
   trilith_unmap: { parameters: ["pointer", "u64"], result: "void" },
   trilith_team_create: { parameters: ["i32"], result: "pointer" },
   trilith_team_destroy: { parameters: ["pointer"], result: "void" },
@@ -149,16 +149,16 @@ test("a file is mapped, and one that is short or absent is not", async (host) =>
   await inFolder((folder) => {
     const file = path.join(folder, "weights é.bin");
     const content = crypto.getRandomValues(new Uint8Array(10_000));
-    fs.writeFileSync(file, content);
+    fs.writeFileSync(file, new Uint8Array([...new Uint8Array(65_536), ...content]));
     const name = (text: string) => new TextEncoder().encode(text + "\0");
-    const mapped = host.trilith_map_file(name(file), 10_000n);
+    const mapped = host.trilith_map_file(name(file), 10_000n, 65_536n);
     assert.ok(mapped !== null);
     assert.deepEqual(viewOf(mapped, 10_000).slice(), content);
     host.trilith_unmap(mapped, 10_000n);
-    assert.equal(host.trilith_map_file(name(file), 10_001n), null);
-    assert.equal(host.trilith_map_file(name(file), 0n), null);
-    assert.equal(host.trilith_map_file(name(`${file}x`), 1n), null);
-    assert.equal(host.trilith_map_file(name(folder), 10n ** 12n), null);
+    assert.equal(host.trilith_map_file(name(file), 10_001n, 65_536n), null);
+    assert.equal(host.trilith_map_file(name(file), 0n, 0n), null);
+    assert.equal(host.trilith_map_file(name(`${file}x`), 1n, 0n), null);
+    assert.equal(host.trilith_map_file(name(folder), 10n ** 12n, 0n), null);
     host.trilith_unmap(null, 8n);
   });
 });

@@ -1,6 +1,6 @@
 import { type Batch, encodeBatch } from "../codegen/step/batch.ts";
 import { ABI_VERSION } from "../codegen/step/template.ts";
-import { type NativeLibrary, openLibrary, type Pointer, pointerAt, viewOf } from "./ffi.ts";
+import { type NativeLibrary, openLibrary, type Pointer } from "./ffi.ts";
 
 /** What every generated library exports, whatever its model. */
 export const MODEL_SYMBOLS = {
@@ -8,7 +8,8 @@ export const MODEL_SYMBOLS = {
   trilith_probe: { parameters: [], result: "i32" },
   trilith_alloc: { parameters: ["u64"], result: "pointer" },
   trilith_free: { parameters: ["pointer", "u64"], result: "void" },
-  trilith_map_file: { parameters: ["buffer", "u64"], result: "pointer" },
+  trilith_write: { parameters: ["pointer", "u64", "buffer", "u64"], result: "void" },
+  trilith_map_file: { parameters: ["buffer", "u64", "u64"], result: "pointer" },
   trilith_unmap: { parameters: ["pointer", "u64"], result: "void" },
   trilith_team_create: { parameters: ["i32"], result: "pointer" },
   trilith_team_destroy: { parameters: ["pointer"], result: "void" },
@@ -52,10 +53,17 @@ export interface NativeMemory {
   release(): void;
 }
 
-/** A file mapped read-only and shared between processes; null where the system can't map. */
-export function mapFile(library: ModelLibrary, path: string, bytes: number): NativeMemory | null {
+/** Offsets into mapped files are multiples of this: every system's page size divides it. */
+export const MAP_ALIGNMENT = 65536;
+
+/** Part of a file, mapped read-only and shared between processes; null where the system can't map. */
+export function mapFile(
+  library: ModelLibrary,
+  path: string,
+  { offset, bytes }: { offset: number; bytes: number },
+): NativeMemory | null {
   const name = new TextEncoder().encode(`${path}\0`);
-  const pointer = library.symbols.trilith_map_file(name, BigInt(bytes));
+  const pointer = library.symbols.trilith_map_file(name, BigInt(bytes), BigInt(offset));
   if (pointer === null) return null;
   return {
     pointer,
@@ -85,9 +93,20 @@ export function allocate(library: ModelLibrary, bytes: number): NativeMemory {
   };
 }
 
-/** A typed window on native memory, valid until it is released. */
-export function bytesOf(memory: NativeMemory, offset = 0, length = memory.bytes - offset) {
-  return viewOf(offset === 0 ? memory.pointer : pointerAt(memory.pointer, offset), length);
+/** Copies bytes into native memory. */
+export function writeBytes(
+  library: ModelLibrary,
+  memory: NativeMemory,
+  bytes: Uint8Array,
+  offset = 0,
+): void {
+  if (offset < 0 || offset + bytes.length > memory.bytes) {
+    throw new RangeError(
+      `Cannot write bytes ${offset} to ${offset + bytes.length} of a memory of ${memory.bytes}`,
+    );
+  }
+  if (bytes.length === 0) return;
+  library.symbols.trilith_write(memory.pointer, BigInt(offset), bytes, BigInt(bytes.length));
 }
 
 /** A team of native threads. */

@@ -150,17 +150,41 @@ async function zigOnPath(attempts: Attempt[], signal?: AbortSignal): Promise<Zig
   return null;
 }
 
-/** Damaged ones are left for the installer to replace, which has the lock. */
+/**
+ * Damaged ones are left for the installer to replace, which has the lock.
+ *
+ * @throws {ToolchainError} If Deno may not run it: what can't be tried must not count as damaged.
+ */
 async function cachedZig(attempts: Attempt[], signal?: AbortSignal): Promise<Zig | null> {
   const folder = path.join(cacheDirectory("toolchain"), TOOLCHAIN);
   if (!fs.existsSync(folder)) return null;
+  refuseUntried(folder);
   const checked = await checkToolchain(folder, signal);
   if (!("reason" in checked)) return { ...checked, source: "cache" };
   attempts.push({ source: folder, reason: `damaged: ${checked.reason}` });
   return null;
 }
 
+function refuseUntried(folder: string): void {
+  const home = zigHome(folder);
+  if (home === undefined) return;
+  const binary = path.join(home, ZIG_BINARY);
+  if (isGranted({ name: "run", command: binary })) return;
+  throw new ToolchainError(
+    `Cannot run the Zig compiler ${binary}: Deno does not allow it, add --allow-run=${binary}`,
+  );
+}
+
 type Failure = { reason: string };
+
+const ZIG_BINARY = process.platform === "win32" ? "zig.exe" : "zig";
+
+/** The folder with the binary and its library: wheels have it one level down. */
+function zigHome(folder: string): string | undefined {
+  return [path.join(folder, "ziglang"), folder].find((home) =>
+    fs.existsSync(path.join(home, ZIG_BINARY))
+  );
+}
 
 /** Asks a binary for its version, which also shows that it runs here. */
 async function probe(binary: string, signal?: AbortSignal): Promise<{ version: string } | Failure> {
@@ -180,20 +204,17 @@ async function probe(binary: string, signal?: AbortSignal): Promise<{ version: s
   }
 }
 
-/** The folder must hold what compiling needs first; wheels have it one level down. */
+/** The folder must hold what compiling needs first. */
 async function checkToolchain(
   folder: string,
   signal?: AbortSignal,
 ): Promise<{ path: string; version: string } | Failure> {
-  const name = process.platform === "win32" ? "zig.exe" : "zig";
-  const home = [path.join(folder, "ziglang"), folder].find((home) =>
-    fs.existsSync(path.join(home, name))
-  );
+  const home = zigHome(folder);
   if (home === undefined) return { reason: "it holds no zig binary" };
   const lacking = ["lib/std/std.zig", "lib/compiler_rt.zig"]
     .find((file) => !fs.existsSync(path.join(home, file)));
   if (lacking !== undefined) return { reason: `it lacks ${lacking}` };
-  const binary = path.join(home, name);
+  const binary = path.join(home, ZIG_BINARY);
   const probed = await probe(binary, signal);
   if ("reason" in probed) return probed;
   if (probed.version === ZIG_VERSION) return { path: binary, version: probed.version };

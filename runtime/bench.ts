@@ -3,15 +3,15 @@ import type { Isa, KernelChoice } from "../codegen/isa.ts";
 import { LINEAR_NAMES, linearShape, type ModelSpec } from "../codegen/model_spec.ts";
 import { planOf } from "../codegen/plan.ts";
 import type { Batch } from "../codegen/step/batch.ts";
-import type { TernaryKernel } from "../codegen/ternary_linear/spec.ts";
+import type { TernaryLayout } from "../codegen/layouts/layout.ts";
 import { uniqueShapes } from "../codegen/ternary_linear/template.ts";
 import { type OpenedKernels, openKernels } from "../kernels/choose.ts";
 import { defaultThreads } from "../kernels/cpu.ts";
 import {
   allocate,
-  bytesOf,
   type ModelLibrary,
   type NativeMemory,
+  writeBytes,
 } from "../kernels/native_model.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import { openWeights } from "./checkpoint_weights.ts";
@@ -89,37 +89,36 @@ export async function runBench(options: BenchOptions): Promise<BenchReport> {
   }
 }
 
+type Write = (bytes: Uint8Array, offset: number) => void;
+
 /** A model to measure: its shape, and how its weights get into memory. */
 interface BenchSource {
   name: string;
   spec: ModelSpec;
-  fill(kernel: TernaryKernel, memory: NativeMemory): Promise<void>;
+  fill(layout: TernaryLayout, write: Write): Promise<void>;
 }
 
 async function benchSource({ shape, model }: BenchOptions): Promise<BenchSource> {
   if (shape !== undefined) {
     const spec = shapeOf(shape);
-    return { name: shape, spec, fill: (kernel, memory) => fillMade(spec, kernel, memory) };
+    return { name: shape, spec, fill: (layout, write) => fillMade(spec, layout, write) };
   }
   const path = model ?? embeddedModelFolder();
   await using checkpoint = await openCheckpoint(path);
   const { name, spec } = readModelConfig(checkpoint);
-  return { name, spec, fill: (kernel, memory) => fillReal(path, kernel, memory) };
+  return { name, spec, fill: (layout, write) => fillReal(path, layout, write) };
 }
 
-function fillMade(spec: ModelSpec, kernel: TernaryKernel, memory: NativeMemory): Promise<void> {
-  const bytes = bytesOf(memory);
-  fillSynthetic(spec, kernel.scheme.layout, (part, at) => bytes.set(part, at));
+function fillMade(spec: ModelSpec, layout: TernaryLayout, write: Write): Promise<void> {
+  fillSynthetic(spec, layout, write);
   return Promise.resolve();
 }
 
-async function fillReal(path: string, kernel: TernaryKernel, memory: NativeMemory) {
+async function fillReal(path: string, layout: TernaryLayout, write: Write): Promise<void> {
   await using checkpoint = await openCheckpoint(path);
   const config = readModelConfig(checkpoint);
-  const bytes = bytesOf(memory);
   const weights = openWeights(config, checkpoint);
-  const { layout } = kernel.scheme;
-  await packModel(config.spec, weights, (part, at) => bytes.set(part, at), { layout });
+  await packModel(config.spec, weights, write, { layout });
 }
 
 async function measure(
@@ -132,7 +131,10 @@ async function measure(
   checkFits(source.name, plan.totalBytes);
   const memory = allocate(opened.library, plan.totalBytes);
   options.onProgress?.({ phase: "bench", message: `Making ${source.name} weights` });
-  await source.fill(opened.kernel, memory);
+  await source.fill(
+    opened.kernel.scheme.layout,
+    (bytes, at) => writeBytes(opened.library, memory, bytes, at),
+  );
   const threads = options.threads ?? defaultThreads(opened.cpu);
   await using executor = startExecutor(spec, opened, memory, threads, options);
   const turns: Turn[] = [];

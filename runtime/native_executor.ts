@@ -1,35 +1,27 @@
 import type { Batch } from "../codegen/step/batch.ts";
-import type { Pointer } from "../kernels/ffi.ts";
 import {
   allocate,
-  bytesOf,
   mapFile,
   type ModelLibrary,
+  type NativeMemory,
   NativeModel,
   type NativeModelOptions,
   NativeTeam,
+  writeBytes,
 } from "../kernels/native_model.ts";
-import { pointerAt } from "../kernels/ffi.ts";
 import type { Executor } from "./executor.ts";
 import { HEADER_BYTES, type PackedFile, readPackedData } from "./packed_file.ts";
-
-/** Packed weights in native memory. */
-export interface NativeWeights {
-  pointer: Pointer;
-  release(): void;
-}
 
 /** Maps a packed file; where the system can't map, reads it into memory. */
 export async function loadWeights(
   library: ModelLibrary,
   file: PackedFile,
-): Promise<NativeWeights> {
-  const mapped = mapFile(library, file.path, HEADER_BYTES + file.dataBytes);
-  if (mapped !== null) {
-    return { pointer: pointerAt(mapped.pointer, HEADER_BYTES), release: () => mapped.release() };
-  }
+): Promise<NativeMemory> {
+  const { path, dataBytes: bytes } = file;
+  const mapped = mapFile(library, path, { offset: HEADER_BYTES, bytes });
+  if (mapped !== null) return mapped;
   const memory = allocate(library, file.dataBytes);
-  bytesOf(memory).set(await readPackedData(file));
+  writeBytes(library, memory, await readPackedData(file));
   return memory;
 }
 
@@ -37,7 +29,8 @@ export interface NativeExecutorOptions extends Omit<NativeModelOptions, "team" |
   /** Name of the kernels, for people. */
   kernels: string;
   threads: number;
-  weights: NativeWeights;
+  /** Packed weights, given back with the rest. */
+  weights: NativeMemory;
 }
 
 /** Runs the generated kernels. Owns the team, the model's memory, the weights and the library. */

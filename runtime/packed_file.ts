@@ -6,11 +6,12 @@ import type { ModelSpec } from "../codegen/model_spec.ts";
 import type { TernaryLayout } from "../codegen/layouts/layout.ts";
 import { planOf } from "../codegen/plan.ts";
 import { cacheDirectory, publishFile, removeStaleTemporaries, withLock } from "../kernels/cache.ts";
+import { MAP_ALIGNMENT } from "../kernels/native_model.ts";
 import { packModel, type PackOptions } from "./pack.ts";
 import type { WeightSource } from "./weights.ts";
 
 /**
- * The packed weights of a model, on disk: a header of one page, then the data as `planOf` lays it
+ * The packed weights of a model, on disk: a header of 64 KiB, then the data as `planOf` lays it
  * out. The header is JSON padded with spaces:
  *
  *     {"magic": "trilith-packed-1", "key": ..., "dataBytes": ..., "checksum": CRC-32 of the data}
@@ -18,7 +19,7 @@ import type { WeightSource } from "./weights.ts";
  * The key is the SHA-256 of the source's identity, the spec and the layout, so that a change of any
  * gives another file.
  */
-export const HEADER_BYTES = 4096;
+export const HEADER_BYTES = MAP_ALIGNMENT;
 const MAGIC = "trilith-packed-1";
 
 /** Files up to this size are checked against their checksum whenever they are opened. */

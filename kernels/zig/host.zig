@@ -35,16 +35,22 @@ pub export fn trilith_free(memory: ?*anyopaque, bytes: u64) void {
     page_allocator.rawFree(start[0..bytes], alignmentOf(bytes), @returnAddress());
 }
 
-/// Maps the first `bytes` bytes of a file for reading; its pages are shared with other processes.
-/// Null if the file can't be opened or is shorter (reading past its end would kill the process), and
-/// always on Windows, where the caller reads the file instead.
-pub export fn trilith_map_file(path: [*:0]const u8, bytes: u64) ?*anyopaque {
+/// Copies `count` bytes to `memory` + `offset`, so that callers need no view of native memory.
+pub export fn trilith_write(memory: [*]u8, offset: u64, bytes: [*]const u8, count: u64) void {
+    @memcpy(memory[offset..][0..count], bytes[0..count]);
+}
+
+/// Maps `bytes` bytes of a file from `offset` on, a multiple of 64 KiB (every system's page divides
+/// it), for reading; its pages are shared with other processes. Null if the file can't be opened or is
+/// shorter (reading past its end would kill the process), and always on Windows, where the caller
+/// reads the file instead.
+pub export fn trilith_map_file(path: [*:0]const u8, bytes: u64, offset: u64) ?*anyopaque {
     if (os == .windows or bytes == 0) return null;
     const file = posix.openatZ(posix.AT.FDCWD, path, .{ .ACCMODE = .RDONLY, .CLOEXEC = true }, 0) catch return null;
     defer _ = posix.system.close(file);
     const end = posix.system.lseek(file, 0, posix.SEEK.END);
-    if (posix.errno(end) != .SUCCESS or end < bytes) return null;
-    const memory = posix.mmap(null, bytes, .{ .READ = true }, .{ .TYPE = .SHARED }, file, 0) catch return null;
+    if (posix.errno(end) != .SUCCESS or end < offset +| bytes) return null;
+    const memory = posix.mmap(null, bytes, .{ .READ = true }, .{ .TYPE = .SHARED }, file, offset) catch return null;
     return memory.ptr;
 }
 
