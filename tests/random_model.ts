@@ -1,3 +1,5 @@
+import type { TernaryLayout } from "../codegen/layouts/layout.ts";
+import { ROWS32 } from "../codegen/layouts/rows32.ts";
 import { linearShape, type ModelSpec } from "../codegen/model_spec.ts";
 import { planOf } from "../codegen/plan.ts";
 import type { RopeTables } from "../codegen/step/reference.ts";
@@ -63,15 +65,15 @@ export function randomSource(spec: ModelSpec, random: () => number): WeightSourc
   };
 }
 
-/** The packed data of a random model. */
+/** The packed data of a random model, the same weights in any layout. */
 export async function randomPacked(
   spec: ModelSpec,
   seed: number,
+  layout: TernaryLayout = ROWS32,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const data = new Uint8Array(planOf(spec).totalBytes);
-  await packModel(spec, randomSource(spec, randomOf(seed)), (bytes, offset) => {
-    data.set(bytes, offset);
-  });
+  const data = new Uint8Array(planOf(spec, layout).totalBytes);
+  const sink = (bytes: Uint8Array, offset: number) => data.set(bytes, offset);
+  await packModel(spec, randomSource(spec, randomOf(seed)), sink, { layout });
   return data;
 }
 

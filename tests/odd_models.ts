@@ -1,0 +1,129 @@
+/**
+ * Shapes of models that no kernel finds convenient, and every optional part at least once: what all
+ * kernels must compute to the same bits.
+ */
+import { KV_BLOCK_POSITIONS } from "../codegen/attention/template.ts";
+import type { TernaryLayout } from "../codegen/layouts/layout.ts";
+import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
+import { ReferenceStep } from "../codegen/step/reference.ts";
+import { prefillBatch } from "./batches.ts";
+import { randomPacked, someRope } from "./random_model.ts";
+
+export interface OddModel {
+  name: string;
+  spec: ModelSpec;
+  kvType: KvType;
+}
+
+const BASE: ModelSpec = {
+  hiddenSize: 192,
+  intermediateSize: 270,
+  numHiddenLayers: 2,
+  numAttentionHeads: 6,
+  numKeyValueHeads: 2,
+  headDim: 32,
+  vocabSize: 77,
+  rmsNormEps: 1e-5,
+  hiddenAct: "relu2",
+  subNorms: true,
+  linearNormEps: null,
+  biases: [],
+  tieWordEmbeddings: true,
+  embeddingType: "bf16",
+  headType: "bf16",
+};
+
+/** Small relatives of BitNet 2B4T, of the 3B with heads of 100, of Falcon3, and of nothing at all. */
+export const ODD_MODELS: readonly OddModel[] = [
+  { name: "relu2, norms within, tied bf16", spec: BASE, kvType: "f32" },
+  { name: "the same, f16 cache", spec: BASE, kvType: "f16" },
+  {
+    name: "heads of 100, biases, f32 head",
+    kvType: "f32",
+    spec: {
+      ...BASE,
+      hiddenSize: 300,
+      intermediateSize: 865,
+      numAttentionHeads: 3,
+      numKeyValueHeads: 3,
+      headDim: 100,
+      hiddenAct: "silu",
+      subNorms: false,
+      biases: ["q", "k", "v", "down"],
+      tieWordEmbeddings: false,
+      headType: "f32",
+    },
+  },
+  {
+    name: "norms in linears, f16 matrices, f16 cache",
+    kvType: "f16",
+    spec: {
+      ...BASE,
+      hiddenSize: 100,
+      intermediateSize: 33,
+      numAttentionHeads: 5,
+      numKeyValueHeads: 1,
+      headDim: 18,
+      hiddenAct: "silu",
+      subNorms: false,
+      linearNormEps: 1e-6,
+      biases: ["o", "gate", "up"],
+      tieWordEmbeddings: false,
+      embeddingType: "f16",
+      headType: "f16",
+    },
+  },
+  {
+    name: "everything as small as can be",
+    kvType: "f32",
+    spec: {
+      ...BASE,
+      hiddenSize: 2,
+      intermediateSize: 1,
+      numHiddenLayers: 1,
+      numAttentionHeads: 1,
+      numKeyValueHeads: 1,
+      headDim: 2,
+      vocabSize: 3,
+    },
+  },
+];
+
+const SEED = 20;
+export const CONTEXT = 64;
+export const KV_BLOCKS = 3 * CONTEXT / KV_BLOCK_POSITIONS;
+
+/** Cosines and sines for all positions. */
+export function ropeOf({ spec }: OddModel) {
+  return someRope(spec, CONTEXT);
+}
+
+/** The model's packed weights: the same ones in every layout. */
+export function packedOf({ spec }: OddModel, layout?: TernaryLayout) {
+  return randomPacked(spec, SEED, layout);
+}
+
+/** Token sequences that cross the borders of KV blocks and of all token tiles. */
+export function sequencesOf({ spec }: OddModel): number[][] {
+  return [37, 1, 18].map((length, s) =>
+    Array.from({ length }, (_, i) => (7 * i + 5 * s) % spec.vocabSize)
+  );
+}
+
+/** The reference's logits of each sequence, (tokens, vocabSize) each. */
+export async function expectedLogits(model: OddModel): Promise<Float32Array[]> {
+  const packed = await packedOf(model);
+  return sequencesOf(model).map((ids) =>
+    new ReferenceStep(model.spec, packed, ropeOf(model), model.kvType).step(prefillBatch(ids))
+  );
+}
+
+/** Index of the first value whose 32 bits differ, or -1. Lengths count as values. */
+export function firstDifference(a: Float32Array, b: Float32Array): number {
+  const [x, y] = [a, b].map(({ buffer, byteOffset, length }) =>
+    new Uint32Array(buffer, byteOffset, length)
+  );
+  const shorter = Math.min(x.length, y.length);
+  for (let i = 0; i < shorter; i++) if (x[i] !== y[i]) return i;
+  return x.length === y.length ? -1 : shorter;
+}
