@@ -1,0 +1,107 @@
+/**
+ * NEON kernels with and without dot products give the reference's bits: generated here, compiled for
+ * 64-bit ARM, and run as a program by qemu where this CPU is another one.
+ */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import { kernelName, TERNARY_KERNELS, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
+import { type Batch, encodeBatch } from "../codegen/step/batch.ts";
+import { ReferenceStep } from "../codegen/step/reference.ts";
+import { librarySources } from "../kernels/choose.ts";
+import { compileExecutable } from "../kernels/compile.ts";
+import mainSource from "./emulated/main.zig" with { type: "text" };
+import { prefillBatch } from "./batches.ts";
+import { ZIG } from "./machine.ts";
+import {
+  CONTEXT,
+  firstDifference,
+  KV_BLOCKS,
+  ODD_MODELS,
+  type OddModel,
+  packedOf,
+  ropeOf,
+  sequencesOf,
+} from "./odd_models.ts";
+import { withFolder } from "./safetensors_file.ts";
+import { aarch64Runner, testWith } from "./tools.ts";
+
+const TARGET = { arch: "aarch64", os: "linux" } as const;
+
+/** Most tokens of a step; prompts are given in chunks. */
+const CHUNK = 19;
+
+/** Two sequences in blocks of the cache that are not in order: chunks of one, then both decode. */
+function batchesOf(model: OddModel): Batch[] {
+  const [long, , short] = sequencesOf(model);
+  const [longBlocks, shortBlocks] = [[5, 0, 3], [1, 4, 2]];
+  const chunk = (ids: number[], from: number, blocks: number[]) =>
+    prefillBatch(ids, { from, blocks });
+  return [
+    chunk(long.slice(0, CHUNK), 0, longBlocks),
+    chunk(short, 0, shortBlocks),
+    chunk(long.slice(CHUNK), CHUNK, longBlocks),
+    {
+      ids: Int32Array.of(1, 2),
+      positions: Int32Array.of(long.length, short.length),
+      tablesOf: Int32Array.of(1, 0),
+      logitRows: Int32Array.of(0, 1),
+      tables: Int32Array.of(...shortBlocks, ...longBlocks),
+      tableStride: 3,
+    },
+  ];
+}
+
+async function reference(model: OddModel, batches: readonly Batch[]): Promise<Float32Array> {
+  const step = new ReferenceStep(model.spec, await packedOf(model), ropeOf(model), model.kvType);
+  return Float32Array.from(batches.flatMap((batch) => [...step.step(batch)]));
+}
+
+function compile(model: OddModel, kernel: TernaryKernel) {
+  const sources = librarySources(model.spec, kernel, model.kvType).set("main.zig", mainSource);
+  return compileExecutable(ZIG, { sources, root: "main.zig", isa: kernel.isa, target: TARGET });
+}
+
+/** The program's words: each batch preceded by its length. */
+function encoded(batches: readonly Batch[]): Uint8Array {
+  const words = batches.map(encodeBatch).flatMap((batch) => [batch.length, ...batch]);
+  return new Uint8Array(Int32Array.from(words).buffer);
+}
+
+async function emulated(
+  runner: readonly string[],
+  model: OddModel,
+  kernel: TernaryKernel,
+  { batches, threads }: { batches: readonly Batch[]; threads: number },
+): Promise<Float32Array> {
+  const { path: program } = await compile(model, kernel);
+  const files = {
+    weights: await packedOf(model, kernel.scheme.layout),
+    rope: new Uint8Array(ropeOf(model).both.buffer),
+    batches: encoded(batches),
+  };
+  return await withFolder(files, (folder) => {
+    const logits = path.join(folder, "logits");
+    const inputs = Object.keys(files).map((name) => path.join(folder, name));
+    const sizes = [CHUNK, CONTEXT, KV_BLOCKS, threads, model.spec.vocabSize].map(String);
+    const [command, ...args] = [...runner, program, ...inputs, logits, ...sizes];
+    execFileSync(command, args, { timeout: 120_000 });
+    return Promise.resolve(new Float32Array(Uint8Array.from(fs.readFileSync(logits)).buffer));
+  });
+}
+
+for (const kernel of TERNARY_KERNELS.filter(({ isa }) => isa.startsWith("neon"))) {
+  const name = `bit-exact: ${kernelName(kernel)} under emulation, odd shapes`;
+  testWith(aarch64Runner(), name, async (runner) => {
+    for (const model of ODD_MODELS) {
+      const batches = batchesOf(model);
+      const expected = await reference(model, batches);
+      for (const threads of [1, 2]) {
+        const actual = await emulated(runner, model, kernel, { batches, threads });
+        const index = firstDifference(actual, expected);
+        assert.equal(index, -1, `${model.name}, ${threads} threads: logit ${index} differs`);
+      }
+    }
+  });
+}
