@@ -1,0 +1,150 @@
+/**
+ * Every ternary kernel that this CPU runs, on edge shapes, random and extreme inputs; and canaries:
+ * kernels that are wrong on purpose, which the proof must see and the choice must leave.
+ */
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
+import { kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
+import type { Shape } from "../codegen/ternary_linear/scheme.ts";
+import { linearPrelude, linears } from "../codegen/ternary_linear/template.ts";
+import { KernelRejectedError, librarySources, openKernels } from "../kernels/choose.ts";
+import { compileLibrary } from "../kernels/compile.ts";
+import { ProofError, proveShapes } from "../kernels/proof.ts";
+import { withEnvironment } from "../kernels/test_helpers.ts";
+import { VOCABULARY } from "../kernels/vocabulary.ts";
+import { KERNELS_OF_ARCH, lackingFor, NATIVE_ISAS, ZIG } from "./machine.ts";
+import { ODD_MODELS } from "./odd_models.ts";
+import { withFolder } from "./safetensors_file.ts";
+import { testUnless } from "./tools.ts";
+
+/** Around the borders of tiles, blocks of 32 rows, packed groups, and slices of tables. */
+const EDGES = [1, 2, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 100, 128, 192, 252, 253, 270];
+
+const SHAPES: readonly Shape[] = [
+  ...EDGES.map((k) => ({ n: 33, k })),
+  ...EDGES.map((n) => ({ n, k: 17 })),
+  // Sums that come near to what 16 bits hold, and the most rows and features of a known model.
+  { n: 192, k: 8640 },
+  { n: 8640, k: 192 },
+];
+
+/** A library that has nothing but linears. */
+function linearsSources({ scheme }: TernaryKernel, shapes: readonly Shape[]): Map<string, string> {
+  const imports = `
+const math = @import("math.zig");
+const host = @import("host.zig");
+comptime {
+    _ = host;
+}
+`;
+  const text = [imports, linearPrelude(scheme), linears(scheme, shapes)].join("\n");
+  return new Map([...VOCABULARY, ["kernels.zig", text]]);
+}
+
+for (const kernel of KERNELS_OF_ARCH) {
+  const name = `kernels: ${kernelName(kernel)} equals the reference on edge shapes`;
+  testUnless(lackingFor(kernel.isa), name, async () => {
+    const sources = linearsSources(kernel, SHAPES);
+    const { path: file } = await compileLibrary(ZIG, { sources, isa: kernel.isa });
+    const compared = proveShapes(file, SHAPES, kernel);
+    assert.ok(compared > SHAPES.length * 10, `only ${compared} sums were compared`);
+  });
+}
+
+// ---------------------------------------------------------------- canaries
+
+/** What is done to the text of a kernel, where it has such text. All of them still compile. */
+const MISTAKES: Record<string, readonly [right: string, wrong: string]> = {
+  "codes are read one bit too high": [
+    "words >> @splat(2 * i)",
+    "words >> @splat(2 * i + 1)",
+  ],
+  "a code loses its upper bit": [
+    "shifted & @as(Codes, @splat(3))",
+    "shifted & @as(Codes, @splat(1))",
+  ],
+  "the offset of codes is one too many": [
+    "coded - offset",
+    "coded - offset - @as(math.I, @splat(1))",
+  ],
+  "an index is shifted too little": ["indices[b] >>= @splat(5)", "indices[b] >>= @splat(4)"],
+  "a table lacks its last row": ["lane < 27", "lane < 26"],
+};
+
+/** The mistakes that a source can have, as sources. */
+function mistaken(sources: ReadonlyMap<string, string>): [what: string, Map<string, string>][] {
+  const text = sources.get("kernels.zig")!;
+  return Object.entries(MISTAKES).filter(([, [right]]) => text.includes(right))
+    .map(([what, [right, wrong]]) => {
+      return [what, new Map(sources).set("kernels.zig", text.replaceAll(right, wrong))];
+    });
+}
+
+for (const kernel of KERNELS_OF_ARCH) {
+  const name = `kernels: the proof sees a wrong ${kernelName(kernel)}`;
+  testUnless(lackingFor(kernel.isa), name, async () => {
+    const shapes = [{ n: 33, k: 100 }];
+    const mistakes = mistaken(linearsSources(kernel, shapes));
+    assert.ok(mistakes.length >= 2, "the kernel's text has changed: adapt MISTAKES");
+    for (const [what, sources] of mistakes) {
+      const { path: file } = await compileLibrary(ZIG, { sources, isa: kernel.isa });
+      const prove = () => proveShapes(file, shapes, kernel);
+      assert.throws(prove, (error: Error) => {
+        assert.ok(error instanceof ProofError, `${what}: ${error.stack}`);
+        assert.match(
+          error.message,
+          /^Kernel linear_33x100 .* row \d+ of token \d+ is -?\d+.*, must be -?\d+$/,
+        );
+        return true;
+      }, what);
+    }
+  });
+}
+
+/** Puts a wrong library in the place of a right one, as a compiler with a fault would. */
+function replaceLibrary(right: string, wrong: string): void {
+  const folder = path.dirname(right);
+  // A new file: the old one may be mapped.
+  fs.copyFileSync(wrong, `${right}.new`);
+  fs.renameSync(`${right}.new`, right);
+  fs.copyFileSync(
+    path.join(path.dirname(wrong), "manifest.json"),
+    path.join(folder, "manifest.json"),
+  );
+  const proofs = fs.readdirSync(folder).filter((name) => name.startsWith("proof-"));
+  assert.equal(proofs.length, 1);
+  for (const name of proofs) fs.rmSync(path.join(folder, name));
+}
+
+/** What `openKernels` says of kernels that were wrong, and which it took in the end. */
+async function openedIsa(choice: "auto" | "avx512" | "avx2" | "neon" | "portable") {
+  const { spec, kvType } = ODD_MODELS[0];
+  const messages: string[] = [];
+  const onProgress = ({ message }: { message: string }) => messages.push(message);
+  const opened = await openKernels({ spec, kvType, choice }, { onProgress });
+  opened.library.close();
+  return { kernel: opened.kernel, messages: messages.join("\n") };
+}
+
+Deno.test("kernels: wrong ones give way to the next best, and are refused when asked for", async () => {
+  await withFolder({}, (cache) =>
+    withEnvironment({ TRILITH_CACHE: cache }, async () => {
+      const { spec, kvType } = ODD_MODELS[0];
+      const { kernel } = await openedIsa("auto");
+      const best = NATIVE_ISAS[0];
+      assert.equal(kernel.isa, best);
+      const sources = librarySources(spec, kernel, kvType);
+      const right = await compileLibrary(ZIG, { sources, isa: best });
+      assert.ok(!right.compiled, "the library that was opened is another one");
+      const [[, mistake]] = mistaken(sources);
+      const wrong = await compileLibrary(ZIG, { sources: mistake, isa: best });
+      replaceLibrary(right.path, wrong.path);
+      const asked = best.startsWith("neon") ? "neon" : best as "avx512" | "avx2" | "portable";
+      await assert.rejects(openedIsa(asked), KernelRejectedError);
+      if (NATIVE_ISAS.length === 1) return;
+      const fallback = await openedIsa("auto");
+      assert.equal(fallback.kernel.isa, NATIVE_ISAS[1]);
+      assert.match(fallback.messages, /is wrong on this machine.*; trying the next best/);
+    }));
+});
