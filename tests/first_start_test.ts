@@ -217,6 +217,8 @@ for (
   const [what, mountOptions, reason] of [
     ["read-only", "ro", /its file system is read-only \(EROFS\)/],
     ["full", "size=32k", /its file system is full \(ENOSPC\)/],
+    // Room for our own files, but not for the compiler's.
+    ["soon full", "size=2m", /its file system is full \(ENOSPC\)/],
   ] as const
 ) {
   testUnless(mountProblem(), `first start: a ${what} file system is one clear error`, () => {
