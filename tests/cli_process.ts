@@ -1,13 +1,9 @@
 /** The command line as a process of its own, with the real engine. */
 import assert from "node:assert/strict";
 import { type ChildProcess, spawn } from "node:child_process";
-import path from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
 import { ZIG } from "./machine.ts";
-
-export const ROOT = fileURLToPath(new URL("..", import.meta.url));
-export const CLI = path.join(ROOT, "cli.ts");
+import { CLI } from "./paths.ts";
 
 /** Compiling from nothing takes ten seconds on a busy machine; this only ends what hangs. */
 const TIMEOUT_MS = 180_000;

@@ -9,9 +9,10 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import process from "node:process";
-import { CLI, documentOf, type Ended, errorLine, runCli, startCli } from "./cli_process.ts";
+import { documentOf, type Ended, errorLine, runCli, startCli } from "./cli_process.ts";
 import { goldenModel } from "./golden_models.ts";
 import { ZIG } from "./machine.ts";
+import { CLI } from "./paths.ts";
 import { withFolder } from "./safetensors_file.ts";
 import { testUnless } from "./tools.ts";
 

@@ -8,13 +8,11 @@ import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import process from "node:process";
-import { fileURLToPath } from "node:url";
 import { stripVTControlCharacters } from "node:util";
 import { cacheDirectory } from "../kernels/cache.ts";
 import { ensureZig } from "../kernels/toolchain.ts";
+import { ROOT } from "./paths.ts";
 import { aarch64Runner, bun, BUN_VERSION, installedBun, IS_CI } from "./tools.ts";
-
-const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
 /** All tests together take about five minutes on two cores; this only ends what hangs. */
 const TIMEOUT_MS = 25 * 60_000;
@@ -119,7 +117,7 @@ function checksOf(zig: string, coverage: string): Check[] {
   return [
     { name: "deno fmt", command: [deno, "fmt", "--check"] },
     { name: "deno lint", command: [deno, "lint"] },
-    { name: "deno check", command: [deno, "check"] },
+    { name: "deno check", command: [deno, "check", "--quiet"] },
     { name: "zig fmt", command: [zig, "fmt", "--check", "."] },
     {
       name: "deno test",
