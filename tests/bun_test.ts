@@ -1,0 +1,83 @@
+/** The same command line in Bun: the same tokens, text and bits as in Deno, and Ctrl-C ends both. */
+import assert from "node:assert/strict";
+import process from "node:process";
+import { cacheDirectory } from "../kernels/cache.ts";
+import { embeddedModelFolder } from "../runtime/embedded.ts";
+import { documentOf, type Ended, runCli, startCli } from "./cli_process.ts";
+import { goldenModel } from "./golden_models.ts";
+import { bun, testWith } from "./tools.ts";
+
+const GOLDEN = goldenModel("bitnet-2b4t-packed").folder;
+
+/** Both runtimes' results of one command. */
+async function inBoth(
+  bunCommand: readonly string[],
+  args: readonly string[],
+): Promise<[Ended, Ended]> {
+  const cache = cacheDirectory();
+  const inDeno = await runCli(args, { cache });
+  const inBun = await runCli(args, { cache, runtime: [...bunCommand, "run"] });
+  return [inDeno, inBun];
+}
+
+testWith(bun(), "bun: generate gives the same tokens and text", async (command) => {
+  for (const model of [embeddedModelFolder(), GOLDEN]) {
+    const args = ["generate", "Once upon a time", "--model", model, "--json", "--quiet"];
+    for (const more of [["--temperature", "0"], ["--temperature", "0.9", "--seed", "5"]]) {
+      const both = await inBoth(command, [...args, ...more, "--max-tokens", "16"]);
+      const [a, b] = both.map(documentOf);
+      assert.ok(a.tokenIds.length > 1);
+      for (const field of ["model", "promptTokens", "tokenIds", "text", "finishReason"]) {
+        assert.deepEqual(b[field], a[field], field);
+      }
+      assert.equal(both[1].stderr, "");
+    }
+  }
+});
+
+testWith(bun(), "bun: logits are the same bits, native and reference", async (command) => {
+  const args = ["logits", "--ids", "1,20,300,4,5", "--model", GOLDEN, "--json", "--quiet"];
+  const texts = new Set<string>();
+  for (const kernels of ["auto", "reference"]) {
+    for (const ended of await inBoth(command, [...args, "--kernels", kernels])) {
+      assert.equal(documentOf(ended).positions.length, 5);
+      texts.add(ended.stdout);
+    }
+  }
+  assert.equal(texts.size, 1);
+});
+
+testWith(bun(), "bun: tokenize and inspect print the same", async (command) => {
+  for (const args of [["tokenize", "Zoë's 12 dogs", "--json"], ["inspect", GOLDEN, "--json"]]) {
+    const [inDeno, inBun] = await inBoth(command, args);
+    assert.deepEqual(documentOf(inBun), documentOf(inDeno));
+  }
+});
+
+/** Long enough that nobody waits for its end. */
+const LONG = [
+  ...["generate", "Once", "--model", GOLDEN, "--ignore-eos", "--temperature", "0"],
+  ...["--ctx", "30000", "--max-tokens", "29000"],
+];
+
+/** Ctrl-C after the first text. */
+async function interrupted(runtime: readonly string[] | undefined): Promise<Ended> {
+  const { child, ended } = startCli(LONG, { cache: cacheDirectory(), runtime });
+  await new Promise((resolve) => child.stdout!.once("data", resolve));
+  process.kill(child.pid!, "SIGINT");
+  return await ended;
+}
+
+function assertStopped({ code, stdout, stderr }: Ended): void {
+  assert.equal(code, 130, stderr);
+  assert.ok(stdout.endsWith("\n"));
+  assert.match(stderr, / · stopped\n$/);
+}
+
+testWith({ command: [] }, "deno: Ctrl-C while native code runs prints what there is", async () => {
+  if (process.platform !== "win32") assertStopped(await interrupted(undefined));
+});
+
+testWith(bun(), "bun: Ctrl-C while native code runs prints what there is", async (command) => {
+  if (process.platform !== "win32") assertStopped(await interrupted([...command, "run"]));
+});

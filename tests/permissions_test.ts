@@ -1,0 +1,129 @@
+/** Each command runs with the exact permissions that are listed for it, and with none fewer. */
+import assert from "node:assert/strict";
+import path from "node:path";
+import process from "node:process";
+import { embeddedModelFolder } from "../runtime/embedded.ts";
+import type { Ended } from "./cli_process.ts";
+import { ZIG } from "./machine.ts";
+import { CLI } from "./paths.ts";
+import {
+  cachePermissions,
+  flagsOf,
+  nativePermissions,
+  type Permissions,
+  type Places,
+  readingPermissions,
+  referencePermissions,
+  shortened,
+} from "./permissions.ts";
+import { withFolder } from "./safetensors_file.ts";
+
+const MODEL = embeddedModelFolder();
+
+/** Not node:child_process, which hands this process's permissions on. */
+async function run(
+  flags: readonly string[],
+  args: readonly string[],
+  cache: string,
+): Promise<Ended> {
+  const command = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", ...flags, CLI, ...args],
+    clearEnv: true,
+    env: {
+      ...Object.fromEntries(
+        ["PATH", "HOME", "DENO_DIR"].map((name) => [name, process.env[name] ?? ""]),
+      ),
+      TRILITH_CACHE: cache,
+      TRILITH_ZIG: ZIG.path,
+      NO_COLOR: "1",
+    },
+    stdin: "null",
+  });
+  const { code, stdout, stderr } = await command.output();
+  const decoder = new TextDecoder();
+  return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
+}
+
+/** A cache with room for a model's files, and the places that the lists depend on. */
+async function withPlaces(use: (places: Places) => Promise<void>): Promise<void> {
+  await withFolder({}, (folder) => {
+    const cache = path.join(folder, "cache");
+    return use({ cache, zig: ZIG.path, model: MODEL });
+  });
+}
+
+const GENERATE = ["generate", "Once upon a time", "--max-tokens", "4", "--temperature", "0"];
+
+async function assertRuns(
+  permissions: Permissions,
+  args: readonly string[],
+  cache: string,
+): Promise<Ended> {
+  const ended = await run(flagsOf(permissions), args, cache);
+  assert.equal(ended.code, 0, `${args.join(" ")}: ${ended.stderr}`);
+  assert.notEqual(ended.stdout, "");
+  return ended;
+}
+
+/** Fewer permissions must be told by name, in one line. */
+async function assertNoneIsTooMany(
+  permissions: Permissions,
+  args: readonly string[],
+  cache: string,
+): Promise<void> {
+  for (const { without, flags } of shortened(permissions)) {
+    const { code, stdout, stderr } = await run(flags, args, cache);
+    assert.equal(code, 1, `${args.join(" ")} runs without ${without}`);
+    assert.equal(stdout, "");
+    assert.match(stderr, /^error: [^\n]*--allow-[a-z]+[^\n]*\n$/, without);
+  }
+}
+
+Deno.test("permissions: generate, on an empty cache and on a warm one, needs exactly its list", async () => {
+  await withPlaces(async (places) => {
+    const permissions = nativePermissions(places);
+    const first = await assertRuns(permissions, GENERATE, places.cache);
+    const second = await assertRuns(permissions, GENERATE, places.cache);
+    assert.equal(second.stdout, first.stdout);
+    await assertNoneIsTooMany(permissions, GENERATE, places.cache);
+    const commands = [
+      ["logits", "--ids", "1,2"],
+      ["bench", "--prompt-tokens", "4", "--gen-tokens", "2", "--repeat", "1"],
+      ["perplexity", "--file", path.join(MODEL, "tokenizer_config.json"), "--ctx", "64"],
+      ["doctor"],
+    ];
+    for (const args of commands) await assertRuns(permissions, args, places.cache);
+  });
+});
+
+Deno.test("permissions: the reference needs neither native code nor programs", async () => {
+  await withPlaces(async (places) => {
+    const args = [...GENERATE, "--kernels", "reference"];
+    await assertRuns(referencePermissions(places), args, places.cache);
+    await assertNoneIsTooMany(referencePermissions(places), args, places.cache);
+  });
+});
+
+Deno.test("permissions: looking at a model needs to read it alone", async () => {
+  await withPlaces(async (places) => {
+    const commands = [
+      ["tokenize", "Once"],
+      ["detokenize", "--ids", "1,2"],
+      ["inspect", MODEL],
+      ["kernels", "show", "--isa", "portable"],
+    ];
+    for (const args of commands) {
+      await assertRuns(readingPermissions(places), args, places.cache);
+      await assertNoneIsTooMany(readingPermissions(places), args, places.cache);
+    }
+  });
+});
+
+Deno.test("permissions: the cache's commands need the cache alone", async () => {
+  await withPlaces(async (places) => {
+    for (const args of [["kernels", "list", "--json"], ["kernels", "clear"]]) {
+      await assertRuns(cachePermissions(places), args, places.cache);
+      await assertNoneIsTooMany(cachePermissions(places), args, places.cache);
+    }
+  });
+});
