@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import type { KernelChoice } from "../codegen/isa.ts";
 import { kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
+import { cacheDirectory } from "../kernels/cache.ts";
 import { librarySources } from "../kernels/choose.ts";
 import { compileLibrary } from "../kernels/compile.ts";
 import { allocate, openModelLibrary, writeBytes } from "../kernels/native_model.ts";
@@ -12,6 +13,7 @@ import { LogitsWork } from "../runtime/logits.ts";
 import { loadModel, type LoadOptions, type Model } from "../runtime/mod.ts";
 import { NativeExecutor } from "../runtime/native_executor.ts";
 import { Scheduler } from "../runtime/scheduler.ts";
+import { documentOf, runCli } from "./cli_process.ts";
 import { type GoldenModel, goldenModels, PLAIN_MODEL } from "./golden_models.ts";
 import { KERNELS_OF_ARCH, lackingFor, NATIVE_ISAS, ZIG } from "./machine.ts";
 import {
@@ -194,4 +196,19 @@ Deno.test("bit-exact: a token decoded alone is a token of a prompt", async () =>
     const { logits } = all[prompt.length - 1 + i];
     assert.equal(logits[id], Math.max(...logits), `token ${i}`);
   });
+});
+
+Deno.test("bit-exact: the command line prints the same logits whatever its flags", async () => {
+  const ids = Array.from({ length: 40 }, (_, i) => 31 * i % 1000).join(",");
+  const args = ["logits", "--ids", ids, "--json", "--quiet"];
+  const printed = new Set<string>();
+  for (const kernels of [...CHOICES, "reference"]) {
+    for (const flags of [["--threads", "1"], ["--threads", "2", "--chunk", "9"]]) {
+      const command = [...args, "--kernels", kernels, ...flags];
+      const ended = await runCli(command, { cache: cacheDirectory() });
+      assert.equal(documentOf(ended).positions.length, 40);
+      printed.add(ended.stdout);
+    }
+  }
+  assert.equal(printed.size, 1);
 });

@@ -5,50 +5,24 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
-import { kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
-import type { Shape } from "../codegen/ternary_linear/scheme.ts";
-import { linearPrelude, linears } from "../codegen/ternary_linear/template.ts";
+import { kernelName } from "../codegen/ternary_linear/spec.ts";
 import { KernelRejectedError, librarySources, openKernels } from "../kernels/choose.ts";
 import { compileLibrary } from "../kernels/compile.ts";
 import { ProofError, proveShapes } from "../kernels/proof.ts";
 import { withEnvironment } from "../kernels/test_helpers.ts";
-import { VOCABULARY } from "../kernels/vocabulary.ts";
+import { EDGE_SHAPES, linearsSources } from "./edge_linears.ts";
 import { KERNELS_OF_ARCH, lackingFor, NATIVE_ISAS, ZIG } from "./machine.ts";
 import { ODD_MODELS } from "./odd_models.ts";
 import { withFolder } from "./safetensors_file.ts";
 import { testUnless } from "./tools.ts";
 
-/** Around the borders of tiles, blocks of 32 rows, packed groups, and slices of tables. */
-const EDGES = [1, 2, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 100, 128, 192, 252, 253, 270];
-
-const SHAPES: readonly Shape[] = [
-  ...EDGES.map((k) => ({ n: 33, k })),
-  ...EDGES.map((n) => ({ n, k: 17 })),
-  // Sums that come near to what 16 bits hold, and the most rows and features of a known model.
-  { n: 192, k: 8640 },
-  { n: 8640, k: 192 },
-];
-
-/** A library that has nothing but linears. */
-function linearsSources({ scheme }: TernaryKernel, shapes: readonly Shape[]): Map<string, string> {
-  const imports = `
-const math = @import("math.zig");
-const host = @import("host.zig");
-comptime {
-    _ = host;
-}
-`;
-  const text = [imports, linearPrelude(scheme), linears(scheme, shapes)].join("\n");
-  return new Map([...VOCABULARY, ["kernels.zig", text]]);
-}
-
 for (const kernel of KERNELS_OF_ARCH) {
   const name = `kernels: ${kernelName(kernel)} equals the reference on edge shapes`;
   testUnless(lackingFor(kernel.isa), name, async () => {
-    const sources = linearsSources(kernel, SHAPES);
+    const sources = linearsSources(kernel, EDGE_SHAPES);
     const { path: file } = await compileLibrary(ZIG, { sources, isa: kernel.isa });
-    const compared = proveShapes(file, SHAPES, kernel);
-    assert.ok(compared > SHAPES.length * 10, `only ${compared} sums were compared`);
+    const compared = proveShapes(file, EDGE_SHAPES, kernel);
+    assert.ok(compared > EDGE_SHAPES.length * 10, `only ${compared} sums were compared`);
   });
 }
 
