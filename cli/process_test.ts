@@ -137,7 +137,7 @@ Deno.test({
     const missing = await line(["--allow-env", "--allow-read"], ["generate", "x"]);
     assert.match(missing, /add --allow-write=\S+ to/);
     const files = ["--allow-env", "--allow-read", "--allow-write", "--allow-ffi"];
-    assert.match(await line(files, ["generate", "x"]), /add --allow-run to/);
+    assert.match(await line(files, ["generate", "x"]), /add --allow-run(=\S+)? to/);
     const reference = ["generate", "x", "--kernels", "reference"];
     assert.match(
       await line(["--allow-env", "--allow-read"], reference),
