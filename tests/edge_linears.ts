@@ -4,12 +4,15 @@ import type { TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { linearPrelude, linears } from "../codegen/ternary_linear/template.ts";
 import { VOCABULARY } from "../kernels/vocabulary.ts";
 
-/** Around the borders of tiles, blocks of 32 rows, packed groups, and slices of tables. */
-const EDGES = [1, 2, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 96, 100, 128, 192, 252, 253, 270];
+/** Around the borders of tiles, groups of packed codes, words of 9 and slices of 252 features. */
+const FEATURES = [1, 9, 15, 16, 17, 31, 33, 100, 253, 270];
+
+/** Around the borders of tiles and of one, two and four blocks of 32 rows. */
+const ROWS = [1, 15, 16, 17, 31, 32, 64, 65, 100, 129];
 
 export const EDGE_SHAPES: readonly Shape[] = [
-  ...EDGES.map((k) => ({ n: 33, k })),
-  ...EDGES.map((n) => ({ n, k: 17 })),
+  ...FEATURES.map((k) => ({ n: 33, k })),
+  ...ROWS.map((n) => ({ n, k: 17 })),
   // Sums that come near to what 16 bits hold, and the most rows and features of a known model.
   { n: 8, k: 8640 },
   { n: 192, k: 8640 },
