@@ -265,21 +265,3 @@ Deno.test("sampler: biases must name tokens and be numbers", () => {
   assert.throws(withBias(1, Infinity), /Infinity/);
   withBias(9, -Infinity)();
 });
-
-Deno.test("sampler: is quick on a vocabulary of 128,256 tokens", () => {
-  const logits = Float32Array.from({ length: 128_256 }, (_, i) => Math.sin(i * 12.9898) * 8);
-  // Ten times of what was measured: this is to see a sort of everything, not a busy machine.
-  assert.ok(bestMs(logits, { topK: 40, topP: 0.95 }) < 8);
-  assert.ok(bestMs(logits, { topP: 0.9, minP: 0.01 }) < 60);
-  assert.ok(bestMs(logits, { typicalP: 0.9 }) < 120);
-});
-
-function bestMs(logits: Float32Array, options: SamplerOptions): number {
-  const sampler = createSampler({ temperature: 0.8, seed: 1, ...options }, logits.length);
-  const times = Array.from({ length: 8 }, () => {
-    const start = performance.now();
-    sampler.sample(logits, []);
-    return performance.now() - start;
-  });
-  return Math.min(...times);
-}

@@ -25,8 +25,11 @@ testUnless(
       const variables = { TRILITH_CACHE: cache, TRILITH_ZIG: undefined, PATH: pathWithoutZig() };
       return withEnvironment(variables, async () => {
         let fetches = 0;
+        let last: number | undefined;
+        // Nothing has arrived at first, perhaps for some seconds; a second fetch would begin anew.
         const onProgress = ({ done }: { done?: number }) => {
-          if (done === 0) fetches++;
+          if (done === 0 && last !== 0) fetches++;
+          last = done ?? last;
         };
         // Two at once: one of them fetches, the other waits.
         const [first, second] = await Promise.all([
