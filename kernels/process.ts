@@ -113,8 +113,10 @@ export function findOnPath(name: string): string[] {
 function isProgram(file: string): boolean {
   if (!isGranted({ name: "read", path: file })) return false;
   try {
-    fs.accessSync(file, fs.constants.X_OK);
-    return fs.statSync(file).isFile();
+    // Not access(), for which Deno wants --allow-sys as well.
+    const { mode } = fs.statSync(file);
+    const isFile = (mode & fs.constants.S_IFMT) === fs.constants.S_IFREG;
+    return isFile && (process.platform === "win32" || (mode & 0o111) !== 0);
   } catch {
     return false;
   }
