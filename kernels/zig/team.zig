@@ -1,5 +1,5 @@
 //! A team of native threads that runs one function on all of them at a time, with barriers inside.
-//! Waiting spins for some microseconds, which is how long the parts of a decoder step differ, and
+//! Waiting spins for up to 100 microseconds, which is how long the parts of a decoder step differ, and
 //! then sleeps in the kernel, so that a busy machine loses little.
 const std = @import("std");
 const builtin = @import("builtin");
@@ -8,8 +8,10 @@ const linux = std.os.linux;
 const on_linux = builtin.target.os.tag == .linux;
 
 /// How long a waiting thread spins before it sleeps. A wake-up costs 20 to 100 us in a virtual
-/// machine, a barrier that finds everybody awake less than 1 us.
-const spin_ns = 20_000;
+/// machine, a barrier that finds everybody awake less than 1 us: spinning as long as a wake-up takes
+/// loses at most twice what is best. 100 us in place of 20: decode of the 2B4T shape with 2 threads
+/// reads at 74 % of the memory peak in place of 69 %.
+const spin_ns = 100_000;
 
 /// Kernel code keeps its buffers elsewhere; the default of 16 MiB would only reserve address space.
 const stack_bytes = 1 << 20;
