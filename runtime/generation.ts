@@ -37,6 +37,8 @@ class CompletionWork implements SequenceWork {
   #lastTokenMs = 0;
   #finishReason: FinishReason | null = null;
   #output = "";
+  /** Tokens whose text has not been given out yet. */
+  readonly #unsaid: number[] = [];
 
   constructor(
     private readonly context: GenerationContext,
@@ -79,7 +81,8 @@ class CompletionWork implements SequenceWork {
       return;
     }
     const { text, stopped } = this.#text.push(id);
-    this.#emit(text, [id]);
+    this.#unsaid.push(id);
+    this.#emit(text);
     if (stopped) this.#finishReason = "stop";
     else if (this.#history.length >= this.maxTokens) this.#finishReason = "length";
     else this.pending.push(id);
@@ -87,13 +90,14 @@ class CompletionWork implements SequenceWork {
 
   finish(error?: unknown): void {
     if (error !== undefined) return this.queue.fail(error);
-    if (this.#finishReason !== "stop" || !this.#text.stopped) this.#emit(this.#text.flush(), []);
+    this.#emit(this.#text.flush());
     this.queue.end(this.#result());
   }
 
-  #emit(text: string, tokenIds: number[]): void {
+  #emit(text: string): void {
+    if (text === "") return;
     this.#output += text;
-    if (text !== "") this.queue.push({ text, tokenIds });
+    this.queue.push({ text, tokenIds: this.#unsaid.splice(0) });
   }
 
   #result(): GenerationResult {

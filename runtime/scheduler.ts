@@ -75,7 +75,7 @@ export class Scheduler {
       );
     }
     this.#waiting.push(work);
-    this.#loop ??= this.#run().finally(() => this.#loop = null);
+    this.#loop ??= this.#run();
   }
 
   /** Ends all sequences and waits for the step that is under way. */
@@ -90,7 +90,11 @@ export class Scheduler {
     while (true) {
       this.#dropFinished();
       this.#admit();
-      if (this.#running.length === 0) return;
+      if (this.#running.length === 0) {
+        // Here and not when the promise settles: whoever adds between the two would never be run.
+        this.#loop = null;
+        return;
+      }
       const shares = this.#nextShares();
       try {
         await this.#step(shares);

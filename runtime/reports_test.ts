@@ -1,0 +1,116 @@
+import assert from "node:assert/strict";
+import { ISAS } from "../codegen/isa.ts";
+import { LAYOUTS } from "../codegen/ternary_linear/spec.ts";
+import { LINEAR_NAMES, linearShape, type ModelSpec } from "../codegen/model_spec.ts";
+import { planOf, regionOf } from "../codegen/plan.ts";
+import { runBench } from "./bench.ts";
+import { doctorReport } from "./doctor.ts";
+import { inspectModel } from "./inspect.ts";
+import { clearKernels, kernelSources, listKernels } from "./kernel_reports.ts";
+import { shapeOf, SHAPES } from "./shapes.ts";
+import { fillSynthetic } from "./synthetic.ts";
+
+const TINY: ModelSpec = {
+  ...shapeOf("bitnet-2b-4t"),
+  hiddenSize: 96,
+  intermediateSize: 144,
+  numHiddenLayers: 2,
+  numAttentionHeads: 3,
+  numKeyValueHeads: 1,
+  headDim: 32,
+  vocabSize: 50,
+};
+
+/** Published numbers of ternary weights, in billions: 2B4T's from its report, others from their names. */
+const TERNARY_WEIGHTS: Record<string, number> = {
+  "bitnet-2b-4t": 2.084,
+  "bitnet-3b": 3.2,
+  "llama3-8b": 7.0,
+  "falcon3-10b": 9.5,
+  "100b": 100,
+};
+
+Deno.test("shapes have the published numbers of weights", () => {
+  assert.deepEqual(Object.keys(TERNARY_WEIGHTS).sort(), Object.keys(SHAPES).sort());
+  for (const [name, billions] of Object.entries(TERNARY_WEIGHTS)) {
+    const spec = shapeOf(name);
+    const layer = LINEAR_NAMES.map((linear) => linearShape(spec, linear))
+      .reduce((sum, { n, k }) => sum + n * k, 0);
+    const share = layer * spec.numHiddenLayers / 1e9 / billions;
+    assert.ok(Math.abs(share - 1) < 0.02, `${name}: ${share}`);
+  }
+  assert.throws(() => shapeOf("toString"), /give one of bitnet-2b-4t/);
+});
+
+Deno.test("synthetic weights fill every region with valid codes", () => {
+  for (const layout of LAYOUTS) {
+    const plan = planOf(TINY, layout);
+    const data = new Uint8Array(plan.totalBytes);
+    fillSynthetic(TINY, layout, (bytes, at) => data.set(bytes, at));
+    const { offset, bytes } = regionOf(plan.layer, "down_codes");
+    const { n, k } = linearShape(TINY, "down");
+    const start = plan.layersOffset + plan.layerBytes + offset;
+    const counts = [0, 0, 0, 0];
+    for (let row = 0; row < n; row++) {
+      const codes = layout.unpackRow(data.subarray(start, start + bytes), n, k, row);
+      for (const code of codes) counts[code]++;
+    }
+    assert.equal(counts[3], 0, layout.name);
+    for (const count of counts.slice(0, 3)) assert.ok(count > n * k / 4, layout.name);
+  }
+});
+
+Deno.test("bench measures the embedded model, and its figures agree with each other", async () => {
+  const options = { promptTokens: 24, genTokens: 4, repeat: 2, threads: 2 };
+  const report = await runBench(options);
+  assert.equal(report.shape, "story");
+  assert.equal(report.threads, 2);
+  const { decode, memory, prefill } = report;
+  assert.equal(decode.bytesPerSecond, decode.tokensPerSecond * decode.weightBytesPerToken);
+  assert.ok(decode.weightBytesPerToken < memory.weightBytes);
+  for (const rate of [prefill, decode]) assert.ok(rate.tokensPerSecond > 0 && rate.stdev >= 0);
+  assert.ok(memory.peakReadBytesPerSecond > 0 && memory.rooflineFraction > 0);
+  assert.ok(report.kernels.every(({ bitsPerWeight }) => bitsPerWeight < 4));
+  await assert.rejects(runBench({ ...options, kernels: "reference" }), RangeError);
+  await assert.rejects(runBench({ ...options, shape: "x" }), /Cannot use shape "x"/);
+});
+
+Deno.test("kernel listings show what bench has compiled, and clearing removes it", async () => {
+  const listed = await listKernels();
+  assert.ok(listed.length > 0);
+  assert.ok(listed.every(({ libraryBytes, id }) => libraryBytes > 0 && /^[0-9a-f]+$/.test(id)));
+  const cleared = await clearKernels();
+  assert.ok(cleared.removed >= listed.length);
+  assert.deepEqual(await listKernels(), []);
+});
+
+Deno.test("kernel sources exist for every instruction set", async () => {
+  for (const isa of ISAS) {
+    const [{ source, name }] = await kernelSources({ shape: "bitnet-3b", isa });
+    assert.equal(name, "bitnet-3b");
+    assert.match(source, /pub export fn trilith_step\(/);
+    assert.match(source, /8640/);
+  }
+  const [{ assembly }] = await kernelSources({ isa: "portable", assembly: true });
+  assert.match(assembly!, /trilith_step/);
+});
+
+Deno.test("inspect tells the embedded model's shape and memory", async () => {
+  const report = await inspectModel();
+  assert.equal(report.shapes.hiddenSize, 256);
+  assert.equal(report.tokenizer.vocabSize, 2048);
+  assert.ok(report.chatTemplate !== null);
+  const packed = report.tensorTypes.find(({ type }) => type === "U8")!;
+  assert.equal(packed.weights, 4 * packed.bytes);
+  assert.equal(report.memory.totalBytes, report.memory.weightBytes + 512 * 8192);
+});
+
+Deno.test("doctor finds nothing that keeps Trilith from working", async () => {
+  const { checks, facts } = await doctorReport();
+  assert.deepEqual(checks.filter(({ status }) => status === "problem"), []);
+  const subjects = checks.map(({ subject }) => subject);
+  for (const subject of ["runtime", "cpu", "kernels", "cores", "memory", "compiler", "cache"]) {
+    assert.ok(subjects.includes(subject), subject);
+  }
+  assert.ok(Number(facts.threads) >= 1);
+});
