@@ -130,12 +130,14 @@ function lineTexts(line: readonly Segment[], row: number): string[] {
   const y = BAR_HEIGHT + MARGIN + row * LINE_HEIGHT + 14;
   let column = 0;
   return line.flatMap(({ text, style }) => {
-    const x = pixels(column) + MARGIN;
+    const shown = text.trim();
+    // Not all viewers keep spaces at the ends of a text: it starts where its first letter is.
+    const x = pixels(column + [...text].length - [...text.trimStart()].length) + MARGIN;
     column += [...text].length;
-    if (text.trim() === "") return [];
+    if (shown === "") return [];
     // Fonts differ in width: a given length keeps the columns where they belong.
-    const length = `textLength="${pixels([...text].length)}"`;
-    return [`<text x="${x}" y="${y}" ${length} ${ATTRIBUTES[style]}>${escaped(text)}</text>`];
+    const length = `textLength="${pixels([...shown].length)}"`;
+    return [`<text x="${x}" y="${y}" ${length} ${ATTRIBUTES[style]}>${escaped(shown)}</text>`];
   });
 }
 
