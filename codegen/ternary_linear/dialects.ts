@@ -103,7 +103,7 @@ function maskedTile(tile: Tile, rows: number): string {
         var acc: [${tile.m}][${vectors}][4]Sums = @splat(@splat(@splat(@splat(0))));
         for (0..${tile.steps}) |step| {
             const from = w + step * ${STEP_BYTES};
-            ${tile.m === 1 ? fetchAhead() : ""}
+            ${tile.m === 1 ? fetchAhead(STEP_BYTES) : []}
             inline for (0..4) |i| {
                 inline for (0..${vectors}) |v| {
                     const all: Codes = from[v * ${rows * 4} ..][0..${rows * 4}].*;
@@ -127,44 +127,29 @@ function maskedTile(tile: Tile, rows: number): string {
 }
 
 /**
- * Decode reads each block once and in order. What the hardware fetches ahead stops at the end of a
- * page; this distance gave 1.4 to 1.9 times the speed from memory on Emerald Rapids.
+ * Decode reads its weights from memory once and in order, but what the hardware fetches ahead stops at
+ * the end of a page, and the unpacking between two loads hides what comes next. On an Emerald Rapids
+ * core 4 KB ahead gave 80 % of the memory peak in place of 50 %; 2 KB gave 68 %, 8 and 16 KB the same.
  */
 const AHEAD_BYTES = 8192;
 
-/** Fetches a step's bytes ahead into the second-level cache; prefetching past the end is harmless. */
-function fetchAhead(): string {
-  const lines = Array.from({ length: STEP_BYTES / 64 }, (_, line) => AHEAD_BYTES + line * 64);
-  return lines.map((distance) => `@prefetch(from + ${distance}, .{ .locality = 2 });`).join("\n");
-}
-
-/**
- * Decode reads its weights from memory once, and the unpacking between two loads hides what comes
- * next from the CPU. Into L2 4 KB ahead: 50 % of the memory peak became 80 % on an Emerald Rapids
- * core; 2 KB gave 68 %, 8 and 16 KB the same as 4.
- */
-const PREFETCH_BYTES = 4096;
-
-/** Fetches the lines of the step that is PREFETCH_BYTES ahead. */
-function prefetch(bytes: number): string[] {
-  const lines = Array.from({ length: Math.ceil(bytes / 64) }, (_, i) => PREFETCH_BYTES + 64 * i);
+/** Fetches `bytes` ahead into the second-level cache; past the end of the weights that is harmless. */
+function fetchAhead(bytes: number): string[] {
+  const lines = Array.from({ length: Math.ceil(bytes / 64) }, (_, i) => AHEAD_BYTES + 64 * i);
   return lines.map((offset) => `@prefetch(from + ${offset}, .{ .locality = 2 });`);
 }
 
 function dotFourTile(tile: Tile, rows: number, vectors: number): string {
   const groups = BLOCK_ROWS / rows / vectors;
   const groupBytes = STEP_BYTES / groups;
-  // With few tokens, sums of one register each would wait for each other: four chains, one a plane.
-  const chains = tile.m * vectors <= 4 ? 4 : 1;
-  const total = Array.from({ length: chains }, (_, chain) => `acc[${chain}][t][v]`).join(" + ");
   return zig`
     ${tileDoc(tile)}
     fn ${tileSymbol(tile)}(w: [*]const u8, x: [*]const i8, out: *[${tile.m}][32]i32) void {
         inline for (0..${groups}) |group| {
-            var acc: [${chains}][${tile.m}][${vectors}]Sums = @splat(@splat(@splat(@splat(0))));
+            var acc: [${tile.m}][${vectors}]Sums = @splat(@splat(@splat(0)));
             for (0..${tile.steps}) |step| {
                 const from = w + step * ${STEP_BYTES} + group * ${groupBytes};
-                ${prefetch(groupBytes)}
+                ${fetchAhead(groupBytes)}
                 inline for (0..4) |i| {
                     var codes: [${vectors}]Codes = undefined;
                     inline for (0..${vectors}) |v| codes[v] = plane(from[v * ${rows * 4} ..][0..${
@@ -172,12 +157,12 @@ function dotFourTile(tile: Tile, rows: number, vectors: number): string {
   }].*, i);
                     inline for (0..${tile.m}) |t| {
                         const x_t = broadcastFour(x + t * ${tile.xStride} + step * ${STEP_FEATURES} + i * 4);
-                        inline for (0..${vectors}) |v| acc[i % ${chains}][t][v] = dotFour(acc[i % ${chains}][t][v], codes[v], x_t);
+                        inline for (0..${vectors}) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
                     }
                 }
             }
             inline for (0..${tile.m}) |t| {
-                inline for (0..${vectors}) |v| out[t][(group * ${vectors} + v) * ${rows} ..][0..${rows}].* = ${total};
+                inline for (0..${vectors}) |v| out[t][(group * ${vectors} + v) * ${rows} ..][0..${rows}].* = acc[t][v];
             }
         }
     }
@@ -244,7 +229,7 @@ function pairwiseTile(tile: Tile, vectors: number): string {
                 var acc: [${tile.m}][${vectors}]Pairs = @splat(@splat(@splat(0)));
                 for (first..@min(first + 16, ${tile.steps})) |step| {
                     const from = w + step * ${STEP_BYTES} + group * ${STEP_BYTES / groups};
-                    ${tile.m === 1 ? fetchAhead() : ""}
+                    ${tile.m === 1 ? fetchAhead(STEP_BYTES) : []}
                     inline for (0..4) |i| {
                         var codes: [${vectors}]Codes = undefined;
                         inline for (0..${vectors}) |v| codes[v] = plane(from[v * 32 ..][0..32].*, i);

@@ -93,22 +93,22 @@ fn inputIn_k96(memory: [*]u8, tokens: usize) Quantized {
 /// for weight -1, 0, +1, so the caller subtracts the sum of x.
 fn tile_k64_m8(w: [*]const u8, x: [*]const i8, out: *[8][32]i32) void {
     inline for (0..1) |group| {
-        var acc: [1][8][2]Sums = @splat(@splat(@splat(@splat(0))));
+        var acc: [8][2]Sums = @splat(@splat(@splat(0)));
         for (0..4) |step| {
             const from = w + step * 128 + group * 128;
-            @prefetch(from + 4096, .{ .locality = 2 });
-            @prefetch(from + 4160, .{ .locality = 2 });
+            @prefetch(from + 8192, .{ .locality = 2 });
+            @prefetch(from + 8256, .{ .locality = 2 });
             inline for (0..4) |i| {
                 var codes: [2]Codes = undefined;
                 inline for (0..2) |v| codes[v] = plane(from[v * 64 ..][0..64].*, i);
                 inline for (0..8) |t| {
                     const x_t = broadcastFour(x + t * 128 + step * 16 + i * 4);
-                    inline for (0..2) |v| acc[i % 1][t][v] = dotFour(acc[i % 1][t][v], codes[v], x_t);
+                    inline for (0..2) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
                 }
             }
         }
         inline for (0..8) |t| {
-            inline for (0..2) |v| out[t][(group * 2 + v) * 16 ..][0..16].* = acc[0][t][v];
+            inline for (0..2) |v| out[t][(group * 2 + v) * 16 ..][0..16].* = acc[t][v];
         }
     }
 }
@@ -117,22 +117,22 @@ fn tile_k64_m8(w: [*]const u8, x: [*]const i8, out: *[8][32]i32) void {
 /// for weight -1, 0, +1, so the caller subtracts the sum of x.
 fn tile_k64_m4(w: [*]const u8, x: [*]const i8, out: *[4][32]i32) void {
     inline for (0..1) |group| {
-        var acc: [1][4][2]Sums = @splat(@splat(@splat(@splat(0))));
+        var acc: [4][2]Sums = @splat(@splat(@splat(0)));
         for (0..4) |step| {
             const from = w + step * 128 + group * 128;
-            @prefetch(from + 4096, .{ .locality = 2 });
-            @prefetch(from + 4160, .{ .locality = 2 });
+            @prefetch(from + 8192, .{ .locality = 2 });
+            @prefetch(from + 8256, .{ .locality = 2 });
             inline for (0..4) |i| {
                 var codes: [2]Codes = undefined;
                 inline for (0..2) |v| codes[v] = plane(from[v * 64 ..][0..64].*, i);
                 inline for (0..4) |t| {
                     const x_t = broadcastFour(x + t * 128 + step * 16 + i * 4);
-                    inline for (0..2) |v| acc[i % 1][t][v] = dotFour(acc[i % 1][t][v], codes[v], x_t);
+                    inline for (0..2) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
                 }
             }
         }
         inline for (0..4) |t| {
-            inline for (0..2) |v| out[t][(group * 2 + v) * 16 ..][0..16].* = acc[0][t][v];
+            inline for (0..2) |v| out[t][(group * 2 + v) * 16 ..][0..16].* = acc[t][v];
         }
     }
 }
@@ -195,22 +195,22 @@ fn tile_k64_m1(w: [*]const u8, x: [*]const i8, out: *[1][32]i32) void {
 /// for weight -1, 0, +1, so the caller subtracts the sum of x.
 fn tile_k96_m8(w: [*]const u8, x: [*]const i8, out: *[8][32]i32) void {
     inline for (0..1) |group| {
-        var acc: [1][8][2]Sums = @splat(@splat(@splat(@splat(0))));
+        var acc: [8][2]Sums = @splat(@splat(@splat(0)));
         for (0..6) |step| {
             const from = w + step * 128 + group * 128;
-            @prefetch(from + 4096, .{ .locality = 2 });
-            @prefetch(from + 4160, .{ .locality = 2 });
+            @prefetch(from + 8192, .{ .locality = 2 });
+            @prefetch(from + 8256, .{ .locality = 2 });
             inline for (0..4) |i| {
                 var codes: [2]Codes = undefined;
                 inline for (0..2) |v| codes[v] = plane(from[v * 64 ..][0..64].*, i);
                 inline for (0..8) |t| {
                     const x_t = broadcastFour(x + t * 160 + step * 16 + i * 4);
-                    inline for (0..2) |v| acc[i % 1][t][v] = dotFour(acc[i % 1][t][v], codes[v], x_t);
+                    inline for (0..2) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
                 }
             }
         }
         inline for (0..8) |t| {
-            inline for (0..2) |v| out[t][(group * 2 + v) * 16 ..][0..16].* = acc[0][t][v];
+            inline for (0..2) |v| out[t][(group * 2 + v) * 16 ..][0..16].* = acc[t][v];
         }
     }
 }
@@ -219,22 +219,22 @@ fn tile_k96_m8(w: [*]const u8, x: [*]const i8, out: *[8][32]i32) void {
 /// for weight -1, 0, +1, so the caller subtracts the sum of x.
 fn tile_k96_m4(w: [*]const u8, x: [*]const i8, out: *[4][32]i32) void {
     inline for (0..1) |group| {
-        var acc: [1][4][2]Sums = @splat(@splat(@splat(@splat(0))));
+        var acc: [4][2]Sums = @splat(@splat(@splat(0)));
         for (0..6) |step| {
             const from = w + step * 128 + group * 128;
-            @prefetch(from + 4096, .{ .locality = 2 });
-            @prefetch(from + 4160, .{ .locality = 2 });
+            @prefetch(from + 8192, .{ .locality = 2 });
+            @prefetch(from + 8256, .{ .locality = 2 });
             inline for (0..4) |i| {
                 var codes: [2]Codes = undefined;
                 inline for (0..2) |v| codes[v] = plane(from[v * 64 ..][0..64].*, i);
                 inline for (0..4) |t| {
                     const x_t = broadcastFour(x + t * 160 + step * 16 + i * 4);
-                    inline for (0..2) |v| acc[i % 1][t][v] = dotFour(acc[i % 1][t][v], codes[v], x_t);
+                    inline for (0..2) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
                 }
             }
         }
         inline for (0..4) |t| {
-            inline for (0..2) |v| out[t][(group * 2 + v) * 16 ..][0..16].* = acc[0][t][v];
+            inline for (0..2) |v| out[t][(group * 2 + v) * 16 ..][0..16].* = acc[t][v];
         }
     }
 }

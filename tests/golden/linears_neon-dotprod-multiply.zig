@@ -93,21 +93,21 @@ fn inputIn_k96(memory: [*]u8, tokens: usize) Quantized {
 /// for weight -1, 0, +1, so the caller subtracts the sum of x.
 fn tile_k64_m4(w: [*]const u8, x: [*]const i8, out: *[4][32]i32) void {
     inline for (0..2) |group| {
-        var acc: [1][4][4]Sums = @splat(@splat(@splat(@splat(0))));
+        var acc: [4][4]Sums = @splat(@splat(@splat(0)));
         for (0..4) |step| {
             const from = w + step * 128 + group * 64;
-            @prefetch(from + 4096, .{ .locality = 2 });
+            @prefetch(from + 8192, .{ .locality = 2 });
             inline for (0..4) |i| {
                 var codes: [4]Codes = undefined;
                 inline for (0..4) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
                 inline for (0..4) |t| {
                     const x_t = broadcastFour(x + t * 128 + step * 16 + i * 4);
-                    inline for (0..4) |v| acc[i % 1][t][v] = dotFour(acc[i % 1][t][v], codes[v], x_t);
+                    inline for (0..4) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
                 }
             }
         }
         inline for (0..4) |t| {
-            inline for (0..4) |v| out[t][(group * 4 + v) * 4 ..][0..4].* = acc[0][t][v];
+            inline for (0..4) |v| out[t][(group * 4 + v) * 4 ..][0..4].* = acc[t][v];
         }
     }
 }
@@ -116,22 +116,22 @@ fn tile_k64_m4(w: [*]const u8, x: [*]const i8, out: *[4][32]i32) void {
 /// for weight -1, 0, +1, so the caller subtracts the sum of x.
 fn tile_k64_m2(w: [*]const u8, x: [*]const i8, out: *[2][32]i32) void {
     inline for (0..1) |group| {
-        var acc: [1][2][8]Sums = @splat(@splat(@splat(@splat(0))));
+        var acc: [2][8]Sums = @splat(@splat(@splat(0)));
         for (0..4) |step| {
             const from = w + step * 128 + group * 128;
-            @prefetch(from + 4096, .{ .locality = 2 });
-            @prefetch(from + 4160, .{ .locality = 2 });
+            @prefetch(from + 8192, .{ .locality = 2 });
+            @prefetch(from + 8256, .{ .locality = 2 });
             inline for (0..4) |i| {
                 var codes: [8]Codes = undefined;
                 inline for (0..8) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
                 inline for (0..2) |t| {
                     const x_t = broadcastFour(x + t * 128 + step * 16 + i * 4);
-                    inline for (0..8) |v| acc[i % 1][t][v] = dotFour(acc[i % 1][t][v], codes[v], x_t);
+                    inline for (0..8) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
                 }
             }
         }
         inline for (0..2) |t| {
-            inline for (0..8) |v| out[t][(group * 8 + v) * 4 ..][0..4].* = acc[0][t][v];
+            inline for (0..8) |v| out[t][(group * 8 + v) * 4 ..][0..4].* = acc[t][v];
         }
     }
 }
@@ -140,22 +140,22 @@ fn tile_k64_m2(w: [*]const u8, x: [*]const i8, out: *[2][32]i32) void {
 /// for weight -1, 0, +1, so the caller subtracts the sum of x.
 fn tile_k64_m1(w: [*]const u8, x: [*]const i8, out: *[1][32]i32) void {
     inline for (0..1) |group| {
-        var acc: [1][1][8]Sums = @splat(@splat(@splat(@splat(0))));
+        var acc: [1][8]Sums = @splat(@splat(@splat(0)));
         for (0..4) |step| {
             const from = w + step * 128 + group * 128;
-            @prefetch(from + 4096, .{ .locality = 2 });
-            @prefetch(from + 4160, .{ .locality = 2 });
+            @prefetch(from + 8192, .{ .locality = 2 });
+            @prefetch(from + 8256, .{ .locality = 2 });
             inline for (0..4) |i| {
                 var codes: [8]Codes = undefined;
                 inline for (0..8) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
                 inline for (0..1) |t| {
                     const x_t = broadcastFour(x + t * 128 + step * 16 + i * 4);
-                    inline for (0..8) |v| acc[i % 1][t][v] = dotFour(acc[i % 1][t][v], codes[v], x_t);
+                    inline for (0..8) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
                 }
             }
         }
         inline for (0..1) |t| {
-            inline for (0..8) |v| out[t][(group * 8 + v) * 4 ..][0..4].* = acc[0][t][v];
+            inline for (0..8) |v| out[t][(group * 8 + v) * 4 ..][0..4].* = acc[t][v];
         }
     }
 }
@@ -164,21 +164,21 @@ fn tile_k64_m1(w: [*]const u8, x: [*]const i8, out: *[1][32]i32) void {
 /// for weight -1, 0, +1, so the caller subtracts the sum of x.
 fn tile_k96_m4(w: [*]const u8, x: [*]const i8, out: *[4][32]i32) void {
     inline for (0..2) |group| {
-        var acc: [1][4][4]Sums = @splat(@splat(@splat(@splat(0))));
+        var acc: [4][4]Sums = @splat(@splat(@splat(0)));
         for (0..6) |step| {
             const from = w + step * 128 + group * 64;
-            @prefetch(from + 4096, .{ .locality = 2 });
+            @prefetch(from + 8192, .{ .locality = 2 });
             inline for (0..4) |i| {
                 var codes: [4]Codes = undefined;
                 inline for (0..4) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
                 inline for (0..4) |t| {
                     const x_t = broadcastFour(x + t * 160 + step * 16 + i * 4);
-                    inline for (0..4) |v| acc[i % 1][t][v] = dotFour(acc[i % 1][t][v], codes[v], x_t);
+                    inline for (0..4) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
                 }
             }
         }
         inline for (0..4) |t| {
-            inline for (0..4) |v| out[t][(group * 4 + v) * 4 ..][0..4].* = acc[0][t][v];
+            inline for (0..4) |v| out[t][(group * 4 + v) * 4 ..][0..4].* = acc[t][v];
         }
     }
 }
@@ -187,22 +187,22 @@ fn tile_k96_m4(w: [*]const u8, x: [*]const i8, out: *[4][32]i32) void {
 /// for weight -1, 0, +1, so the caller subtracts the sum of x.
 fn tile_k96_m2(w: [*]const u8, x: [*]const i8, out: *[2][32]i32) void {
     inline for (0..1) |group| {
-        var acc: [1][2][8]Sums = @splat(@splat(@splat(@splat(0))));
+        var acc: [2][8]Sums = @splat(@splat(@splat(0)));
         for (0..6) |step| {
             const from = w + step * 128 + group * 128;
-            @prefetch(from + 4096, .{ .locality = 2 });
-            @prefetch(from + 4160, .{ .locality = 2 });
+            @prefetch(from + 8192, .{ .locality = 2 });
+            @prefetch(from + 8256, .{ .locality = 2 });
             inline for (0..4) |i| {
                 var codes: [8]Codes = undefined;
                 inline for (0..8) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
                 inline for (0..2) |t| {
                     const x_t = broadcastFour(x + t * 160 + step * 16 + i * 4);
-                    inline for (0..8) |v| acc[i % 1][t][v] = dotFour(acc[i % 1][t][v], codes[v], x_t);
+                    inline for (0..8) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
                 }
             }
         }
         inline for (0..2) |t| {
-            inline for (0..8) |v| out[t][(group * 8 + v) * 4 ..][0..4].* = acc[0][t][v];
+            inline for (0..8) |v| out[t][(group * 8 + v) * 4 ..][0..4].* = acc[t][v];
         }
     }
 }
@@ -211,22 +211,22 @@ fn tile_k96_m2(w: [*]const u8, x: [*]const i8, out: *[2][32]i32) void {
 /// for weight -1, 0, +1, so the caller subtracts the sum of x.
 fn tile_k96_m1(w: [*]const u8, x: [*]const i8, out: *[1][32]i32) void {
     inline for (0..1) |group| {
-        var acc: [1][1][8]Sums = @splat(@splat(@splat(@splat(0))));
+        var acc: [1][8]Sums = @splat(@splat(@splat(0)));
         for (0..6) |step| {
             const from = w + step * 128 + group * 128;
-            @prefetch(from + 4096, .{ .locality = 2 });
-            @prefetch(from + 4160, .{ .locality = 2 });
+            @prefetch(from + 8192, .{ .locality = 2 });
+            @prefetch(from + 8256, .{ .locality = 2 });
             inline for (0..4) |i| {
                 var codes: [8]Codes = undefined;
                 inline for (0..8) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
                 inline for (0..1) |t| {
                     const x_t = broadcastFour(x + t * 160 + step * 16 + i * 4);
-                    inline for (0..8) |v| acc[i % 1][t][v] = dotFour(acc[i % 1][t][v], codes[v], x_t);
+                    inline for (0..8) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
                 }
             }
         }
         inline for (0..1) |t| {
-            inline for (0..8) |v| out[t][(group * 8 + v) * 4 ..][0..4].* = acc[0][t][v];
+            inline for (0..8) |v| out[t][(group * 8 + v) * 4 ..][0..4].* = acc[t][v];
         }
     }
 }
