@@ -1,4 +1,5 @@
 /** Half precision and bfloat16 to float32, exactly: every value of both is a float32. */
+import { halfToFloat } from "../codegen/dense/reference.ts";
 import type { FloatType } from "../codegen/model_spec.ts";
 
 /** Float32 values of little-endian elements. `bytes` must start at a multiple of its element. */
@@ -7,23 +8,13 @@ export function toFloat32(bytes: Uint8Array, type: FloatType): Float32Array {
   if (type === "f32") return new Float32Array(buffer, byteOffset, byteLength / 4);
   const halves = new Uint16Array(buffer, byteOffset, byteLength / 2);
   if (type === "bf16") return fromBfloat16(halves);
-  return Float32Array.from(halves, halfToNumber);
+  return Float32Array.from(halves, halfToFloat);
 }
 
 function fromBfloat16(halves: Uint16Array): Float32Array {
   const words = new Uint32Array(halves.length);
   for (let i = 0; i < halves.length; i++) words[i] = halves[i] << 16;
   return new Float32Array(words.buffer);
-}
-
-/** The number that a half's 16 bits stand for. */
-export function halfToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 0x1f;
-  const fraction = bits & 0x3ff;
-  if (exponent === 0x1f) return fraction === 0 ? sign * Infinity : NaN;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  return sign * (1024 + fraction) * 2 ** (exponent - 25);
 }
 
 const valueTables: Partial<Record<"f16" | "bf16", Float32Array>> = {};

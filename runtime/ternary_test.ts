@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { bf16Bytes } from "../tests/safetensors_file.ts";
-import { halfToNumber, toFloat32 } from "./float_formats.ts";
+import { toFloat32 } from "./float_formats.ts";
 import { absmeanCodes, unpackCodes } from "./ternary.ts";
 
 /** transformers' pack_weights, element by element. */
@@ -93,12 +93,6 @@ for (const bad of [NaN, Infinity, -Infinity]) {
     assert.throws(() => absmeanCodes(half, "bf16", "w"), /element 2 is/);
   });
 }
-
-Deno.test("halfToNumber gives the value of all 65,536 halves", () => {
-  const bits = Uint16Array.from({ length: 65536 }, (_, i) => i);
-  const expected = new Float16Array(bits.buffer);
-  for (const pattern of bits) assert.ok(Object.is(halfToNumber(pattern), expected[pattern]));
-});
 
 Deno.test("bfloat16 is the upper half of a float32", () => {
   const values = [0, -0, 1, -1.5, 3.3895313892515355e38, 1e-40, Infinity];
