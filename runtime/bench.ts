@@ -20,7 +20,7 @@ import { embeddedModelFolder } from "./embedded.ts";
 import { availableMemoryBytes, peakRssBytes } from "./memory.ts";
 import { NativeExecutor } from "./native_executor.ts";
 import { packModel } from "./pack.ts";
-import { ropeTables } from "./rope.ts";
+import { joinedTables, ropeTables } from "./rope.ts";
 import { shapeOf } from "./shapes.ts";
 import { fillSynthetic } from "./synthetic.ts";
 import type { OnProgress } from "./types.ts";
@@ -173,16 +173,13 @@ function startExecutor(
   const contextSize = promptTokens + genTokens;
   const borrowed: ModelLibrary = { ...library, close: () => {} };
   const rope = ropeTables({ spec, ropeTheta: 10000, ropeScaling: null }, contextSize);
-  const both = new Float32Array(2 * rope.cos.length);
-  both.set(rope.cos);
-  both.set(rope.sin, rope.cos.length);
   return new NativeExecutor({
     library: borrowed,
     kernels: kernel.isa,
     threads,
     weights,
     vocabSize: spec.vocabSize,
-    rope: both,
+    rope: joinedTables(rope),
     maxBatchTokens: Math.min(MAX_BATCH_TOKENS, contextSize),
     contextSize,
     kvBlocks: Math.ceil(contextSize / KV_BLOCK_POSITIONS),

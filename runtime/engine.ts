@@ -17,7 +17,7 @@ import { LogitsWork } from "./logits.ts";
 import { loadWeights, NativeExecutor } from "./native_executor.ts";
 import { ensurePackedFile, type PackedFile, readPackedData } from "./packed_file.ts";
 import { ReferenceExecutor } from "./reference_executor.ts";
-import { type RopeTables, ropeTables } from "./rope.ts";
+import { joinedTables, type RopeTables, ropeTables } from "./rope.ts";
 import { Scheduler } from "./scheduler.ts";
 import { checkTokenizerFits, loadTokenizer } from "./tokenizer.ts";
 import type {
@@ -165,7 +165,7 @@ async function startNative(
       threads: options.threads ?? defaultThreads(opened.cpu),
       weights,
       vocabSize: spec.vocabSize,
-      rope: joined(rope),
+      rope: joinedTables(rope),
       ...sizes,
     });
     return { executor, compileMs: opened.compileMs };
@@ -173,13 +173,6 @@ async function startNative(
     opened.library.close();
     throw error;
   }
-}
-
-function joined({ cos, sin }: RopeTables): Float32Array {
-  const both = new Float32Array(2 * cos.length);
-  both.set(cos);
-  both.set(sin, cos.length);
-  return both;
 }
 
 function packedFileOf(

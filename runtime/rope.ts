@@ -83,3 +83,11 @@ function scaledLlama3(
   const stretched = f(f(f(1 - smooth) * frequency) / factor);
   return f(stretched + f(smooth * frequency));
 }
+
+/** cos then sin in one array, as native models take them. */
+export function joinedTables({ cos, sin }: { cos: Float32Array; sin: Float32Array }): Float32Array {
+  const joined = new Float32Array(cos.length + sin.length);
+  joined.set(cos);
+  joined.set(sin, cos.length);
+  return joined;
+}

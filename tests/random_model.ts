@@ -4,6 +4,7 @@ import { linearShape, type ModelSpec } from "../codegen/model_spec.ts";
 import { planOf } from "../codegen/plan.ts";
 import type { RopeTables } from "../codegen/step/reference.ts";
 import { randomOf } from "../codegen/random.ts";
+import { joinedTables } from "../runtime/rope.ts";
 import { packModel } from "../runtime/pack.ts";
 import type { FloatMatrix, WeightSource } from "../runtime/weights.ts";
 
@@ -83,8 +84,5 @@ export function someRope(spec: ModelSpec, positions: number): RopeTables & { bot
   const angle = (i: number) => Math.floor(i / half) / 100 ** (i % half / half);
   const cos = Float32Array.from({ length: positions * half }, (_, i) => Math.cos(angle(i)));
   const sin = Float32Array.from({ length: positions * half }, (_, i) => Math.sin(angle(i)));
-  const both = new Float32Array(2 * cos.length);
-  both.set(cos);
-  both.set(sin, cos.length);
-  return { cos, sin, both };
+  return { cos, sin, both: joinedTables({ cos, sin }) };
 }
