@@ -227,6 +227,7 @@ function batchOf(spec: ModelSpec, from: number, count: number, contextSize: numb
     positions: Int32Array.from({ length: count }, (_, i) => from + i),
     tablesOf: new Int32Array(count),
     logitRows: Int32Array.of(count - 1),
+    logitCandidates: Int32Array.of(0),
     tables: Int32Array.from({ length: tableStride }, (_, i) => i),
     tableStride,
   };

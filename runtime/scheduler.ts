@@ -213,6 +213,7 @@ function batchOf(shares: readonly Share[]): { batch: Batch; wanted: Wanted[] } {
     positions: Int32Array.from(positions),
     tablesOf: Int32Array.from(tablesOf),
     logitRows: Int32Array.from(logitRows),
+    logitCandidates: new Int32Array(logitRows.length),
     tables,
     tableStride,
   };

@@ -14,6 +14,7 @@ export function prefillBatch(
     positions: Int32Array.from(ids, (_, i) => from + i),
     tablesOf: new Int32Array(ids.length),
     logitRows: Int32Array.from(ids, (_, i) => i),
+    logitCandidates: new Int32Array(ids.length),
     tables: Int32Array.from(table),
     tableStride: table.length,
   };

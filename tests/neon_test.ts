@@ -55,6 +55,7 @@ function batchesOf(model: OddModel): Batch[] {
       positions: Int32Array.of(long.length, short.length),
       tablesOf: Int32Array.of(1, 0),
       logitRows: Int32Array.of(0, 1),
+      logitCandidates: Int32Array.of(0, 0),
       tables: Int32Array.of(...shortBlocks, ...longBlocks),
       tableStride: 3,
     },

@@ -2,7 +2,7 @@ import { BATCH_HEADER } from "./template.ts";
 
 /**
  * One step's work: any mix of sequences, each with a prefill chunk or a single decode token.
- * All lists but `logitRows` and `tables` have one element a token.
+ * All lists but `logitRows`, `logitCandidates` and `tables` have one element a token.
  */
 export interface Batch {
   ids: Int32Array;
@@ -12,6 +12,12 @@ export interface Batch {
   tablesOf: Int32Array;
   /** Tokens whose logits are wanted. */
   logitRows: Int32Array;
+  /**
+   * For each of `logitRows` how much of it must be exact: 0 is all of it, by the full head. c >= 1 are
+   * the c largest logits at least, by the two-stage head where the model has one: then the others are
+   * exact or -Infinity. See `codegen/head/template.ts`.
+   */
+  logitCandidates: Int32Array;
   /** (sequences, tableStride) KV block numbers: block i of a sequence holds positions 16i .. 16i + 15. */
   tables: Int32Array;
   tableStride: number;
@@ -21,11 +27,12 @@ export interface Batch {
 export function encodeBatch(batch: Batch): Int32Array<ArrayBuffer> {
   const tokens = batch.ids.length;
   const words = new Int32Array(
-    BATCH_HEADER + 3 * tokens + batch.logitRows.length + batch.tables.length,
+    BATCH_HEADER + 3 * tokens + 2 * batch.logitRows.length + batch.tables.length,
   );
   words.set([tokens, batch.tableStride, batch.logitRows.length]);
   let at = BATCH_HEADER;
-  for (const list of [batch.ids, batch.positions, batch.tablesOf, batch.logitRows, batch.tables]) {
+  const { ids, positions, tablesOf, logitRows, logitCandidates, tables } = batch;
+  for (const list of [ids, positions, tablesOf, logitRows, logitCandidates, tables]) {
     words.set(list, at);
     at += list.length;
   }

@@ -30,7 +30,7 @@ import {
 import { zig } from "../writer.ts";
 
 /** Raised whenever the exported functions or the batch change: a stale library is never called. */
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 /** What steers generation beside the model's shapes. */
 export interface StepOptions {
@@ -201,6 +201,8 @@ function state(context: Context): string {
         /// Row of each token's sequence in the block tables.
         tables_of: [*]const i32,
         logit_rows: [*]const i32,
+        /// How many of each row's largest logits must be exact; 0 is all.
+        logit_candidates: [*]const i32,
         tables: [*]const i32,
 
         fn read(words: [*]const i32) Batch {
@@ -215,7 +217,8 @@ function state(context: Context): string {
                 .positions = ids + tokens,
                 .tables_of = ids + 2 * tokens,
                 .logit_rows = ids + 3 * tokens,
-                .tables = ids + 3 * tokens + logit_count,
+                .logit_candidates = ids + 3 * tokens + logit_count,
+                .tables = ids + 3 * tokens + 2 * logit_count,
             };
         }
 
