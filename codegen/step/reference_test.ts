@@ -56,6 +56,7 @@ function chunk(ids: number[], from: number, table: number[]): Batch {
     positions: Int32Array.from(ids, (_, i) => from + i),
     tablesOf: new Int32Array(ids.length),
     logitRows: Int32Array.from(ids, (_, i) => i),
+    logitCandidates: new Int32Array(ids.length),
     tables: Int32Array.from(table),
     tableStride: table.length,
   };
@@ -99,6 +100,7 @@ Deno.test("reference step: sequences of one batch do not see each other", () => 
     positions: Int32Array.of(0, 0, 1),
     tablesOf: Int32Array.of(0, 1, 0),
     logitRows: Int32Array.of(1, 2),
+    logitCandidates: Int32Array.of(0, 0),
     tables: Int32Array.of(2, 3),
     tableStride: 1,
   });

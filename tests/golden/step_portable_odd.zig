@@ -832,6 +832,8 @@ const Batch = struct {
     /// Row of each token's sequence in the block tables.
     tables_of: [*]const i32,
     logit_rows: [*]const i32,
+    /// How many of each row's largest logits must be exact; 0 is all.
+    logit_candidates: [*]const i32,
     tables: [*]const i32,
 
     fn read(words: [*]const i32) Batch {
@@ -846,7 +848,8 @@ const Batch = struct {
             .positions = ids + tokens,
             .tables_of = ids + 2 * tokens,
             .logit_rows = ids + 3 * tokens,
-            .tables = ids + 3 * tokens + logit_count,
+            .logit_candidates = ids + 3 * tokens + logit_count,
+            .tables = ids + 3 * tokens + 2 * logit_count,
         };
     }
 
@@ -1088,7 +1091,7 @@ fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
 }
 
 pub export fn trilith_abi() i32 {
-    return 1;
+    return 2;
 }
 
 /// 0 when this CPU runs every kind of instruction here, else the signal that stopped a child process.
