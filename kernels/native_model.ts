@@ -2,10 +2,8 @@ import { type Batch, encodeBatch } from "../codegen/step/batch.ts";
 import { ABI_VERSION } from "../codegen/step/template.ts";
 import { type NativeLibrary, openLibrary, type Pointer } from "./ffi.ts";
 
-/** What every generated library exports, whatever its model. */
-export const MODEL_SYMBOLS = {
-  trilith_abi: { parameters: [], result: "i32" },
-  trilith_probe: { parameters: [], result: "i32" },
+/** What every generated library exports, even one without a model. */
+export const HOST_SYMBOLS = {
   trilith_alloc: { parameters: ["u64"], result: "pointer" },
   trilith_free: { parameters: ["pointer", "u64"], result: "void" },
   trilith_write: { parameters: ["pointer", "u64", "buffer", "u64"], result: "void" },
@@ -18,6 +16,13 @@ export const MODEL_SYMBOLS = {
     result: "u64",
     async: true,
   },
+} as const;
+
+/** What every model's library exports, whatever its model. */
+export const MODEL_SYMBOLS = {
+  ...HOST_SYMBOLS,
+  trilith_abi: { parameters: [], result: "i32" },
+  trilith_probe: { parameters: [], result: "i32" },
   trilith_model_create: {
     parameters: ["pointer", "pointer", "i32", "i32", "i32", "buffer"],
     result: "pointer",
@@ -26,6 +31,7 @@ export const MODEL_SYMBOLS = {
   trilith_step: { parameters: ["pointer", "buffer", "buffer"], result: "i32", async: true },
 } as const;
 
+export type HostLibrary = NativeLibrary<typeof HOST_SYMBOLS>;
 export type ModelLibrary = NativeLibrary<typeof MODEL_SYMBOLS>;
 
 /**
@@ -58,7 +64,7 @@ export const MAP_ALIGNMENT = 65536;
 
 /** Part of a file, mapped read-only and shared between processes; null where the system can't map. */
 export function mapFile(
-  library: ModelLibrary,
+  library: HostLibrary,
   path: string,
   { offset, bytes }: { offset: number; bytes: number },
 ): NativeMemory | null {
@@ -77,7 +83,7 @@ export function mapFile(
  *
  * @throws {Error} If the system has no room.
  */
-export function allocate(library: ModelLibrary, bytes: number): NativeMemory {
+export function allocate(library: HostLibrary, bytes: number): NativeMemory {
   const pointer = library.symbols.trilith_alloc(BigInt(bytes));
   if (pointer === null) {
     throw new Error(
@@ -95,7 +101,7 @@ export function allocate(library: ModelLibrary, bytes: number): NativeMemory {
 
 /** Copies bytes into native memory. */
 export function writeBytes(
-  library: ModelLibrary,
+  library: HostLibrary,
   memory: NativeMemory,
   bytes: Uint8Array,
   offset = 0,
@@ -112,7 +118,7 @@ export function writeBytes(
 /** A team of native threads. */
 export class NativeTeam {
   readonly pointer: Pointer;
-  constructor(private readonly library: ModelLibrary, readonly threads: number) {
+  constructor(private readonly library: HostLibrary, readonly threads: number) {
     const pointer = library.symbols.trilith_team_create(threads);
     if (pointer === null) {
       throw new Error(`Cannot start ${threads} threads: the system refused, use fewer --threads`);

@@ -1,8 +1,5 @@
 /** Ternary linears of inconvenient shapes, without a model around them. */
 import type { Shape } from "../codegen/ternary_linear/scheme.ts";
-import type { TernaryKernel } from "../codegen/ternary_linear/spec.ts";
-import { linearPrelude, linears } from "../codegen/ternary_linear/template.ts";
-import { VOCABULARY } from "../kernels/vocabulary.ts";
 
 /** Around the borders of tiles, groups of packed codes, words of 9 and slices of 252 features. */
 const FEATURES = [1, 9, 15, 16, 17, 31, 33, 100, 253, 270];
@@ -18,19 +15,3 @@ export const EDGE_SHAPES: readonly Shape[] = [
   { n: 192, k: 8640 },
   { n: 8640, k: 192 },
 ];
-
-/** A library that has nothing but linears. */
-export function linearsSources(
-  { scheme }: TernaryKernel,
-  shapes: readonly Shape[],
-): Map<string, string> {
-  const imports = `
-const math = @import("math.zig");
-const host = @import("host.zig");
-comptime {
-    _ = host;
-}
-`;
-  const text = [imports, linearPrelude(scheme), linears(scheme, shapes)].join("\n");
-  return new Map([...VOCABULARY, ["kernels.zig", text]]);
-}

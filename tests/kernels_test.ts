@@ -10,7 +10,8 @@ import { KernelRejectedError, librarySources, openKernels } from "../kernels/cho
 import { compileLibrary } from "../kernels/compile.ts";
 import { ProofError, proveShapes } from "../kernels/proof.ts";
 import { withEnvironment } from "../kernels/test_helpers.ts";
-import { EDGE_SHAPES, linearsSources } from "./edge_linears.ts";
+import { linearsSources } from "../kernels/timing.ts";
+import { EDGE_SHAPES } from "./edge_linears.ts";
 import { KERNELS_OF_ARCH, lackingFor, NATIVE_ISAS, ZIG } from "./machine.ts";
 import { ODD_MODELS } from "./odd_models.ts";
 import { withFolder } from "./safetensors_file.ts";

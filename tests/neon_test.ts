@@ -16,11 +16,12 @@ import { type Batch, encodeBatch } from "../codegen/step/batch.ts";
 import { ReferenceStep } from "../codegen/step/reference.ts";
 import { librarySources } from "../kernels/choose.ts";
 import { compileExecutable } from "../kernels/compile.ts";
+import { linearsSources } from "../kernels/timing.ts";
 import filesSource from "./emulated/files.zig" with { type: "text" };
 import linearsSource from "./emulated/linears.zig" with { type: "text" };
 import mainSource from "./emulated/main.zig" with { type: "text" };
 import { prefillBatch } from "./batches.ts";
-import { EDGE_SHAPES, linearsSources } from "./edge_linears.ts";
+import { EDGE_SHAPES } from "./edge_linears.ts";
 import { ZIG } from "./machine.ts";
 import {
   CONTEXT,
