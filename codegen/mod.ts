@@ -7,7 +7,7 @@ export * from "./isa.ts";
 export * from "./model_spec.ts";
 export * from "./plan.ts";
 export { BLOCK_ROWS, packMatrix, type TernaryLayout } from "./layouts/layout.ts";
-export { LOOKUP9 } from "./layouts/lookup9.ts";
+export { LOOKUP10, LOOKUP48, LOOKUP9 } from "./layouts/lookup.ts";
 export { ROWS32 } from "./layouts/rows32.ts";
 export { ABI_VERSION, type StepOptions, stepSource } from "./step/template.ts";
 export { type Batch, encodeBatch } from "./step/batch.ts";

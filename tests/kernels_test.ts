@@ -43,7 +43,9 @@ const MISTAKES: Record<string, readonly [right: string, wrong: string]> = {
     "coded - offset",
     "coded - offset - @as(math.I, @splat(1))",
   ],
-  "an index is shifted too little": ["indices[b] >>= @splat(5)", "indices[b] >>= @splat(4)"],
+  "an index is shifted too little": ["index.* >>= @splat(5)", "index.* >>= @splat(4)"],
+  "a sixteenth index loses a bit": ["last[b] +% last[b] +% bit", "last[b] +% last[b]"],
+  "a fraction is multiplied by too little": ["if (j < 3) 27 else 3", "if (j < 3) 26 else 3"],
   "a table lacks its last row": ["lane < 27", "lane < 26"],
 };
 

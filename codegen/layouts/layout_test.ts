@@ -2,18 +2,57 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { randomCodes, randomOf } from "../test_helpers.ts";
 import { packMatrix, paddedRows, type TernaryLayout } from "./layout.ts";
-import { LOOKUP9, SLICE_WORDS, VECTOR_BYTES, WORD_FEATURES, wordsOf } from "./lookup9.ts";
+import {
+  LOOKUP10,
+  LOOKUP48,
+  LOOKUP9,
+  sliceWords,
+  VECTOR_BYTES,
+  type WordCode,
+  WORDS_10,
+  WORDS_48,
+  WORDS_9,
+  wordsOf,
+} from "./lookup.ts";
 import { ROWS32, STEP_FEATURES, stepsOf } from "./rows32.ts";
 
 /** Sizes about the edges of words, steps, blocks, units and slices. */
-const SIZES = [1, 8, 9, 10, 15, 16, 17, 31, 32, 33, 96, 100, 128, 129, 192, 252, 253, 260];
+const SIZES = [
+  1,
+  8,
+  9,
+  10,
+  15,
+  16,
+  17,
+  31,
+  32,
+  33,
+  47,
+  49,
+  96,
+  100,
+  128,
+  129,
+  192,
+  240,
+  252,
+  253,
+  260,
+];
 const size = fc.constantFrom(...SIZES);
 
 /** Features that a layout has room for: k and its padding. */
 const PADDED_FEATURES: [TernaryLayout, (k: number) => number][] = [
   [ROWS32, (k) => stepsOf(k) * STEP_FEATURES],
-  [LOOKUP9, (k) => wordsOf(k) * WORD_FEATURES],
+  [LOOKUP9, featuresOf(WORDS_9)],
+  [LOOKUP48, featuresOf(WORDS_48)],
+  [LOOKUP10, featuresOf(WORDS_10)],
 ];
+
+function featuresOf(code: WordCode): (k: number) => number {
+  return (k) => wordsOf(code, k) / code.groupWords * code.groupFeatures;
+}
 
 for (const [layout, paddedFeatures] of PADDED_FEATURES) {
   Deno.test(`${layout.name}: unpacking what was packed gives the codes back`, () => {
@@ -82,7 +121,8 @@ for (const [layout, paddedFeatures] of PADDED_FEATURES) {
   });
 
   Deno.test(`${layout.name}: bits a weight are those of a matrix without padding`, () => {
-    const [n, k] = [128, 16 * 9 * SLICE_WORDS];
+    // Whole groups of every layout, and whole steps of 16.
+    const [n, k] = [128, 720];
     assert.equal(layout.packedBytes(n, k) * 8, n * k * layout.bitsPerWeight);
   });
 }
@@ -97,24 +137,57 @@ Deno.test("rows32: bits 2i, 2i+1 of byte (row, j) hold feature 16 * step + 4 * i
   }
 });
 
-Deno.test("lookup9: words lie by slice, unit of four blocks, word, block and row", () => {
-  // 6 blocks are a unit of four and one of two; 30 words are slices of 28 and 2.
-  const [n, k, blocks] = [6 * 32, 30 * 9, 6];
-  const codes = randomCodes(randomOf(3), n * k);
-  const packed = new DataView(packMatrix(LOOKUP9, codes, n, k).buffer);
-  const wordAt = (row: number, word: number) => {
-    const slice = Math.floor(word / 28);
-    const count = slice === 0 ? 28 : 2;
-    const block = Math.floor(row / 32);
-    const [unit, width] = block < 4 ? [0, 4] : [4, 2];
-    const vector = slice * 28 * blocks + unit * count + word % 28 * width + block - unit;
-    return packed.getUint16(vector * VECTOR_BYTES + row % 32 * 2, true);
-  };
-  for (let row = 0; row < n; row += 7) {
-    for (let word = 0; word < 30; word++) {
-      const c = codes.subarray(row * k + 9 * word, row * k + 9 * word + 9);
-      const index = (i: number) => c[3 * i] + 3 * c[3 * i + 1] + 9 * c[3 * i + 2];
-      assert.equal(wordAt(row, word), index(0) + 32 * index(1) + 1024 * index(2));
+Deno.test("lookup layouts: words lie by slice, unit of four blocks, word, block and row", () => {
+  for (
+    const [code, layout] of [[WORDS_9, LOOKUP9], [WORDS_48, LOOKUP48], [
+      WORDS_10,
+      LOOKUP10,
+    ]] as const
+  ) {
+    // 6 blocks are a unit of four and one of two; two groups more than a slice.
+    const groups = code.sliceGroups + 2;
+    const [n, k, blocks] = [6 * 32, groups * code.groupFeatures, 6];
+    const codes = randomCodes(randomOf(3), n * k);
+    const packed = new DataView(packMatrix(layout, codes, n, k).buffer);
+    const wordAt = (row: number, word: number) => {
+      const most = sliceWords(code);
+      const slice = Math.floor(word / most);
+      const count = slice === 0 ? most : 2 * code.groupWords;
+      const block = Math.floor(row / 32);
+      const [unit, width] = block < 4 ? [0, 4] : [4, 2];
+      const vector = slice * most * blocks + unit * count + word % most * width + block - unit;
+      return packed.getUint16(vector * VECTOR_BYTES + row % 32 * 2, true);
+    };
+    for (let row = 0; row < n; row += 7) {
+      for (let group = 0; group < groups; group++) {
+        const from = row * k + group * code.groupFeatures;
+        const words = code.encode(codes.subarray(from, from + code.groupFeatures));
+        words.forEach((word, j) => assert.equal(wordAt(row, group * code.groupWords + j), word));
+      }
     }
+  }
+});
+
+Deno.test("lookup9: three indices of five bits", () => {
+  const codes = Uint8Array.of(2, 0, 1, 1, 1, 1, 0, 2, 2);
+  assert.deepEqual(WORDS_9.encode(codes), [(2 + 9) | (1 + 3 + 9) << 5 | (6 + 18) << 10]);
+});
+
+Deno.test("lookup48: the sixteenth index lies in bits 15, its highest bit first", () => {
+  const codes = new Uint8Array(48);
+  codes.set([2, 2, 1], 45);
+  assert.deepEqual(WORDS_48.encode(codes).map((word) => word >> 15), [1, 0, 0, 0, 1]);
+});
+
+Deno.test("lookup10: products with 27, 27, 27 and 3 give back every value of ten trits", () => {
+  for (let value = 0; value < 3 ** 10; value++) {
+    const [a, b, c] = [
+      Math.floor(value / 2187),
+      Math.floor(value / 81) % 27,
+      Math.floor(value / 3) % 27,
+    ];
+    const digits = (index: number) => [index % 3, Math.floor(index / 3) % 3, Math.floor(index / 9)];
+    const codes = Uint8Array.from([...digits(a), ...digits(b), ...digits(c), value % 3]);
+    assert.deepEqual(WORDS_10.decode(WORDS_10.encode(codes)), codes);
   }
 });

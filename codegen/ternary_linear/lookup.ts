@@ -1,12 +1,17 @@
-import { BLOCK_ROWS, blocksOf } from "../layouts/layout.ts";
+import { BLOCK_ROWS, blocksOf, type TernaryLayout } from "../layouts/layout.ts";
 import {
   INDEX_FEATURES,
-  INDICES_PER_WORD,
+  LOOKUP10,
+  LOOKUP48,
   LOOKUP9,
-  SLICE_WORDS,
+  sliceWords,
   UNIT_BLOCKS,
+  type WordCode,
+  WORDS_10,
+  WORDS_48,
+  WORDS_9,
   wordsOf,
-} from "../layouts/lookup9.ts";
+} from "../layouts/lookup.ts";
 import { activationStride } from "../norm_quantize/template.ts";
 import { zig } from "../writer.ts";
 import type { Scheme } from "./scheme.ts";
@@ -20,58 +25,142 @@ const TABLE_LANES = 32;
  */
 const TOKEN_GROUP = 64;
 
-/** Registers of AVX-512. A tile holds its sums, a vector of indices a block, a table, a temporary. */
+/** Registers of AVX-512. */
 const REGISTERS = 32;
 
+/** A word code, and how a kernel takes the indices of a group out of its words. */
+export interface LookupCode {
+  layout: TernaryLayout;
+  words: WordCode;
+  /**
+   * Zig that looks up all indices of a group: reads words with `take(j)`, j < groupWords, and adds
+   * with `add(i, indices)`, where i counts `words.lookups`.
+   */
+  group: string;
+  /** Vectors a block that `group` holds at once, beside the sums. */
+  vectors: number;
+}
+
+/** `vpermw` reads the five lower bits of an index only, so that nothing has to be masked. */
+const SHIFT_FIVE = "inline for (&indices) |*index| index.* >>= @splat(5);";
+
+export const LOOKUP_9: LookupCode = {
+  layout: LOOKUP9,
+  words: WORDS_9,
+  vectors: 1,
+  group: zig`
+    var indices = take(width, w, w_stride, 0);
+    add(m, width, acc, tables, table_stride, 0, indices);
+    ${SHIFT_FIVE}
+    add(m, width, acc, tables, table_stride, 1, indices);
+    ${SHIFT_FIVE}
+    add(m, width, acc, tables, table_stride, 2, indices);
+  `,
+};
+
+export const LOOKUP_48: LookupCode = {
+  layout: LOOKUP48,
+  words: WORDS_48,
+  vectors: 2,
+  group: zig`
+    // Bits 15 of the words, gathered to the sixteenth index.
+    var last: [width]Indices = undefined;
+    inline for (0..5) |j| {
+        var indices = take(width, w, w_stride, j);
+        inline for (0..width) |b| {
+            const bit = indices[b] >> @splat(15);
+            last[b] = if (j == 0) bit else last[b] +% last[b] +% bit;
+        }
+        add(m, width, acc, tables, table_stride, 3 * j, indices);
+        ${SHIFT_FIVE}
+        add(m, width, acc, tables, table_stride, 3 * j + 1, indices);
+        ${SHIFT_FIVE}
+        add(m, width, acc, tables, table_stride, 3 * j + 2, indices);
+    }
+    add(m, width, acc, tables, table_stride, 15, last);
+  `,
+};
+
+export const LOOKUP_10: LookupCode = {
+  layout: LOOKUP10,
+  words: WORDS_10,
+  vectors: 2,
+  group: zig`
+    // What lies above the point after a multiplication is an index, what lies below has the others.
+    var fraction = take(width, w, w_stride, 0);
+    inline for (0..4) |j| {
+        const base: Indices = @splat(if (j < 3) 27 else 3);
+        var indices: [width]Indices = undefined;
+        inline for (0..width) |b| {
+            indices[b] = @"llvm.x86.avx512.pmulhu.w.512"(fraction[b], base);
+            if (j < 3) fraction[b] *%= base;
+        }
+        add(m, width, acc, tables, table_stride, j, indices);
+    }
+  `,
+};
+
 /**
- * Looks sums of three activations up in tables by AVX-512's vpermw, 32 rows at once: 1.78 bits a
- * weight and no multiplication. Tables are made once for each quantised input: 64 bytes for three
- * features, in 1.4 ns each on Emerald Rapids (1.2 us for 2,560 features, 1 % of a decoded token).
+ * Looks sums of three activations up in tables by AVX-512's vpermw, 32 rows at once: 1.6 to 1.78
+ * bits a weight and no multiplication by activations. Tables are made once for each quantised input:
+ * 64 bytes for three features, in 1.4 ns each on Emerald Rapids (1.2 us for 2,560 features, 1 % of a
+ * decoded token).
  *
  * @param tokenTiles Tokens that share a vector of indices, largest first.
  * @param prefetch Whether decode fetches the next tile's weights ahead.
  */
-export function lookup(tokenTiles: readonly number[], prefetch: boolean): Scheme {
-  for (const m of tokenTiles) {
-    const used = m * UNIT_BLOCKS + UNIT_BLOCKS + 2;
-    if (used > REGISTERS) {
-      throw new RangeError(
-        `Cannot make lookup tiles of ${m} tokens as they need ${used} registers: there are ${REGISTERS}`,
-      );
-    }
-  }
+export function lookup(
+  code: LookupCode,
+  tokenTiles: readonly number[],
+  prefetch: boolean,
+): Scheme {
+  for (const m of tokenTiles) checkRegisters(code, m);
+  const { words, layout } = code;
   return {
-    name: prefetch ? "lookup-prefetch" : "lookup",
-    layout: LOOKUP9,
+    name: prefetch ? `${words.name}-prefetch` : words.name,
+    layout,
     tokenTiles,
     inputBuffers: (k) => [
-      { name: "tables", type: "i16", elements: tablesOf(k) * TABLE_LANES },
+      { name: "tables", type: "i16", elements: tablesOf(words, k) * TABLE_LANES },
     ],
-    prelude: [tableFunctions(), sliceFunctions(tokenTiles, prefetch)].join("\n"),
+    prelude: [tableFunctions(words), sliceFunctions(code, tokenTiles, prefetch)].join("\n"),
     prepare: (k) =>
-      `buildTables(${tablesOf(k)}, x.codes + t * ${activationStride(k)}, x.tables + t * ${
-        tablesOf(k) * TABLE_LANES
+      `buildTables(${groupsOf(words, k)}, x.codes + t * ${activationStride(k)}, x.tables + t * ${
+        tablesOf(words, k) * TABLE_LANES
       });`,
     tiles: () => "",
     linear: ({ n, k }) =>
       zig`
-        lookUpLinear(.{ .words = ${wordsOf(k)}, .blocks = ${
+        lookUpLinear(.{ .words = ${wordsOf(words, k)}, .blocks = ${
         blocksOf(n)
       } }, linear, x, tokens, y, y_stride, blocks);
       `,
   };
 }
 
+/** A tile holds its sums, the vectors of its blocks, a table and a temporary. */
+function checkRegisters({ vectors, words }: LookupCode, m: number): void {
+  const used = (m + vectors) * UNIT_BLOCKS + 2;
+  if (used <= REGISTERS) return;
+  throw new RangeError(
+    `Cannot make ${words.name} tiles of ${m} tokens as they need ${used} registers: there are ${REGISTERS}`,
+  );
+}
+
+function groupsOf(words: WordCode, k: number): number {
+  return wordsOf(words, k) / words.groupWords;
+}
+
 /** Tables of one token; those past the last feature are read with zero weights only. */
-function tablesOf(k: number): number {
-  return wordsOf(k) * INDICES_PER_WORD;
+function tablesOf(words: WordCode, k: number): number {
+  return groupsOf(words, k) * words.lookups.length;
 }
 
 /**
  * Tables by vpdpbusd, which multiplies unsigned bytes by signed ones: x + 128 by the digits -1, 0, 1,
  * starting from -128 times the digits' sum. Two halves of 16 lanes are packed into 32 of 16 bits.
  */
-function tableFunctions(): string {
+function tableFunctions({ groupFeatures, lookups }: WordCode): string {
   return zig`
     const Indices = @Vector(${TABLE_LANES}, u16);
     const Lanes = @Vector(${TABLE_LANES}, i16);
@@ -79,11 +168,12 @@ function tableFunctions(): string {
     extern fn @"llvm.x86.avx512.vpdpbusd.512"(math.I, math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) math.I;
     extern fn @"llvm.x86.avx512.packssdw.512"(math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) Lanes;
     extern fn @"llvm.x86.avx512.permvar.hi.512"(Indices, Indices) callconv(.{ .x86_64_sysv = .{} }) Indices;
+    extern fn @"llvm.x86.avx512.pmulhu.w.512"(Indices, Indices) callconv(.{ .x86_64_sysv = .{} }) Indices;
 
     /// The weights that a table's lane names: digits in base 3, digit 0, 1, 2 for weight -1, 0, +1.
-    fn weightOf(lane: usize, comptime digit: usize) i8 {
+    fn weightOf(lane: usize, digit: usize, comptime trits: usize) i8 {
         const place = [3]usize{ 1, 3, 9 };
-        return if (lane < 27) @as(i8, @intCast(lane / place[digit] % 3)) - 1 else 0;
+        return if (lane < 27 and digit < trits) @as(i8, @intCast(lane / place[digit] % 3)) - 1 else 0;
     }
 
     /// vpackssdw takes four lanes of one half, then four of the other: lane l of a half is this one.
@@ -91,32 +181,40 @@ function tableFunctions(): string {
         return l / 4 * 8 + half * 4 + l % 4;
     }
 
-    fn weightsOf(half: usize) Bytes {
+    fn weightsOf(half: usize, comptime trits: usize) Bytes {
         var weights: [64]i8 = @splat(0);
         for (0..16) |l| {
-            inline for (0..${INDEX_FEATURES}) |digit| weights[4 * l + digit] = weightOf(tableLane(l, half), digit);
+            for (0..${INDEX_FEATURES}) |digit| weights[4 * l + digit] = weightOf(tableLane(l, half), digit, trits);
         }
         return weights;
     }
 
-    fn startOf(half: usize) math.I {
+    fn startOf(half: usize, comptime trits: usize) math.I {
         var start: [16]i32 = @splat(0);
         for (0..16) |l| {
-            inline for (0..${INDEX_FEATURES}) |digit| start[l] -= 128 * @as(i32, weightOf(tableLane(l, half), digit));
+            for (0..${INDEX_FEATURES}) |digit| start[l] -= 128 * @as(i32, weightOf(tableLane(l, half), digit, trits));
         }
         return start;
     }
 
-    /// Table i, lane v: the sum of x[3i .. 3i + 2] times the weights that v names.
-    fn buildTables(comptime count: usize, codes: [*]const i8, tables: [*]i16) void {
-        const weights = comptime [2]math.I{ @bitCast(weightsOf(0)), @bitCast(weightsOf(1)) };
-        const starts = comptime [2]math.I{ startOf(0), startOf(1) };
-        for (0..count) |i| {
-            const four: i32 = @bitCast(codes[${INDEX_FEATURES} * i ..][0..4].*);
-            const shifted = @as(math.I, @splat(four)) ^ @as(math.I, @bitCast(@as(Bytes, @splat(-128))));
-            const low = @"llvm.x86.avx512.vpdpbusd.512"(starts[0], shifted, weights[0]);
-            const high = @"llvm.x86.avx512.vpdpbusd.512"(starts[1], shifted, weights[1]);
-            tables[i * ${TABLE_LANES} ..][0..${TABLE_LANES}].* = @"llvm.x86.avx512.packssdw.512"(low, high);
+    /// First feature in its group of each table, and the group's end.
+    const table_features = [_]usize{ ${[...lookups, groupFeatures].join(", ")} };
+    const group_tables = ${lookups.length};
+
+    /// A group's table j, lane v: the sum of the activations of its features times the weights that v names.
+    fn buildTables(comptime groups: usize, codes: [*]const i8, tables: [*]i16) void {
+        @setEvalBranchQuota(100_000);
+        for (0..groups) |group| {
+            inline for (0..group_tables) |j| {
+                const trits = table_features[j + 1] - table_features[j];
+                const weights = comptime [2]math.I{ @bitCast(weightsOf(0, trits)), @bitCast(weightsOf(1, trits)) };
+                const starts = comptime [2]math.I{ startOf(0, trits), startOf(1, trits) };
+                const four: i32 = @bitCast(codes[group * ${groupFeatures} + table_features[j] ..][0..4].*);
+                const shifted = @as(math.I, @splat(four)) ^ @as(math.I, @bitCast(@as(Bytes, @splat(-128))));
+                const low = @"llvm.x86.avx512.vpdpbusd.512"(starts[0], shifted, weights[0]);
+                const high = @"llvm.x86.avx512.vpdpbusd.512"(starts[1], shifted, weights[1]);
+                tables[(group * group_tables + j) * ${TABLE_LANES} ..][0..${TABLE_LANES}].* = @"llvm.x86.avx512.packssdw.512"(low, high);
+            }
         }
     }
   `;
@@ -126,11 +224,15 @@ function tableFunctions(): string {
 const PREFETCH = {
   parameter: "ahead: Words, ",
   argument: "ahead, ",
-  fetch: "if (m == 1) @prefetch(ahead + i * w_stride + b, .{ .locality = 2 });",
+  fetch: zig`
+    if (m == 1) {
+        inline for (0..group_words * width) |i| @prefetch(ahead + (word + i / width) * w_stride + i % width, .{ .locality = 2 });
+    }
+  `,
   next: zig`
     // Where this thread's part of the next slice begins.
     const left = grid.words - from - count;
-    const next_count: usize = @min(left, ${SLICE_WORDS});
+    const next_count: usize = @min(left, slice_words);
     const next_w = slice_w + grid.blocks * count + blocks[0] * next_count;
   `,
   choose: "const ahead = if (block + step < blocks[1]) unit_w + step * count else next_w;",
@@ -143,13 +245,20 @@ const NO_PREFETCH: typeof PREFETCH = {
   choose: "",
 };
 
-function sliceFunctions(tokenTiles: readonly number[], prefetch: boolean): string {
+function sliceFunctions(
+  { words, group }: LookupCode,
+  tokenTiles: readonly number[],
+  prefetch: boolean,
+): string {
   const tiles = tokenTiles.map((m) =>
     `while (t + ${m} <= t_1) : (t += ${m}) lookUpSlice(${m}, grid, slice, w, tables, t, sums, y_stride, blocks);`
   );
   const ahead = prefetch ? PREFETCH : NO_PREFETCH;
   return zig`
-    /// A matrix in words of 9 features and blocks of 32 rows.
+    const group_words = ${words.groupWords};
+    const slice_words = ${sliceWords(words)};
+
+    /// A matrix in 16-bit words and blocks of 32 rows.
     const Grid = struct { words: usize, blocks: usize };
 
     /// Packed weights, wherever the caller has them: unaligned loads cost nothing when they are aligned.
@@ -160,23 +269,34 @@ function sliceFunctions(tokenTiles: readonly number[], prefetch: boolean): strin
         return @bitCast(@"llvm.x86.avx512.permvar.hi.512"(table, indices));
     }
 
+    /// Word j of a group, for each block.
+    inline fn take(comptime width: usize, w: Words, w_stride: usize, comptime j: usize) [width]Indices {
+        var indices: [width]Indices = undefined;
+        inline for (0..width) |b| indices[b] = w[j * w_stride + b];
+        return indices;
+    }
+
+    /// Adds what table i of a group holds at the indices, for each token and block.
+    inline fn add(comptime m: usize, comptime width: usize, acc: *[m][width]Lanes, tables: [*]const Indices, table_stride: usize, comptime i: usize, indices: [width]Indices) void {
+        inline for (0..m) |t| {
+            const table = tables[t * table_stride + i];
+            inline for (0..width) |b| acc[t][b] +%= lookUp(table, indices[b]);
+        }
+    }
+
+    /// Looks up all indices of a group of ${words.groupWords} word(s).
+    inline fn lookUpGroup(comptime m: usize, comptime width: usize, acc: *[m][width]Lanes, w: Words, w_stride: usize, tables: [*]const Indices, table_stride: usize) void {
+        ${group}
+    }
+
     /// Sums of m tokens for width blocks over the words of a slice. Words of a block are w_stride vectors
-    /// apart. In int16, which ${SLICE_WORDS} words can't overflow; added to y, or stored if the slice is the first.
-    inline fn lookUpTile(comptime m: usize, comptime width: usize, comptime table_stride: usize, w: Words, w_stride: usize, ${ahead.parameter}count: usize, tables: [*]const Indices, first: bool, y: [*]i32, y_stride: usize) void {
+    /// apart. In int16, which a slice can't overflow; added to y, or stored if the slice is the first.
+    inline fn lookUpTile(comptime m: usize, comptime width: usize, table_stride: usize, w: Words, w_stride: usize, ${ahead.parameter}count: usize, tables: [*]const Indices, first: bool, y: [*]i32, y_stride: usize) void {
         var acc: [m][width]Lanes = @splat(@splat(@splat(0)));
-        for (0..count) |i| {
-            var indices: [width]Indices = undefined;
-            inline for (0..width) |b| {
-                ${ahead.fetch}
-                indices[b] = w[i * w_stride + b];
-            }
-            inline for (0..${INDICES_PER_WORD}) |j| {
-                inline for (0..m) |t| {
-                    const table = tables[t * table_stride + i * ${INDICES_PER_WORD} + j];
-                    inline for (0..width) |b| acc[t][b] +%= lookUp(table, indices[b]);
-                }
-                inline for (0..width) |b| indices[b] >>= @splat(5);
-            }
+        var word: usize = 0;
+        while (word < count) : (word += group_words) {
+            ${ahead.fetch}
+            lookUpGroup(m, width, &acc, w + word * w_stride, w_stride, tables + word / group_words * group_tables, table_stride);
         }
         inline for (0..m) |t| {
             inline for (0..width) |b| addLanes(acc[t][b], first, y + t * y_stride + b * ${BLOCK_ROWS});
@@ -193,12 +313,13 @@ function sliceFunctions(tokenTiles: readonly number[], prefetch: boolean): strin
     }
 
     /// One slice of m tokens from t on, for blocks first .. last: whole units at once, else single blocks.
-    fn lookUpSlice(comptime m: usize, comptime grid: Grid, slice: usize, w: Words, tables: [*]const Indices, t: usize, y: [*]i32, y_stride: usize, blocks: [2]usize) void {
-        const table_stride = grid.words * ${INDICES_PER_WORD};
-        const from = slice * ${SLICE_WORDS};
+    fn lookUpSlice(comptime m: usize, grid: Grid, slice: usize, w: Words, tables: [*]const Indices, t: usize, y: [*]i32, y_stride: usize, blocks: [2]usize) void {
+        @setEvalBranchQuota(100_000);
+        const table_stride = grid.words / group_words * group_tables;
+        const from = slice * slice_words;
         // A usize by name, as the type of @min with a constant is only as wide as the constant.
-        const count: usize = @min(${SLICE_WORDS}, grid.words - from);
-        const tables_t = tables + t * table_stride + from * ${INDICES_PER_WORD};
+        const count: usize = @min(slice_words, grid.words - from);
+        const tables_t = tables + t * table_stride + from / group_words * group_tables;
         const slice_w = w + from * grid.blocks;
         ${ahead.next}
         var block = blocks[0];
@@ -220,14 +341,14 @@ function sliceFunctions(tokenTiles: readonly number[], prefetch: boolean): strin
     }
 
     /// All slices, then the scale; y holds the integer sums until then.
-    inline fn lookUpLinear(comptime grid: Grid, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    inline fn lookUpLinear(grid: Grid, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
         const w: Words = @ptrCast(@alignCast(linear.codes));
         const tables: [*]const Indices = @ptrCast(@alignCast(x.tables));
         const sums: [*]i32 = @ptrCast(y);
         var t_0: usize = 0;
         while (t_0 < tokens) : (t_0 += ${TOKEN_GROUP}) {
             const t_1 = @min(t_0 + ${TOKEN_GROUP}, tokens);
-            for (0..(grid.words + ${SLICE_WORDS - 1}) / ${SLICE_WORDS}) |slice| {
+            for (0..(grid.words + slice_words - 1) / slice_words) |slice| {
                 var t = t_0;
                 ${tiles}
             }

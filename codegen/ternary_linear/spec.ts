@@ -1,7 +1,7 @@
 import type { Isa } from "../isa.ts";
 import type { TernaryLayout } from "../layouts/layout.ts";
 import { dotFour, pairwise, widening } from "./dialects.ts";
-import { lookup } from "./lookup.ts";
+import { lookup, LOOKUP_10, LOOKUP_48, LOOKUP_9 } from "./lookup.ts";
 import { multiply } from "./multiply.ts";
 import type { Scheme } from "./scheme.ts";
 
@@ -34,8 +34,10 @@ export interface TernaryKernel {
  */
 export const TERNARY_KERNELS: readonly TernaryKernel[] = [
   { isa: "avx512", scheme: multiply([8, 4, 2, 1], dotFour("avx512")) },
-  { isa: "avx512", scheme: lookup([4, 2, 1], false) },
-  { isa: "avx512", scheme: lookup([4, 2, 1], true) },
+  ...[LOOKUP_48, LOOKUP_9, LOOKUP_10].flatMap((code): TernaryKernel[] => [
+    { isa: "avx512", scheme: lookup(code, [4, 2, 1], false) },
+    { isa: "avx512", scheme: lookup(code, [4, 2, 1], true) },
+  ]),
   { isa: "avx2", scheme: multiply([6, 2, 1], pairwise()) },
   { isa: "neon-dotprod", scheme: multiply([4, 2, 1], dotFour("neon-dotprod")) },
   { isa: "neon", scheme: multiply([4, 1], widening()) },
@@ -55,7 +57,7 @@ export function kernelName({ isa, scheme }: TernaryKernel): string {
 export function defaultKernel(isa: Isa, cpuVendor: string | null = null): TernaryKernel {
   const kernels = TERNARY_KERNELS.filter((kernel) => kernel.isa === isa);
   // Every AMD CPU with AVX-512 is a Zen 4 or later.
-  const name = isa === "avx512" && cpuVendor === "AuthenticAMD" ? "lookup" : "multiply";
+  const name = isa === "avx512" && cpuVendor === "AuthenticAMD" ? "lookup48" : "multiply";
   return kernels.find((kernel) => kernel.scheme.name === name) ?? kernels[0];
 }
 

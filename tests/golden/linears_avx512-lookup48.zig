@@ -22,11 +22,12 @@ const Bytes = @Vector(64, i8);
 extern fn @"llvm.x86.avx512.vpdpbusd.512"(math.I, math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) math.I;
 extern fn @"llvm.x86.avx512.packssdw.512"(math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) Lanes;
 extern fn @"llvm.x86.avx512.permvar.hi.512"(Indices, Indices) callconv(.{ .x86_64_sysv = .{} }) Indices;
+extern fn @"llvm.x86.avx512.pmulhu.w.512"(Indices, Indices) callconv(.{ .x86_64_sysv = .{} }) Indices;
 
 /// The weights that a table's lane names: digits in base 3, digit 0, 1, 2 for weight -1, 0, +1.
-fn weightOf(lane: usize, comptime digit: usize) i8 {
+fn weightOf(lane: usize, digit: usize, comptime trits: usize) i8 {
     const place = [3]usize{ 1, 3, 9 };
-    return if (lane < 27) @as(i8, @intCast(lane / place[digit] % 3)) - 1 else 0;
+    return if (lane < 27 and digit < trits) @as(i8, @intCast(lane / place[digit] % 3)) - 1 else 0;
 }
 
 /// vpackssdw takes four lanes of one half, then four of the other: lane l of a half is this one.
@@ -34,36 +35,47 @@ fn tableLane(l: usize, half: usize) usize {
     return l / 4 * 8 + half * 4 + l % 4;
 }
 
-fn weightsOf(half: usize) Bytes {
+fn weightsOf(half: usize, comptime trits: usize) Bytes {
     var weights: [64]i8 = @splat(0);
     for (0..16) |l| {
-        inline for (0..3) |digit| weights[4 * l + digit] = weightOf(tableLane(l, half), digit);
+        for (0..3) |digit| weights[4 * l + digit] = weightOf(tableLane(l, half), digit, trits);
     }
     return weights;
 }
 
-fn startOf(half: usize) math.I {
+fn startOf(half: usize, comptime trits: usize) math.I {
     var start: [16]i32 = @splat(0);
     for (0..16) |l| {
-        inline for (0..3) |digit| start[l] -= 128 * @as(i32, weightOf(tableLane(l, half), digit));
+        for (0..3) |digit| start[l] -= 128 * @as(i32, weightOf(tableLane(l, half), digit, trits));
     }
     return start;
 }
 
-/// Table i, lane v: the sum of x[3i .. 3i + 2] times the weights that v names.
-fn buildTables(comptime count: usize, codes: [*]const i8, tables: [*]i16) void {
-    const weights = comptime [2]math.I{ @bitCast(weightsOf(0)), @bitCast(weightsOf(1)) };
-    const starts = comptime [2]math.I{ startOf(0), startOf(1) };
-    for (0..count) |i| {
-        const four: i32 = @bitCast(codes[3 * i ..][0..4].*);
-        const shifted = @as(math.I, @splat(four)) ^ @as(math.I, @bitCast(@as(Bytes, @splat(-128))));
-        const low = @"llvm.x86.avx512.vpdpbusd.512"(starts[0], shifted, weights[0]);
-        const high = @"llvm.x86.avx512.vpdpbusd.512"(starts[1], shifted, weights[1]);
-        tables[i * 32 ..][0..32].* = @"llvm.x86.avx512.packssdw.512"(low, high);
+/// First feature in its group of each table, and the group's end.
+const table_features = [_]usize{ 0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36, 39, 42, 45, 48 };
+const group_tables = 16;
+
+/// A group's table j, lane v: the sum of the activations of its features times the weights that v names.
+fn buildTables(comptime groups: usize, codes: [*]const i8, tables: [*]i16) void {
+    @setEvalBranchQuota(100_000);
+    for (0..groups) |group| {
+        inline for (0..group_tables) |j| {
+            const trits = table_features[j + 1] - table_features[j];
+            const weights = comptime [2]math.I{ @bitCast(weightsOf(0, trits)), @bitCast(weightsOf(1, trits)) };
+            const starts = comptime [2]math.I{ startOf(0, trits), startOf(1, trits) };
+            const four: i32 = @bitCast(codes[group * 48 + table_features[j] ..][0..4].*);
+            const shifted = @as(math.I, @splat(four)) ^ @as(math.I, @bitCast(@as(Bytes, @splat(-128))));
+            const low = @"llvm.x86.avx512.vpdpbusd.512"(starts[0], shifted, weights[0]);
+            const high = @"llvm.x86.avx512.vpdpbusd.512"(starts[1], shifted, weights[1]);
+            tables[(group * group_tables + j) * 32 ..][0..32].* = @"llvm.x86.avx512.packssdw.512"(low, high);
+        }
     }
 }
 
-/// A matrix in words of 9 features and blocks of 32 rows.
+const group_words = 5;
+const slice_words = 25;
+
+/// A matrix in 16-bit words and blocks of 32 rows.
 const Grid = struct { words: usize, blocks: usize };
 
 /// Packed weights, wherever the caller has them: unaligned loads cost nothing when they are aligned.
@@ -74,23 +86,47 @@ inline fn lookUp(table: Indices, indices: Indices) Lanes {
     return @bitCast(@"llvm.x86.avx512.permvar.hi.512"(table, indices));
 }
 
-/// Sums of m tokens for width blocks over the words of a slice. Words of a block are w_stride vectors
-/// apart. In int16, which 28 words can't overflow; added to y, or stored if the slice is the first.
-inline fn lookUpTile(comptime m: usize, comptime width: usize, comptime table_stride: usize, w: Words, w_stride: usize, ahead: Words, count: usize, tables: [*]const Indices, first: bool, y: [*]i32, y_stride: usize) void {
-    var acc: [m][width]Lanes = @splat(@splat(@splat(0)));
-    for (0..count) |i| {
-        var indices: [width]Indices = undefined;
+/// Word j of a group, for each block.
+inline fn take(comptime width: usize, w: Words, w_stride: usize, comptime j: usize) [width]Indices {
+    var indices: [width]Indices = undefined;
+    inline for (0..width) |b| indices[b] = w[j * w_stride + b];
+    return indices;
+}
+
+/// Adds what table i of a group holds at the indices, for each token and block.
+inline fn add(comptime m: usize, comptime width: usize, acc: *[m][width]Lanes, tables: [*]const Indices, table_stride: usize, comptime i: usize, indices: [width]Indices) void {
+    inline for (0..m) |t| {
+        const table = tables[t * table_stride + i];
+        inline for (0..width) |b| acc[t][b] +%= lookUp(table, indices[b]);
+    }
+}
+
+/// Looks up all indices of a group of 5 word(s).
+inline fn lookUpGroup(comptime m: usize, comptime width: usize, acc: *[m][width]Lanes, w: Words, w_stride: usize, tables: [*]const Indices, table_stride: usize) void {
+    // Bits 15 of the words, gathered to the sixteenth index.
+    var last: [width]Indices = undefined;
+    inline for (0..5) |j| {
+        var indices = take(width, w, w_stride, j);
         inline for (0..width) |b| {
-            if (m == 1) @prefetch(ahead + i * w_stride + b, .{ .locality = 2 });
-            indices[b] = w[i * w_stride + b];
+            const bit = indices[b] >> @splat(15);
+            last[b] = if (j == 0) bit else last[b] +% last[b] +% bit;
         }
-        inline for (0..3) |j| {
-            inline for (0..m) |t| {
-                const table = tables[t * table_stride + i * 3 + j];
-                inline for (0..width) |b| acc[t][b] +%= lookUp(table, indices[b]);
-            }
-            inline for (0..width) |b| indices[b] >>= @splat(5);
-        }
+        add(m, width, acc, tables, table_stride, 3 * j, indices);
+        inline for (&indices) |*index| index.* >>= @splat(5);
+        add(m, width, acc, tables, table_stride, 3 * j + 1, indices);
+        inline for (&indices) |*index| index.* >>= @splat(5);
+        add(m, width, acc, tables, table_stride, 3 * j + 2, indices);
+    }
+    add(m, width, acc, tables, table_stride, 15, last);
+}
+
+/// Sums of m tokens for width blocks over the words of a slice. Words of a block are w_stride vectors
+/// apart. In int16, which a slice can't overflow; added to y, or stored if the slice is the first.
+inline fn lookUpTile(comptime m: usize, comptime width: usize, table_stride: usize, w: Words, w_stride: usize, count: usize, tables: [*]const Indices, first: bool, y: [*]i32, y_stride: usize) void {
+    var acc: [m][width]Lanes = @splat(@splat(@splat(0)));
+    var word: usize = 0;
+    while (word < count) : (word += group_words) {
+        lookUpGroup(m, width, &acc, w + word * w_stride, w_stride, tables + word / group_words * group_tables, table_stride);
     }
     inline for (0..m) |t| {
         inline for (0..width) |b| addLanes(acc[t][b], first, y + t * y_stride + b * 32);
@@ -107,17 +143,14 @@ inline fn addLanes(lanes: Lanes, first: bool, y: [*]i32) void {
 }
 
 /// One slice of m tokens from t on, for blocks first .. last: whole units at once, else single blocks.
-fn lookUpSlice(comptime m: usize, comptime grid: Grid, slice: usize, w: Words, tables: [*]const Indices, t: usize, y: [*]i32, y_stride: usize, blocks: [2]usize) void {
-    const table_stride = grid.words * 3;
-    const from = slice * 28;
+fn lookUpSlice(comptime m: usize, grid: Grid, slice: usize, w: Words, tables: [*]const Indices, t: usize, y: [*]i32, y_stride: usize, blocks: [2]usize) void {
+    @setEvalBranchQuota(100_000);
+    const table_stride = grid.words / group_words * group_tables;
+    const from = slice * slice_words;
     // A usize by name, as the type of @min with a constant is only as wide as the constant.
-    const count: usize = @min(28, grid.words - from);
-    const tables_t = tables + t * table_stride + from * 3;
+    const count: usize = @min(slice_words, grid.words - from);
+    const tables_t = tables + t * table_stride + from / group_words * group_tables;
     const slice_w = w + from * grid.blocks;
-    // Where this thread's part of the next slice begins.
-    const left = grid.words - from - count;
-    const next_count: usize = @min(left, 28);
-    const next_w = slice_w + grid.blocks * count + blocks[0] * next_count;
     var block = blocks[0];
     while (block < blocks[1]) {
         const unit = block - block % 4;
@@ -125,26 +158,25 @@ fn lookUpSlice(comptime m: usize, comptime grid: Grid, slice: usize, w: Words, t
         const whole = block == unit and unit + 4 <= blocks[1];
         const unit_w = slice_w + unit * count + (block - unit);
         const step: usize = if (whole) 4 else 1;
-        const ahead = if (block + step < blocks[1]) unit_w + step * count else next_w;
         const y_t = y + t * y_stride + block * 32;
         if (whole) {
-            lookUpTile(m, 4, table_stride, unit_w, 4, ahead, count, tables_t, slice == 0, y_t, y_stride);
+            lookUpTile(m, 4, table_stride, unit_w, 4, count, tables_t, slice == 0, y_t, y_stride);
         } else {
-            lookUpTile(m, 1, table_stride, unit_w, width, ahead, count, tables_t, slice == 0, y_t, y_stride);
+            lookUpTile(m, 1, table_stride, unit_w, width, count, tables_t, slice == 0, y_t, y_stride);
         }
         block += step;
     }
 }
 
 /// All slices, then the scale; y holds the integer sums until then.
-inline fn lookUpLinear(comptime grid: Grid, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+inline fn lookUpLinear(grid: Grid, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
     const w: Words = @ptrCast(@alignCast(linear.codes));
     const tables: [*]const Indices = @ptrCast(@alignCast(x.tables));
     const sums: [*]i32 = @ptrCast(y);
     var t_0: usize = 0;
     while (t_0 < tokens) : (t_0 += 64) {
         const t_1 = @min(t_0 + 64, tokens);
-        for (0..(grid.words + 27) / 28) |slice| {
+        for (0..(grid.words + slice_words - 1) / slice_words) |slice| {
             var t = t_0;
             while (t + 4 <= t_1) : (t += 4) lookUpSlice(4, grid, slice, w, tables, t, sums, y_stride, blocks);
             while (t + 2 <= t_1) : (t += 2) lookUpSlice(2, grid, slice, w, tables, t, sums, y_stride, blocks);
@@ -161,10 +193,10 @@ inline fn lookUpLinear(comptime grid: Grid, linear: Linear, x: Quantized, tokens
 
 /// From the codes of token t, what linears of 64 features read.
 fn prepare_k64(x: Quantized, t: usize) void {
-    buildTables(24, x.codes + t * 128, x.tables + t * 768);
+    buildTables(2, x.codes + t * 128, x.tables + t * 1024);
 }
 
-/// Inputs of 64 features, each array in its part of tokens * 1728 bytes.
+/// Inputs of 64 features, each array in its part of tokens * 2240 bytes.
 fn inputIn_k64(memory: [*]u8, tokens: usize) Quantized {
     return .{
         .codes = @ptrCast(@alignCast(memory + tokens * 0)),
@@ -175,10 +207,10 @@ fn inputIn_k64(memory: [*]u8, tokens: usize) Quantized {
 
 /// From the codes of token t, what linears of 96 features read.
 fn prepare_k96(x: Quantized, t: usize) void {
-    buildTables(33, x.codes + t * 160, x.tables + t * 1056);
+    buildTables(2, x.codes + t * 160, x.tables + t * 1024);
 }
 
-/// Inputs of 96 features, each array in its part of tokens * 2368 bytes.
+/// Inputs of 96 features, each array in its part of tokens * 2304 bytes.
 fn inputIn_k96(memory: [*]u8, tokens: usize) Quantized {
     return .{
         .codes = @ptrCast(@alignCast(memory + tokens * 0)),
@@ -190,14 +222,14 @@ fn inputIn_k96(memory: [*]u8, tokens: usize) Quantized {
 /// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
 /// W: (96, 64) ternary. x: (tokens, 64) int8. y: (tokens, y_stride).
 fn linear_96x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
-    lookUpLinear(.{ .words = 8, .blocks = 3 }, linear, x, tokens, y, y_stride, blocks);
+    lookUpLinear(.{ .words = 10, .blocks = 3 }, linear, x, tokens, y, y_stride, blocks);
 }
 
 /// The bare linear, for proof and measurement: y[t, row] = sum over k of W[row, k] * codes[t, k].
 /// codes: (tokens, 64) int8. y: (tokens, 96). Returns 1 if memory is short, else 0.
 pub export fn trilith_linear_96x64(weights: [*]const u8, codes: [*]const i8, tokens: i32, y: [*]f32, first: i32, last: i32) i32 {
     const count: usize = @intCast(tokens);
-    const bytes = count * 1728;
+    const bytes = count * 2240;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
     const x = inputIn_k64(memory, count);
@@ -214,14 +246,14 @@ pub export fn trilith_linear_96x64(weights: [*]const u8, codes: [*]const i8, tok
 /// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
 /// W: (64, 96) ternary. x: (tokens, 96) int8. y: (tokens, y_stride).
 fn linear_64x96(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
-    lookUpLinear(.{ .words = 11, .blocks = 2 }, linear, x, tokens, y, y_stride, blocks);
+    lookUpLinear(.{ .words = 10, .blocks = 2 }, linear, x, tokens, y, y_stride, blocks);
 }
 
 /// The bare linear, for proof and measurement: y[t, row] = sum over k of W[row, k] * codes[t, k].
 /// codes: (tokens, 96) int8. y: (tokens, 64). Returns 1 if memory is short, else 0.
 pub export fn trilith_linear_64x96(weights: [*]const u8, codes: [*]const i8, tokens: i32, y: [*]f32, first: i32, last: i32) i32 {
     const count: usize = @intCast(tokens);
-    const bytes = count * 2368;
+    const bytes = count * 2304;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
     const x = inputIn_k96(memory, count);

@@ -1,0 +1,272 @@
+/// One ternary matrix: packed weights, the factor of a weight, and a bias of one f32 a row.
+const Linear = struct { codes: [*]const u8, scale: f32, bias: ?[*]const f32 };
+
+/// Inputs of all tokens: int8 codes, max |x| / 127, and what the linears read in the codes' place.
+const Quantized = struct {
+    codes: [*]i8,
+    inverse: [*]f64,
+    tables: [*]i16,
+};
+
+/// y = exact * factor, rounded once, + bias for 16 rows.
+inline fn finish(exact: math.I, factor: f64, bias: ?[*]const f32, row: usize, y: [*]f32) void {
+    const wide: math.D = @floatFromInt(exact);
+    var out: math.F = @floatCast(wide * @as(math.D, @splat(factor)));
+    if (bias) |b| out += math.load(b + row);
+    math.store(y + row, out);
+}
+
+const Indices = @Vector(32, u16);
+const Lanes = @Vector(32, i16);
+const Bytes = @Vector(64, i8);
+extern fn @"llvm.x86.avx512.vpdpbusd.512"(math.I, math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) math.I;
+extern fn @"llvm.x86.avx512.packssdw.512"(math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) Lanes;
+extern fn @"llvm.x86.avx512.permvar.hi.512"(Indices, Indices) callconv(.{ .x86_64_sysv = .{} }) Indices;
+extern fn @"llvm.x86.avx512.pmulhu.w.512"(Indices, Indices) callconv(.{ .x86_64_sysv = .{} }) Indices;
+
+/// The weights that a table's lane names: digits in base 3, digit 0, 1, 2 for weight -1, 0, +1.
+fn weightOf(lane: usize, digit: usize, comptime trits: usize) i8 {
+    const place = [3]usize{ 1, 3, 9 };
+    return if (lane < 27 and digit < trits) @as(i8, @intCast(lane / place[digit] % 3)) - 1 else 0;
+}
+
+/// vpackssdw takes four lanes of one half, then four of the other: lane l of a half is this one.
+fn tableLane(l: usize, half: usize) usize {
+    return l / 4 * 8 + half * 4 + l % 4;
+}
+
+fn weightsOf(half: usize, comptime trits: usize) Bytes {
+    var weights: [64]i8 = @splat(0);
+    for (0..16) |l| {
+        for (0..3) |digit| weights[4 * l + digit] = weightOf(tableLane(l, half), digit, trits);
+    }
+    return weights;
+}
+
+fn startOf(half: usize, comptime trits: usize) math.I {
+    var start: [16]i32 = @splat(0);
+    for (0..16) |l| {
+        for (0..3) |digit| start[l] -= 128 * @as(i32, weightOf(tableLane(l, half), digit, trits));
+    }
+    return start;
+}
+
+/// First feature in its group of each table, and the group's end.
+const table_features = [_]usize{ 0, 3, 6, 9, 10 };
+const group_tables = 4;
+
+/// A group's table j, lane v: the sum of the activations of its features times the weights that v names.
+fn buildTables(comptime groups: usize, codes: [*]const i8, tables: [*]i16) void {
+    @setEvalBranchQuota(100_000);
+    for (0..groups) |group| {
+        inline for (0..group_tables) |j| {
+            const trits = table_features[j + 1] - table_features[j];
+            const weights = comptime [2]math.I{ @bitCast(weightsOf(0, trits)), @bitCast(weightsOf(1, trits)) };
+            const starts = comptime [2]math.I{ startOf(0, trits), startOf(1, trits) };
+            const four: i32 = @bitCast(codes[group * 10 + table_features[j] ..][0..4].*);
+            const shifted = @as(math.I, @splat(four)) ^ @as(math.I, @bitCast(@as(Bytes, @splat(-128))));
+            const low = @"llvm.x86.avx512.vpdpbusd.512"(starts[0], shifted, weights[0]);
+            const high = @"llvm.x86.avx512.vpdpbusd.512"(starts[1], shifted, weights[1]);
+            tables[(group * group_tables + j) * 32 ..][0..32].* = @"llvm.x86.avx512.packssdw.512"(low, high);
+        }
+    }
+}
+
+const group_words = 1;
+const slice_words = 25;
+
+/// A matrix in 16-bit words and blocks of 32 rows.
+const Grid = struct { words: usize, blocks: usize };
+
+/// Packed weights, wherever the caller has them: unaligned loads cost nothing when they are aligned.
+const Words = [*]align(1) const Indices;
+
+/// vpermw: lane r is the table's lane that index r names by its five lower bits.
+inline fn lookUp(table: Indices, indices: Indices) Lanes {
+    return @bitCast(@"llvm.x86.avx512.permvar.hi.512"(table, indices));
+}
+
+/// Word j of a group, for each block.
+inline fn take(comptime width: usize, w: Words, w_stride: usize, comptime j: usize) [width]Indices {
+    var indices: [width]Indices = undefined;
+    inline for (0..width) |b| indices[b] = w[j * w_stride + b];
+    return indices;
+}
+
+/// Adds what table i of a group holds at the indices, for each token and block.
+inline fn add(comptime m: usize, comptime width: usize, acc: *[m][width]Lanes, tables: [*]const Indices, table_stride: usize, comptime i: usize, indices: [width]Indices) void {
+    inline for (0..m) |t| {
+        const table = tables[t * table_stride + i];
+        inline for (0..width) |b| acc[t][b] +%= lookUp(table, indices[b]);
+    }
+}
+
+/// Looks up all indices of a group of 1 word(s).
+inline fn lookUpGroup(comptime m: usize, comptime width: usize, acc: *[m][width]Lanes, w: Words, w_stride: usize, tables: [*]const Indices, table_stride: usize) void {
+    // What lies above the point after a multiplication is an index, what lies below has the others.
+    var fraction = take(width, w, w_stride, 0);
+    inline for (0..4) |j| {
+        const base: Indices = @splat(if (j < 3) 27 else 3);
+        var indices: [width]Indices = undefined;
+        inline for (0..width) |b| {
+            indices[b] = @"llvm.x86.avx512.pmulhu.w.512"(fraction[b], base);
+            if (j < 3) fraction[b] *%= base;
+        }
+        add(m, width, acc, tables, table_stride, j, indices);
+    }
+}
+
+/// Sums of m tokens for width blocks over the words of a slice. Words of a block are w_stride vectors
+/// apart. In int16, which a slice can't overflow; added to y, or stored if the slice is the first.
+inline fn lookUpTile(comptime m: usize, comptime width: usize, table_stride: usize, w: Words, w_stride: usize, ahead: Words, count: usize, tables: [*]const Indices, first: bool, y: [*]i32, y_stride: usize) void {
+    var acc: [m][width]Lanes = @splat(@splat(@splat(0)));
+    var word: usize = 0;
+    while (word < count) : (word += group_words) {
+        if (m == 1) {
+            inline for (0..group_words * width) |i| @prefetch(ahead + (word + i / width) * w_stride + i % width, .{ .locality = 2 });
+        }
+        lookUpGroup(m, width, &acc, w + word * w_stride, w_stride, tables + word / group_words * group_tables, table_stride);
+    }
+    inline for (0..m) |t| {
+        inline for (0..width) |b| addLanes(acc[t][b], first, y + t * y_stride + b * 32);
+    }
+}
+
+inline fn addLanes(lanes: Lanes, first: bool, y: [*]i32) void {
+    const halves: [2]@Vector(16, i16) = @bitCast(lanes);
+    inline for (halves, 0..) |half, h| {
+        const sums: math.I = half;
+        const y_h = y[h * 16 ..][0..16];
+        y_h.* = if (first) sums else @as(math.I, y_h.*) + sums;
+    }
+}
+
+/// One slice of m tokens from t on, for blocks first .. last: whole units at once, else single blocks.
+fn lookUpSlice(comptime m: usize, grid: Grid, slice: usize, w: Words, tables: [*]const Indices, t: usize, y: [*]i32, y_stride: usize, blocks: [2]usize) void {
+    @setEvalBranchQuota(100_000);
+    const table_stride = grid.words / group_words * group_tables;
+    const from = slice * slice_words;
+    // A usize by name, as the type of @min with a constant is only as wide as the constant.
+    const count: usize = @min(slice_words, grid.words - from);
+    const tables_t = tables + t * table_stride + from / group_words * group_tables;
+    const slice_w = w + from * grid.blocks;
+    // Where this thread's part of the next slice begins.
+    const left = grid.words - from - count;
+    const next_count: usize = @min(left, slice_words);
+    const next_w = slice_w + grid.blocks * count + blocks[0] * next_count;
+    var block = blocks[0];
+    while (block < blocks[1]) {
+        const unit = block - block % 4;
+        const width: usize = @min(4, grid.blocks - unit);
+        const whole = block == unit and unit + 4 <= blocks[1];
+        const unit_w = slice_w + unit * count + (block - unit);
+        const step: usize = if (whole) 4 else 1;
+        const ahead = if (block + step < blocks[1]) unit_w + step * count else next_w;
+        const y_t = y + t * y_stride + block * 32;
+        if (whole) {
+            lookUpTile(m, 4, table_stride, unit_w, 4, ahead, count, tables_t, slice == 0, y_t, y_stride);
+        } else {
+            lookUpTile(m, 1, table_stride, unit_w, width, ahead, count, tables_t, slice == 0, y_t, y_stride);
+        }
+        block += step;
+    }
+}
+
+/// All slices, then the scale; y holds the integer sums until then.
+inline fn lookUpLinear(grid: Grid, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    const w: Words = @ptrCast(@alignCast(linear.codes));
+    const tables: [*]const Indices = @ptrCast(@alignCast(x.tables));
+    const sums: [*]i32 = @ptrCast(y);
+    var t_0: usize = 0;
+    while (t_0 < tokens) : (t_0 += 64) {
+        const t_1 = @min(t_0 + 64, tokens);
+        for (0..(grid.words + slice_words - 1) / slice_words) |slice| {
+            var t = t_0;
+            while (t + 4 <= t_1) : (t += 4) lookUpSlice(4, grid, slice, w, tables, t, sums, y_stride, blocks);
+            while (t + 2 <= t_1) : (t += 2) lookUpSlice(2, grid, slice, w, tables, t, sums, y_stride, blocks);
+            while (t + 1 <= t_1) : (t += 1) lookUpSlice(1, grid, slice, w, tables, t, sums, y_stride, blocks);
+        }
+        for (t_0..t_1) |t| {
+            for (blocks[0] * 2..blocks[1] * 2) |half| {
+                const exact: math.I = sums[t * y_stride + half * 16 ..][0..16].*;
+                finish(exact, linear.scale * x.inverse[t], linear.bias, half * 16, y + t * y_stride);
+            }
+        }
+    }
+}
+
+/// From the codes of token t, what linears of 64 features read.
+fn prepare_k64(x: Quantized, t: usize) void {
+    buildTables(7, x.codes + t * 128, x.tables + t * 896);
+}
+
+/// Inputs of 64 features, each array in its part of tokens * 1984 bytes.
+fn inputIn_k64(memory: [*]u8, tokens: usize) Quantized {
+    return .{
+        .codes = @ptrCast(@alignCast(memory + tokens * 0)),
+        .inverse = @ptrCast(@alignCast(memory + tokens * 128)),
+        .tables = @ptrCast(@alignCast(memory + tokens * 192)),
+    };
+}
+
+/// From the codes of token t, what linears of 96 features read.
+fn prepare_k96(x: Quantized, t: usize) void {
+    buildTables(10, x.codes + t * 160, x.tables + t * 1280);
+}
+
+/// Inputs of 96 features, each array in its part of tokens * 2816 bytes.
+fn inputIn_k96(memory: [*]u8, tokens: usize) Quantized {
+    return .{
+        .codes = @ptrCast(@alignCast(memory + tokens * 0)),
+        .inverse = @ptrCast(@alignCast(memory + tokens * 192)),
+        .tables = @ptrCast(@alignCast(memory + tokens * 256)),
+    };
+}
+
+/// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
+/// W: (96, 64) ternary. x: (tokens, 64) int8. y: (tokens, y_stride).
+fn linear_96x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    lookUpLinear(.{ .words = 7, .blocks = 3 }, linear, x, tokens, y, y_stride, blocks);
+}
+
+/// The bare linear, for proof and measurement: y[t, row] = sum over k of W[row, k] * codes[t, k].
+/// codes: (tokens, 64) int8. y: (tokens, 96). Returns 1 if memory is short, else 0.
+pub export fn trilith_linear_96x64(weights: [*]const u8, codes: [*]const i8, tokens: i32, y: [*]f32, first: i32, last: i32) i32 {
+    const count: usize = @intCast(tokens);
+    const bytes = count * 1984;
+    const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
+    defer host.trilith_free(memory, bytes);
+    const x = inputIn_k64(memory, count);
+    for (0..count) |t| {
+        @memcpy(x.codes[t * 128 ..][0..64], codes[t * 64 ..][0..64]);
+        x.inverse[t] = 1;
+        prepare_k64(x, t);
+    }
+    const plain: Linear = .{ .codes = weights, .scale = 1, .bias = null };
+    linear_96x64(plain, x, count, y, 96, .{ @intCast(first), @intCast(last) });
+    return 0;
+}
+
+/// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
+/// W: (64, 96) ternary. x: (tokens, 96) int8. y: (tokens, y_stride).
+fn linear_64x96(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    lookUpLinear(.{ .words = 10, .blocks = 2 }, linear, x, tokens, y, y_stride, blocks);
+}
+
+/// The bare linear, for proof and measurement: y[t, row] = sum over k of W[row, k] * codes[t, k].
+/// codes: (tokens, 96) int8. y: (tokens, 64). Returns 1 if memory is short, else 0.
+pub export fn trilith_linear_64x96(weights: [*]const u8, codes: [*]const i8, tokens: i32, y: [*]f32, first: i32, last: i32) i32 {
+    const count: usize = @intCast(tokens);
+    const bytes = count * 2816;
+    const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
+    defer host.trilith_free(memory, bytes);
+    const x = inputIn_k96(memory, count);
+    for (0..count) |t| {
+        @memcpy(x.codes[t * 160 ..][0..96], codes[t * 96 ..][0..96]);
+        x.inverse[t] = 1;
+        prepare_k96(x, t);
+    }
+    const plain: Linear = .{ .codes = weights, .scale = 1, .bias = null };
+    linear_64x96(plain, x, count, y, 64, .{ @intCast(first), @intCast(last) });
+    return 0;
+}
