@@ -173,37 +173,6 @@ Deno.test("bench, doctor, inspect and kernels --json print the reports as they a
   assert.deepEqual(JSON.parse((await run(["doctor", "--json"])).stdout), DOCTOR_REPORT);
 });
 
-Deno.test("bench prints rates, bytes and the share of the memory's peak", async () => {
-  const { stdout } = await run(["bench", "--shape", "bitnet-2b-4t"]);
-  assert.match(stdout, /prefill 128 {7}123 {2}1\.20\ndecode 32 {8}45\.6 {2}0\.30\n/);
-  assert.match(stdout, /19\.0 GB\/s, 61\.3 % of the peak/);
-  assert.match(stdout, /ternary_linear {2}2560 {2}2560 {2}lookup9 {2}avx512 +1\.78\n/);
-});
-
-Deno.test("bench passes its flags on", async () => {
-  let given;
-  const engine = {
-    runBench(options: unknown) {
-      given = options;
-      return Promise.resolve(BENCH_REPORT);
-    },
-  };
-  const args = "bench --shape 100b -p 7 -n 8 -t 2 -r 4 --kernels portable".split(" ");
-  assert.equal((await run(args, { engine })).code, 0);
-  const { shape, promptTokens, genTokens, threads, repeat, kernels } = given as unknown as Record<
-    string,
-    unknown
-  >;
-  assert.deepEqual([shape, promptTokens, genTokens, threads, repeat, kernels], [
-    "100b",
-    7,
-    8,
-    2,
-    4,
-    "portable",
-  ]);
-});
-
 Deno.test("doctor says what to do, and fails where there is a problem", async () => {
   const { stdout, code } = await run(["doctor"]);
   assert.equal(code, 1);

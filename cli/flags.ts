@@ -21,6 +21,12 @@ export function wholeNumber(flag: string, least: number, most = 2 ** 31 - 1) {
   return numberParser({ flag, least, most, whole: true });
 }
 
+/** Whole numbers from "1,2,4", each within the range. */
+export function wholeNumbers(flag: string, least: number, most: number) {
+  const parse = wholeNumber(flag, least, most);
+  return (text: string): number[] => text.split(",").map(parse);
+}
+
 /** A value as it was typed, in quotes when one would not see where it ends. */
 function quoted(text: string): string {
   return /^[\w.+-]{1,60}$/.test(text) ? text : JSON.stringify(text.slice(0, 60));

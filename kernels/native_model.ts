@@ -1,4 +1,5 @@
 import { type Batch, encodeBatch } from "../codegen/step/batch.ts";
+import { STEP_PHASE_NAMES, type StepPhase } from "../codegen/step/phases.ts";
 import { ABI_VERSION } from "../codegen/step/template.ts";
 import { type NativeLibrary, openLibrary, type Pointer } from "./ffi.ts";
 
@@ -29,6 +30,8 @@ export const MODEL_SYMBOLS = {
   },
   trilith_model_destroy: { parameters: ["pointer"], result: "void" },
   trilith_step: { parameters: ["pointer", "buffer", "buffer"], result: "i32", async: true },
+  trilith_profile_start: { parameters: ["pointer"], result: "void" },
+  trilith_profile_stop: { parameters: ["pointer", "buffer"], result: "void" },
 } as const;
 
 export type HostLibrary = NativeLibrary<typeof HOST_SYMBOLS>;
@@ -139,6 +142,13 @@ export class NativeTeam {
   }
 }
 
+/** Time of thread 0 in a phase of steps; together the phases are the whole time of the steps. */
+export interface PhaseTime {
+  workSeconds: number;
+  /** At the barrier after it, for other threads. */
+  waitSeconds: number;
+}
+
 export interface NativeModelOptions {
   library: ModelLibrary;
   team: NativeTeam;
@@ -187,6 +197,20 @@ export class NativeModel {
     const target = logits.length === 0 ? new Float32Array(1) : logits;
     await library.symbols.trilith_step(this.#pointer, encodeBatch(batch), target);
     return logits;
+  }
+
+  /** From now on the time of steps is divided into phases, until `stopProfile`. Between steps only. */
+  startProfile(): void {
+    this.#options.library.symbols.trilith_profile_start(this.#pointer);
+  }
+
+  /** How long the steps since `startProfile` were in each phase. */
+  stopProfile(): Map<StepPhase, PhaseTime> {
+    const seconds = new Float64Array(2 * STEP_PHASE_NAMES.length);
+    this.#options.library.symbols.trilith_profile_stop(this.#pointer, seconds);
+    return new Map(STEP_PHASE_NAMES.map((name, i) => {
+      return [name, { workSeconds: seconds[2 * i], waitSeconds: seconds[2 * i + 1] }];
+    }));
   }
 
   destroy(): void {

@@ -1,10 +1,12 @@
 import host from "./zig/host.zig" with { type: "text" };
 import math from "./zig/math.zig" with { type: "text" };
+import profile from "./zig/profile.zig" with { type: "text" };
 import team from "./zig/team.zig" with { type: "text" };
 
 /** The Zig that is written by hand, by the names under which generated kernels import it. */
 export const VOCABULARY: ReadonlyMap<string, string> = new Map([
   ["host.zig", host],
   ["math.zig", math],
+  ["profile.zig", profile],
   ["team.zig", team],
 ]);

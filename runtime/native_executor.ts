@@ -1,4 +1,5 @@
 import type { Batch } from "../codegen/step/batch.ts";
+import type { StepPhase } from "../codegen/step/phases.ts";
 import {
   allocate,
   mapFile,
@@ -7,6 +8,7 @@ import {
   NativeModel,
   type NativeModelOptions,
   NativeTeam,
+  type PhaseTime,
   writeBytes,
 } from "../kernels/native_model.ts";
 import type { Executor } from "./executor.ts";
@@ -61,6 +63,19 @@ export class NativeExecutor implements Executor {
     const step = this.#model.step(batch);
     this.#running = step.catch(() => {});
     return step;
+  }
+
+  /**
+   * Runs `work` and tells how long its steps were in each phase. No other step may be under way.
+   */
+  async profile(work: () => Promise<void>): Promise<Map<StepPhase, PhaseTime>> {
+    this.#model.startProfile();
+    try {
+      await work();
+    } finally {
+      await this.#running;
+    }
+    return this.#model.stopProfile();
   }
 
   /** Waits for the step under way; memory goes only when nothing uses it any more. */

@@ -2,7 +2,7 @@ import type { OnProgress } from "./types.ts";
 
 /** What `bench`, `kernels`, `doctor` and `inspect` print. Their `--json` is these objects. */
 
-export type { BenchOptions, BenchReport, Rate } from "./bench.ts";
+export type * from "./bench/types.ts";
 
 /** A compiled library in the cache. */
 export interface CachedKernel {

@@ -60,22 +60,8 @@ Deno.test("synthetic weights fill every region with valid codes", () => {
   }
 });
 
-Deno.test("bench measures the embedded model, and its figures agree with each other", async () => {
-  const options = { promptTokens: 24, genTokens: 4, repeat: 2, threads: 2 };
-  const report = await runBench(options);
-  assert.equal(report.shape, "story");
-  assert.equal(report.threads, 2);
-  const { decode, memory, prefill } = report;
-  assert.equal(decode.bytesPerSecond, decode.tokensPerSecond * decode.weightBytesPerToken);
-  assert.ok(decode.weightBytesPerToken < memory.weightBytes);
-  for (const rate of [prefill, decode]) assert.ok(rate.tokensPerSecond > 0 && rate.stdev >= 0);
-  assert.ok(memory.peakReadBytesPerSecond > 0 && memory.rooflineFraction > 0);
-  assert.ok(report.kernels.every(({ bitsPerWeight }) => bitsPerWeight < 4));
-  await assert.rejects(runBench({ ...options, kernels: "reference" }), RangeError);
-  await assert.rejects(runBench({ ...options, shape: "x" }), /Cannot use shape "x"/);
-});
-
 Deno.test("kernel listings show what bench has compiled, and clearing removes it", async () => {
+  await runBench({ promptTokens: 1, genTokens: 1, repeat: 1, threads: 1 });
   const listed = await listKernels();
   assert.ok(listed.length > 0);
   assert.ok(listed.every(({ libraryBytes, id }) => libraryBytes > 0 && /^[0-9a-f]+$/.test(id)));

@@ -4,6 +4,7 @@ const std = @import("std");
 const math = @import("math.zig");
 const host = @import("host.zig");
 const Team = @import("team.zig").Team;
+const Stopwatch = @import("profile.zig").Stopwatch(28);
 
 comptime {
     _ = host;
@@ -637,6 +638,8 @@ const Model = struct {
     x0_codes: [*]i8,
     x0_inverse: [*]f64,
     x0_sums: [*]i32,
+    /// Where the time goes, as thread 0 sees it; runs only when it was asked for.
+    watch: Stopwatch,
 
     fn layer(model: *const Model, index: usize) [*]const u8 {
         return model.weights + layers_at + index * layer_bytes;
@@ -863,42 +866,59 @@ fn headLogits(step: *const Step, thread: usize) void {
     scoreRows(@ptrCast(@alignCast(model.weights + head_at)), model.normed, step.batch.logit_count, step.logits, rows);
 }
 
+const Phase = enum { embedding, inputNorm, qkv, rope, attention, outputNorm, o, mlpNorm, gateUp, activation, down, finalNorm, head, handover };
+
+/// Since the last lap, thread 0 has worked in this phase.
+inline fn lap(watch: ?*Stopwatch, phase: Phase) void {
+    if (watch) |running| running.lap(2 * @as(usize, @backingInt(phase)));
+}
+
+/// The barrier at the end of a phase. Waiting there is told apart from work.
+inline fn meet(team: *Team, watch: ?*Stopwatch, phase: Phase) void {
+    lap(watch, phase);
+    team.barrier();
+    if (watch) |running| running.lap(2 * @as(usize, @backingInt(phase)) + 1);
+}
+
 /// What every thread of the team runs: the layers, a barrier wherever one reads what others wrote.
 fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
     const step: *const Step = @ptrCast(@alignCast(context));
     const thread: usize = thread_index;
+    const watch = if (thread == 0 and step.model.watch.running) &step.model.watch else null;
     embedTokens(step, thread);
+    lap(watch, .embedding);
     for (0..2) |index| {
         const layer = step.model.layer(index);
         attentionInput(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .inputNorm);
         attentionLinears(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .qkv);
         rotateAndStore(step, index, thread);
-        team.barrier();
+        meet(team, watch, .rope);
         attendAll(step, index, thread);
-        team.barrier();
+        meet(team, watch, .attention);
         attentionOutput(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .outputNorm);
         outputLinear(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .o);
         mlpInput(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .mlpNorm);
         mlpLinears(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .gateUp);
         mlpOutput(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .activation);
         downLinear(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .down);
     }
     if (step.batch.logit_count == 0) return;
     finalNorm(step, thread);
-    team.barrier();
+    meet(team, watch, .finalNorm);
     headLogits(step, thread);
+    lap(watch, .head);
 }
 
 pub export fn trilith_abi() i32 {
-    return 2;
+    return 3;
 }
 
 /// 0 when this CPU runs every kind of instruction here, else the signal that stopped a child process.
@@ -967,6 +987,7 @@ pub export fn trilith_model_create(weights: [*]const u8, team: *Team, max_tokens
     model.team = team;
     model.max_tokens = @intCast(max_tokens);
     model.context = @intCast(context);
+    model.watch = .{};
     model.score_stride = std.mem.alignForward(usize, model.context, math.lanes);
     var measure: Carver = .{ .base = null };
     carve(&measure, model, team.threads, @intCast(kv_blocks));
@@ -991,6 +1012,19 @@ pub export fn trilith_model_destroy(model: *Model) void {
 /// Runs a batch; logits: (logit rows, 50) float32. The caller has checked every index.
 pub export fn trilith_step(model: *Model, words: [*]const i32, logits: [*]f32) i32 {
     var step: Step = .{ .model = model, .batch = .read(words), .logits = logits };
+    const watch = if (model.watch.running) &model.watch else null;
+    if (watch) |running| running.begin();
     model.team.run(@ptrCast(&step), runStep);
+    lap(watch, .handover);
     return 0;
+}
+
+/// From now on the time of steps is divided into phases.
+pub export fn trilith_profile_start(model: *Model) void {
+    model.watch.start();
+}
+
+/// Ends that; seconds: of work and of waiting for each phase, in the order of \`Phase\`.
+pub export fn trilith_profile_stop(model: *Model, seconds: *[28]f64) void {
+    seconds.* = model.watch.stop();
 }

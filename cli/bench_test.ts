@@ -1,0 +1,96 @@
+import assert from "node:assert/strict";
+import type { BenchOptions, BenchReport } from "../runtime/reports.ts";
+import { BENCH_REPORT, run } from "./test_helpers.ts";
+
+/** Runs `bench` with an engine that gives this report, and tells what it was asked. */
+async function bench(args: string, report: BenchReport = BENCH_REPORT) {
+  let given: Partial<BenchOptions> = {};
+  const engine = {
+    runBench(options: BenchOptions) {
+      given = options;
+      return Promise.resolve(report);
+    },
+  };
+  const ended = await run(["bench", ...args.split(" ").filter(Boolean)], { engine });
+  return { ...ended, given };
+}
+
+Deno.test("bench prints rates, bytes and the share of the memory's peak", async () => {
+  const { stdout } = await bench("--shape bitnet-2b-4t");
+  assert.match(stdout, /prefill 128 {7}123 {2}1\.20\ndecode 32 {8}45\.6 {2}0\.30\n/);
+  assert.match(stdout, /19\.0 GB\/s, 61\.3 % of the peak/);
+  assert.match(stdout, /ternary_linear {2}2560 {2}2560 {2}lookup9 {2}avx512 +1\.78\n/);
+  assert.doesNotMatch(stdout, /sequences|phase/);
+});
+
+Deno.test("bench passes its flags on", async () => {
+  const args = "--shape 100b -p 7 -n 8 -t 2 -r 4 --kernels portable --profile --batch 1,2,16";
+  const { code, given } = await bench(args);
+  assert.equal(code, 0);
+  const { onProgress: _, signal: __, ...options } = given;
+  assert.deepEqual(options, {
+    shape: "100b",
+    promptTokens: 7,
+    genTokens: 8,
+    threads: 2,
+    repeat: 4,
+    kernels: "portable",
+    profile: true,
+    batch: [1, 2, 16],
+  });
+});
+
+Deno.test("bench prints each batch beside its limits", async () => {
+  const batch = {
+    sequences: 4,
+    stepSeconds: 0.0321,
+    tokensPerSecond: 124.6,
+    bytesPerStep: 1e9,
+    memorySeconds: 0.03,
+    arithmeticSeconds: 0.02,
+    ratio: 1.07,
+    ternaryMacsPerSecondPerThread: 1e11,
+  };
+  const unknown = { ...batch, arithmeticSeconds: null };
+  const { stdout } = await bench("--batch 4,4", { ...BENCH_REPORT, batches: [batch, unknown] });
+  assert.match(stdout, /^ +4 +125 +32\.1 +30\.0 +20\.0 +1\.07$/m);
+  assert.match(stdout, /^ +4 +125 +32\.1 +30\.0 +- +1\.07$/m);
+});
+
+Deno.test("bench prints the phases of prefill and decode", async () => {
+  const phase = {
+    phase: "gateUp",
+    kind: "linears",
+    seconds: 0.8,
+    waitSeconds: 0.1,
+    share: 0.8,
+    bytes: 8e9,
+    bytesPerSecond: 10e9,
+    macs: 80e9,
+    macsPerSecond: 100e9,
+  } as const;
+  const decode = {
+    steps: 100,
+    tokens: 100,
+    seconds: 1,
+    restShare: 0.3,
+    waitShare: 0.1,
+    phases: [phase],
+  };
+  const profile = { decode, prefill: { ...decode, tokens: 5000 } };
+  const { stdout } = await bench("--profile", { ...BENCH_REPORT, profile });
+  assert.match(
+    stdout,
+    /Decode, 100 steps, 100 tokens: 30\.0 % outside of linears, attention and head, of which 10\.0 % waiting/,
+  );
+  assert.match(stdout, /Prefill, 100 steps, 5000 tokens/);
+  assert.match(stdout, /^gateUp +8\.00 +1\.00 +80\.0 % +80\.0 MB +10\.0 +100$/m);
+});
+
+Deno.test("bench refuses batches that are none", async () => {
+  for (const list of ["0", "1,,2", "1,x", "-1", "513", "1.5"]) {
+    const { code, stderr } = await bench(`--batch ${list}`);
+    assert.equal(code, 2, list);
+    assert.match(stderr, /Cannot use --batch .*: give a whole number/, list);
+  }
+});

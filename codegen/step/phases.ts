@@ -1,0 +1,24 @@
+/**
+ * The phases into which `bench --profile` divides a step, in the order in which a step comes to them,
+ * and what they are: a step should be ternary linears, attention and head, and little of the rest.
+ */
+export const STEP_PHASES = {
+  embedding: "rest",
+  inputNorm: "rest",
+  qkv: "linears",
+  rope: "rest",
+  attention: "attention",
+  outputNorm: "rest",
+  o: "linears",
+  mlpNorm: "rest",
+  gateUp: "linears",
+  activation: "rest",
+  down: "linears",
+  finalNorm: "rest",
+  head: "head",
+  /** From the call of a step until its threads run, and from the last phase until all have ended. */
+  handover: "rest",
+} as const;
+
+export type StepPhase = keyof typeof STEP_PHASES;
+export const STEP_PHASE_NAMES = Object.keys(STEP_PHASES) as StepPhase[];

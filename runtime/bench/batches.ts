@@ -1,0 +1,67 @@
+import type { Isa } from "../../codegen/isa.ts";
+import type { BenchSession } from "./session.ts";
+import { median } from "./statistics.ts";
+import { rangeSum, type Turn } from "./turns.ts";
+import type { BatchReport, BenchOptions } from "./types.ts";
+import { ternaryMacsPerToken } from "./work.ts";
+
+/**
+ * Ternary multiply-adds a second that a core should reach with so many tokens in a step, between
+ * decode's unpacking and prefill's reuse: [tokens at least, rate]. Known of AVX-512 with VNNI and
+ * VBMI, where lookups reach 288e9 in cache.
+ */
+const ARITHMETIC: Partial<Record<Isa, readonly (readonly [number, number])[]>> = {
+  avx512: [[1, 160e9], [4, 200e9], [8, 230e9], [16, 250e9]],
+};
+
+/** A core's rate for a number of tokens in a step; null where none is known. */
+export function arithmeticRate(isa: Isa, tokens: number): number | null {
+  return ARITHMETIC[isa]?.findLast(([least]) => tokens >= least)?.[1] ?? null;
+}
+
+/** What each of `batch` took beside what memory and arithmetic allow. */
+export function batchReports(
+  session: BenchSession,
+  { batch = [], genTokens }: BenchOptions,
+  turns: readonly Turn[],
+): BatchReport[] {
+  return batch.map((sequences, i) => {
+    const steps = turns.map((turn) => ({
+      seconds: turn.batchSeconds[i] / genTokens,
+      peak: turn.peakBytesPerSecond,
+    }));
+    return batchReport(session, sequences, genTokens, steps);
+  });
+}
+
+interface MeasuredStep {
+  seconds: number;
+  /** Bytes a second, in the same turn. */
+  peak: number;
+}
+
+function batchReport(
+  session: BenchSession,
+  sequences: number,
+  genTokens: number,
+  steps: readonly MeasuredStep[],
+): BatchReport {
+  const { spec, plan, kvBytesPerPosition, threads } = session;
+  const meanPositions = rangeSum(1, genTokens) / genTokens;
+  const bytesPerStep = plan.bytesPerToken + sequences * meanPositions * kvBytesPerPosition;
+  const macs = sequences * ternaryMacsPerToken(spec);
+  const rate = arithmeticRate(session.opened.kernel.isa, sequences);
+  const arithmeticSeconds = rate === null ? null : macs / (rate * threads);
+  const limitOf = (peak: number) => Math.max(bytesPerStep / peak, arithmeticSeconds ?? 0);
+  const stepSeconds = median(steps.map(({ seconds }) => seconds));
+  return {
+    sequences,
+    stepSeconds,
+    tokensPerSecond: sequences / stepSeconds,
+    bytesPerStep,
+    memorySeconds: median(steps.map(({ peak }) => bytesPerStep / peak)),
+    arithmeticSeconds,
+    ratio: median(steps.map(({ seconds, peak }) => seconds / limitOf(peak))),
+    ternaryMacsPerSecondPerThread: macs / stepSeconds / threads,
+  };
+}

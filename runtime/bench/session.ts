@@ -1,0 +1,165 @@
+import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../../codegen/attention/template.ts";
+import type { KvType, ModelSpec } from "../../codegen/model_spec.ts";
+import { type PackedPlan, planOf } from "../../codegen/plan.ts";
+import type { Batch } from "../../codegen/step/batch.ts";
+import { type OpenedKernels, openKernels } from "../../kernels/choose.ts";
+import { defaultThreads } from "../../kernels/cpu.ts";
+import {
+  allocate,
+  type ModelLibrary,
+  type NativeMemory,
+  writeBytes,
+} from "../../kernels/native_model.ts";
+import { availableMemoryBytes } from "../memory.ts";
+import { NativeExecutor } from "../native_executor.ts";
+import { joinedTables, ropeTables } from "../rope.ts";
+import { type BenchSource, benchSource } from "./source.ts";
+import type { BenchOptions } from "./types.ts";
+
+/** Most tokens of one prefill step. */
+export const MAX_BATCH_TOKENS = 512;
+
+/** Reads of the weights that each memory peak is the best of. */
+const PEAK_ROUNDS = 3;
+
+/** A model in memory that is ready to be measured. */
+export class BenchSession implements AsyncDisposable {
+  private constructor(
+    readonly source: BenchSource,
+    readonly opened: OpenedKernels,
+    readonly plan: PackedPlan,
+    readonly kvType: KvType,
+    readonly executor: NativeExecutor,
+    private readonly memory: NativeMemory,
+    private readonly tableStride: number,
+  ) {}
+
+  /** @throws {RangeError} If the shape is unknown, does not fit in memory, or an option is out of range. */
+  static async open(options: BenchOptions): Promise<BenchSession> {
+    const choice = options.kernels ?? "auto";
+    if (choice === "reference") {
+      throw new RangeError("Cannot measure --kernels reference: it is for checking, not for speed");
+    }
+    const source = await benchSource(options);
+    const kvType = "f32";
+    const opened = await openKernels({ spec: source.spec, kvType, choice }, options);
+    try {
+      return await BenchSession.#load(source, opened, kvType, options);
+    } catch (error) {
+      opened.library.close();
+      throw error;
+    }
+  }
+
+  static async #load(
+    source: BenchSource,
+    opened: OpenedKernels,
+    kvType: KvType,
+    options: BenchOptions,
+  ): Promise<BenchSession> {
+    const { layout } = opened.kernel.scheme;
+    const plan = planOf(source.spec, layout);
+    checkFits(source.name, plan.totalBytes);
+    const memory = allocate(opened.library, plan.totalBytes);
+    try {
+      options.onProgress?.({ phase: "bench", message: `Making ${source.name} weights` });
+      await source.fill(layout, (bytes, at) => writeBytes(opened.library, memory, bytes, at));
+      const tableStride = blocksFor(options.promptTokens + options.genTokens);
+      const executor = startExecutor(source.spec, opened, memory, options);
+      return new BenchSession(source, opened, plan, kvType, executor, memory, tableStride);
+    } catch (error) {
+      memory.release();
+      throw error;
+    }
+  }
+
+  get spec(): ModelSpec {
+    return this.source.spec;
+  }
+
+  get threads(): number {
+    return this.executor.threads;
+  }
+
+  /** Bytes of one position's keys and values in all layers. */
+  get kvBytesPerPosition(): number {
+    return kvBlockBytes(this.spec, this.kvType) / KV_BLOCK_POSITIONS;
+  }
+
+  /** Bytes a second that the team reads the weights with, now. */
+  async peakBytesPerSecond(): Promise<number> {
+    const ns = await this.executor.team.readPeakNs(this.memory, PEAK_ROUNDS);
+    return this.memory.bytes / (ns / 1e9);
+  }
+
+  /** Tokens from .. from + count of one sequence; logits of the last. */
+  async prefill(from: number, count: number): Promise<void> {
+    await this.executor.step(this.#batch(Array.from({ length: count }, (_, i) => [0, from + i])));
+  }
+
+  /** One token at `position` of each of the first sequences; all logits. */
+  async decode(position: number, sequences = 1): Promise<void> {
+    await this.executor.step(
+      this.#batch(Array.from({ length: sequences }, (_, sequence) => [sequence, position])),
+    );
+  }
+
+  /** Logits of each sequence's last token. */
+  #batch(tokens: readonly (readonly [sequence: number, position: number])[]): Batch {
+    const sequences = tokens[tokens.length - 1][0] + 1;
+    const logitRows = tokens.flatMap(([sequence], i) => tokens[i + 1]?.[0] === sequence ? [] : [i]);
+    return {
+      ids: Int32Array.from(tokens, ([s, position]) => (s + position) * 7919 % this.spec.vocabSize),
+      positions: Int32Array.from(tokens, ([, position]) => position),
+      tablesOf: Int32Array.from(tokens, ([sequence]) => sequence),
+      logitRows: Int32Array.from(logitRows),
+      logitCandidates: new Int32Array(logitRows.length),
+      tables: Int32Array.from({ length: sequences * this.tableStride }, (_, i) => i),
+      tableStride: this.tableStride,
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.executor[Symbol.asyncDispose]();
+    this.opened.library.close();
+  }
+}
+
+function blocksFor(positions: number): number {
+  return Math.ceil(positions / KV_BLOCK_POSITIONS);
+}
+
+function checkFits(name: string, bytes: number): void {
+  const available = availableMemoryBytes();
+  if (available === null || bytes < available * 0.95) return;
+  throw new RangeError(
+    `Cannot run ${name} as its weights need ${gigabytes(bytes)}: ${gigabytes(available)} are free`,
+  );
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(1)} GB`;
+}
+
+/** The library stays the session's; the executor gets one that it can't close. */
+function startExecutor(
+  spec: ModelSpec,
+  { library, kernel, cpu }: OpenedKernels,
+  weights: NativeMemory,
+  { promptTokens, genTokens, threads, batch = [] }: BenchOptions,
+): NativeExecutor {
+  const contextSize = promptTokens + genTokens;
+  const borrowed: ModelLibrary = { ...library, close: () => {} };
+  const rope = ropeTables({ spec, ropeTheta: 10000, ropeScaling: null }, contextSize);
+  return new NativeExecutor({
+    library: borrowed,
+    kernels: kernel.isa,
+    threads: threads ?? defaultThreads(cpu),
+    weights,
+    vocabSize: spec.vocabSize,
+    rope: joinedTables(rope),
+    maxBatchTokens: Math.max(Math.min(MAX_BATCH_TOKENS, contextSize), ...batch),
+    contextSize,
+    kvBlocks: Math.max(1, ...batch) * blocksFor(contextSize),
+  });
+}

@@ -1,0 +1,42 @@
+import type { TernaryLayout } from "../../codegen/layouts/layout.ts";
+import type { ModelSpec } from "../../codegen/model_spec.ts";
+import { openCheckpoint } from "../checkpoint.ts";
+import { openWeights } from "../checkpoint_weights.ts";
+import { readModelConfig } from "../config.ts";
+import { embeddedModelFolder } from "../embedded.ts";
+import { packModel } from "../pack.ts";
+import { shapeOf } from "../shapes.ts";
+import { type Fill, fillSynthetic } from "../synthetic.ts";
+
+/** A model to measure: its shape, and how its weights get into memory. */
+export interface BenchSource {
+  name: string;
+  spec: ModelSpec;
+  fill(layout: TernaryLayout, write: Fill): Promise<void>;
+}
+
+/** @throws {RangeError} If the shape is unknown. */
+export async function benchSource(
+  { shape, model }: { shape?: string; model?: string },
+): Promise<BenchSource> {
+  if (shape !== undefined) {
+    const spec = shapeOf(shape);
+    return { name: shape, spec, fill: (layout, write) => fillMade(spec, layout, write) };
+  }
+  const path = model ?? embeddedModelFolder();
+  await using checkpoint = await openCheckpoint(path);
+  const { name, spec } = readModelConfig(checkpoint);
+  return { name, spec, fill: (layout, write) => fillReal(path, layout, write) };
+}
+
+function fillMade(spec: ModelSpec, layout: TernaryLayout, write: Fill): Promise<void> {
+  fillSynthetic(spec, layout, write);
+  return Promise.resolve();
+}
+
+async function fillReal(path: string, layout: TernaryLayout, write: Fill): Promise<void> {
+  await using checkpoint = await openCheckpoint(path);
+  const config = readModelConfig(checkpoint);
+  const weights = openWeights(config, checkpoint);
+  await packModel(config.spec, weights, write, { layout });
+}

@@ -1,0 +1,95 @@
+import { profileOf } from "./profile.ts";
+import { type BenchSession, MAX_BATCH_TOKENS } from "./session.ts";
+import { secondsOf } from "./statistics.ts";
+import type { BenchOptions, StepProfile } from "./types.ts";
+import type { StepCounts } from "./work.ts";
+
+/** One measurement of everything, in turn. */
+export interface Turn {
+  peakBytesPerSecond: number;
+  prefillSeconds: number;
+  decodeSeconds: number;
+  /** Seconds of `genTokens` steps of each of `batch`. */
+  batchSeconds: number[];
+}
+
+type Tokens = Pick<BenchOptions, "promptTokens" | "genTokens">;
+
+export async function measureTurn(session: BenchSession, options: BenchOptions): Promise<Turn> {
+  const peakBytesPerSecond = await session.peakBytesPerSecond();
+  const prefillSeconds = await secondsOf(() => prefillAll(session, options));
+  const decodeSeconds = await secondsOf(() => decodeAll(session, options));
+  const batchSeconds: number[] = [];
+  for (const sequences of options.batch ?? []) {
+    options.signal?.throwIfAborted();
+    batchSeconds.push(await secondsOf(() => decodeTogether(session, sequences, options)));
+  }
+  return { peakBytesPerSecond, prefillSeconds, decodeSeconds, batchSeconds };
+}
+
+/** Prefill and decode with the stopwatch on, `repeat` times each. */
+export async function profileTurns(
+  session: BenchSession,
+  options: BenchOptions,
+): Promise<{ prefill: StepProfile; decode: StepProfile }> {
+  const { repeat } = options;
+  const prefill = await profileOf(session, prefillCounts(options), async () => {
+    for (let i = 0; i < repeat; i++) await prefillAll(session, options);
+  });
+  const decode = await profileOf(session, decodeCounts(options), async () => {
+    for (let i = 0; i < repeat; i++) await decodeAll(session, options);
+  });
+  return { prefill, decode };
+}
+
+async function prefillAll(session: BenchSession, { promptTokens }: Tokens): Promise<void> {
+  for (let from = 0; from < promptTokens; from += MAX_BATCH_TOKENS) {
+    await session.prefill(from, Math.min(MAX_BATCH_TOKENS, promptTokens - from));
+  }
+}
+
+async function decodeAll(
+  session: BenchSession,
+  { promptTokens, genTokens }: Tokens,
+): Promise<void> {
+  for (let i = 0; i < genTokens; i++) await session.decode(promptTokens + i);
+}
+
+/** At the start of the sequences' contexts. */
+async function decodeTogether(
+  session: BenchSession,
+  sequences: number,
+  { genTokens }: Tokens,
+): Promise<void> {
+  for (let i = 0; i < genTokens; i++) await session.decode(i, sequences);
+}
+
+function prefillCounts({ promptTokens, repeat }: BenchOptions): StepCounts {
+  const steps = Math.ceil(promptTokens / MAX_BATCH_TOKENS);
+  return {
+    steps: steps * repeat,
+    tokens: promptTokens * repeat,
+    logitRows: steps * repeat,
+    positionsSeen: rangeSum(1, promptTokens) * repeat,
+    positionsRead: repeat *
+      Array.from({ length: steps }, (_, i) => Math.min((i + 1) * MAX_BATCH_TOKENS, promptTokens))
+        .reduce((sum, positions) => sum + positions, 0),
+  };
+}
+
+function decodeCounts({ promptTokens, genTokens, repeat }: BenchOptions): StepCounts {
+  const positions = rangeSum(promptTokens + 1, promptTokens + genTokens) * repeat;
+  const tokens = genTokens * repeat;
+  return {
+    steps: tokens,
+    tokens,
+    logitRows: tokens,
+    positionsSeen: positions,
+    positionsRead: positions,
+  };
+}
+
+/** first + ... + last. */
+export function rangeSum(first: number, last: number): number {
+  return (first + last) * (last - first + 1) / 2;
+}

@@ -1,0 +1,100 @@
+import type { Isa, KernelChoice } from "../../codegen/isa.ts";
+import type { StepPhase } from "../../codegen/step/phases.ts";
+import type { OnProgress } from "../types.ts";
+
+export interface BenchOptions {
+  /** A synthetic model of this shape; or a real `model`; neither: the embedded one. */
+  shape?: string;
+  model?: string;
+  promptTokens: number;
+  genTokens: number;
+  threads?: number;
+  repeat: number;
+  kernels?: KernelChoice;
+  /** Divide prefill and decode into phases, in turns of their own. */
+  profile?: boolean;
+  /** Numbers of sequences that decode together, each measured in every turn. */
+  batch?: readonly number[];
+  onProgress?: OnProgress;
+  signal?: AbortSignal;
+}
+
+export interface Rate {
+  tokensPerSecond: number;
+  /** Sample standard deviation of tokensPerSecond over the repeats. */
+  stdev: number;
+}
+
+export interface BenchReport {
+  shape: string;
+  threads: number;
+  cpu: string;
+  prefill: Rate & {
+    promptTokens: number;
+    /** Ternary multiply-adds a second and thread, all other work counted as if it were theirs. */
+    ternaryMacsPerSecondPerThread: number;
+  };
+  decode: Rate & { genTokens: number; weightBytesPerToken: number; bytesPerSecond: number };
+  memory: {
+    /** Median over the repeats; measured beside each, with the same threads, on the weights. */
+    peakReadBytesPerSecond: number;
+    /** Median over the repeats of decode's bytes a second / that repeat's peak. */
+    rooflineFraction: number;
+    weightBytes: number;
+    peakRssBytes: number;
+  };
+  kernels: { op: string; n: number; k: number; scheme: string; isa: Isa; bitsPerWeight: number }[];
+  /** With `profile`. */
+  profile?: { prefill: StepProfile; decode: StepProfile };
+  /** With `batch`, in its order. */
+  batches?: BatchReport[];
+}
+
+/** Where the time of all measured steps of a kind went, as thread 0 saw it. */
+export interface StepProfile {
+  steps: number;
+  tokens: number;
+  seconds: number;
+  /** Part of `seconds` outside of ternary linears, head and attention, all waiting included. */
+  restShare: number;
+  /** Part of `seconds` at barriers, whatever the phase. */
+  waitShare: number;
+  phases: PhaseReport[];
+}
+
+/** One phase, all steps together. */
+export interface PhaseReport {
+  phase: StepPhase;
+  kind: "linears" | "attention" | "head" | "rest";
+  /** Until all threads are done with it. */
+  seconds: number;
+  /** Of these, at the barrier after it: thread 0 had less to do than others, or was quicker. */
+  waitSeconds: number;
+  /** Of the steps' seconds. */
+  share: number;
+  /** Weights and cached keys and values that are read; buffers stay in the caches. */
+  bytes: number;
+  bytesPerSecond: number;
+  /** Multiply-adds, of whatever type. */
+  macs: number;
+  macsPerSecond: number;
+}
+
+/** Several sequences that decode together, at the start of their contexts. Figures are medians. */
+export interface BatchReport {
+  sequences: number;
+  stepSeconds: number;
+  tokensPerSecond: number;
+  /** Weights, and the keys and values of all sequences, that a step reads. */
+  bytesPerStep: number;
+  /** bytesPerStep / the memory peak of the same turn. */
+  memorySeconds: number;
+  /**
+   * Ternary multiply-adds / what a core can do with so few tokens; null where no such rate is known
+   * of the kernels' instruction set.
+   */
+  arithmeticSeconds: number | null;
+  /** stepSeconds / the larger of the two: 1 is the wall. */
+  ratio: number;
+  ternaryMacsPerSecondPerThread: number;
+}

@@ -1,0 +1,90 @@
+import { type LinearName, linearShape, type ModelSpec } from "../../codegen/model_spec.ts";
+import { headBytes, type PackedPlan, regionOf } from "../../codegen/plan.ts";
+import type { StepPhase } from "../../codegen/step/phases.ts";
+
+/** What some steps have done. */
+export interface StepCounts {
+  steps: number;
+  /** Of all steps. */
+  tokens: number;
+  /** Rows of logits. */
+  logitRows: number;
+  /** Positions that all tokens have looked back on. */
+  positionsSeen: number;
+  /** Positions whose keys and values came from memory: once a sequence and step. */
+  positionsRead: number;
+}
+
+/** Bytes that come from memory, and multiply-adds. */
+export interface Work {
+  bytes: number;
+  macs: number;
+}
+
+/** Ternary linears of each phase that has any. */
+const LINEARS: Partial<Record<StepPhase, readonly LinearName[]>> = {
+  qkv: ["q", "k", "v"],
+  o: ["o"],
+  gateUp: ["gate", "up"],
+  down: ["down"],
+};
+
+/** Norm weights of each phase that has any. */
+const NORMS: Partial<Record<StepPhase, string>> = {
+  inputNorm: "input_norm",
+  outputNorm: "attn_sub_norm",
+  mlpNorm: "post_attention_norm",
+  activation: "ffn_sub_norm",
+};
+
+/** What one token costs in ternary multiply-adds. */
+export function ternaryMacsPerToken(spec: ModelSpec): number {
+  const names = Object.values(LINEARS).flat();
+  return spec.numHiddenLayers * names.reduce((sum, name) => sum + macsOf(spec, name), 0);
+}
+
+function macsOf(spec: ModelSpec, name: LinearName): number {
+  const { n, k } = linearShape(spec, name);
+  return n * k;
+}
+
+/** What a phase of these steps has read and multiplied. Weights are read once a step. */
+export function workOf(
+  phase: StepPhase,
+  spec: ModelSpec,
+  plan: PackedPlan,
+  kvBytesPerPosition: number,
+  counts: StepCounts,
+): Work {
+  const { steps, tokens } = counts;
+  const layers = spec.numHiddenLayers;
+  const names = LINEARS[phase];
+  if (names !== undefined) {
+    const bytes = names.reduce((sum, name) => sum + regionOf(plan.layer, `${name}_codes`).bytes, 0);
+    const macs = names.reduce((sum, name) => sum + macsOf(spec, name), 0);
+    return { bytes: layers * bytes * steps, macs: layers * macs * tokens };
+  }
+  if (phase === "attention") return attentionWork(spec, kvBytesPerPosition, counts);
+  if (phase === "head") {
+    const macs = spec.vocabSize * spec.hiddenSize * counts.logitRows;
+    return { bytes: counts.logitRows === 0 ? 0 : headBytes(spec) * steps, macs };
+  }
+  if (phase === "embedding") return { bytes: embeddingRowBytes(spec, plan) * tokens, macs: 0 };
+  const norm = plan.layer.find(({ name }) => name === NORMS[phase]);
+  return { bytes: norm === undefined ? 0 : layers * norm.bytes * steps, macs: 0 };
+}
+
+/** Scores and weighted values: headDim each for every query head and position. */
+function attentionWork(
+  spec: ModelSpec,
+  kvBytesPerPosition: number,
+  { positionsSeen, positionsRead }: StepCounts,
+): Work {
+  const { numHiddenLayers, numAttentionHeads, headDim } = spec;
+  const macs = 2 * numHiddenLayers * numAttentionHeads * headDim * positionsSeen;
+  return { bytes: kvBytesPerPosition * positionsRead, macs };
+}
+
+function embeddingRowBytes(spec: ModelSpec, plan: PackedPlan): number {
+  return regionOf(plan.globals, "embedding").bytes / spec.vocabSize;
+}
