@@ -1,5 +1,6 @@
 import host from "./zig/host.zig" with { type: "text" };
 import math from "./zig/math.zig" with { type: "text" };
+import pack from "./zig/pack.zig" with { type: "text" };
 import profile from "./zig/profile.zig" with { type: "text" };
 import team from "./zig/team.zig" with { type: "text" };
 
@@ -7,6 +8,7 @@ import team from "./zig/team.zig" with { type: "text" };
 export const VOCABULARY: ReadonlyMap<string, string> = new Map([
   ["host.zig", host],
   ["math.zig", math],
+  ["pack.zig", pack],
   ["profile.zig", profile],
   ["team.zig", team],
 ]);

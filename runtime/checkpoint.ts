@@ -8,6 +8,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { CheckpointError, reasonOf, shown, shownList } from "./errors.ts";
 import { isJsonObject, isMissing, parseJson, readTextFile } from "./json.ts";
 import { openSafetensors, type SafetensorsFile, type TensorInfo } from "./safetensors.ts";
+import type { Allocate } from "./weights.ts";
 
 const SINGLE_FILE = "model.safetensors";
 const INDEX_FILE = "model.safetensors.index.json";
@@ -22,8 +23,13 @@ export interface Checkpoint extends AsyncDisposable {
   readonly files: readonly SafetensorsFile[];
   /** Every tensor of every shard. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
-  read(name: string): Promise<Uint8Array>;
-  readRange(name: string, start: number, length: number): Promise<Uint8Array>;
+  read(name: string, allocate?: Allocate): Promise<Uint8Array<ArrayBuffer>>;
+  readRange(
+    name: string,
+    start: number,
+    length: number,
+    allocate?: Allocate,
+  ): Promise<Uint8Array<ArrayBuffer>>;
   close(): Promise<void>;
 }
 
@@ -230,12 +236,17 @@ class OpenCheckpoint implements Checkpoint {
     this.#owners = owners;
   }
 
-  async read(name: string): Promise<Uint8Array> {
-    return await this.#owner(name).read(name);
+  async read(name: string, allocate?: Allocate): Promise<Uint8Array<ArrayBuffer>> {
+    return await this.#owner(name).read(name, allocate);
   }
 
-  async readRange(name: string, start: number, length: number): Promise<Uint8Array> {
-    return await this.#owner(name).readRange(name, start, length);
+  async readRange(
+    name: string,
+    start: number,
+    length: number,
+    allocate?: Allocate,
+  ): Promise<Uint8Array<ArrayBuffer>> {
+    return await this.#owner(name).readRange(name, start, length, allocate);
   }
 
   async close(): Promise<void> {

@@ -1,11 +1,10 @@
-/** A checkpoint as a WeightSource: packed or master weights, all become codes and a scale. */
+/** A checkpoint as a WeightSource: packed or master weights, as they are stored. */
 import { type LinearName, linearShape } from "../codegen/model_spec.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { floatTypeOf, isPacked, type ModelConfig } from "./config.ts";
 import { CheckpointError, shown } from "./errors.ts";
 import { toFloat32 } from "./float_formats.ts";
-import { absmeanCodes, type Ternary, unpackCodes } from "./ternary.ts";
-import type { FloatMatrix, NormName, TernaryWeights, WeightSource } from "./weights.ts";
+import type { Allocate, FloatMatrix, NormName, TernaryWeights, WeightSource } from "./weights.ts";
 
 /** `config` must come from the same checkpoint: its shapes were checked against these tensors. */
 export function openWeights(config: ModelConfig, checkpoint: Checkpoint): WeightSource {
@@ -21,14 +20,24 @@ class CheckpointWeights implements WeightSource {
     this.#checkpoint = checkpoint;
   }
 
-  async linear(layer: number, name: LinearName): Promise<TernaryWeights> {
-    const { spec } = this.#config;
-    const path = this.#config.tensorNames.linear(layer, name);
-    const ternary = await this.#ternary(path, name);
-    const bias = spec.biases.includes(name) ? await this.#bias(path, ternary.scale) : null;
+  async linear(layer: number, name: LinearName, allocate?: Allocate): Promise<TernaryWeights> {
+    const { spec, tensorNames, quantization } = this.#config;
+    const path = tensorNames.linear(layer, name);
+    const weight = `${path}.weight`;
+    const scale = isPacked(quantization) ? await this.#packedScale(`${path}.weight_scale`) : null;
+    const kind = scale === null ? floatTypeOf(this.#checkpoint.tensors, weight) : "quarters";
     const hasNorm = spec.linearNormEps !== null;
-    const inputNorm = hasNorm ? await this.#vector(`${path}.rms_norm.weight`) : null;
-    return { ...ternary, bias, inputNorm };
+    return {
+      matrix: {
+        kind,
+        bytes: await this.#checkpoint.read(weight, allocate),
+        ...linearShape(spec, name),
+      },
+      what: shown(weight),
+      scale,
+      bias: spec.biases.includes(name) ? await this.#bias(path, scale) : null,
+      inputNorm: hasNorm ? await this.#vector(`${path}.rms_norm.weight`) : null,
+    };
   }
 
   norm(layer: number, which: NormName): Promise<Float32Array> {
@@ -45,17 +54,6 @@ class CheckpointWeights implements WeightSource {
 
   head(): FloatMatrix {
     return this.#matrix(this.#config.tensorNames.head);
-  }
-
-  async #ternary(path: string, name: LinearName): Promise<Ternary> {
-    const weight = `${path}.weight`;
-    const bytes = await this.#checkpoint.read(weight);
-    if (!isPacked(this.#config.quantization)) {
-      return absmeanCodes(bytes, floatTypeOf(this.#checkpoint.tensors, weight), shown(weight));
-    }
-    const { n, k } = linearShape(this.#config.spec, name);
-    const scale = await this.#packedScale(`${path}.weight_scale`);
-    return { codes: unpackCodes(bytes, n, k, shown(weight)), scale };
   }
 
   /** weight_scale is mean|W| for autobitlinear and its reciprocal for bitlinear. */
@@ -75,10 +73,9 @@ class CheckpointWeights implements WeightSource {
   }
 
   /** transformers' AutoBitLinear adds the bias before it multiplies by weight_scale. */
-  async #bias(path: string, scale: number): Promise<Float32Array> {
+  async #bias(path: string, scale: number | null): Promise<Float32Array> {
     const bias = await this.#vector(`${path}.bias`);
-    const isScaled = isPacked(this.#config.quantization) && this.#multiplies();
-    return isScaled ? bias.map((value) => value * scale) : bias;
+    return scale !== null && this.#multiplies() ? bias.map((value) => value * scale) : bias;
   }
 
   async #vector(name: string): Promise<Float32Array> {
@@ -99,7 +96,8 @@ class CheckpointWeights implements WeightSource {
       type: floatTypeOf(checkpoint.tensors, name),
       rows,
       columns,
-      readRows: (first, count) => checkpoint.readRange(name, first * rowBytes, count * rowBytes),
+      readRows: (first, count, allocate) =>
+        checkpoint.readRange(name, first * rowBytes, count * rowBytes, allocate),
     };
   }
 }

@@ -12,7 +12,8 @@ import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
 import { openWeights } from "./checkpoint_weights.ts";
 import { type ModelConfig, readModelConfig } from "./config.ts";
 import { CheckpointError, UnsupportedModelError } from "./errors.ts";
-import type { WeightSource } from "./weights.ts";
+import { ternaryOf } from "./ternary.ts";
+import type { TernaryWeights, WeightSource } from "./weights.ts";
 
 interface Opened extends AsyncDisposable {
   checkpoint: Checkpoint;
@@ -27,6 +28,11 @@ async function opened(path: string): Promise<Opened> {
   return { checkpoint, config, weights, [Symbol.asyncDispose]: () => checkpoint.close() };
 }
 
+function ternary({ matrix, what, scale }: TernaryWeights) {
+  const found = ternaryOf(matrix, what);
+  return { codes: found.codes, scale: (scale ?? found.scale)! };
+}
+
 const openFixture = (name: string) => opened(fixturePath(`models/${name}`));
 
 Deno.test("quantising the bf16 masters gives exactly the packed codes, 28 of 28", async () => {
@@ -35,8 +41,8 @@ Deno.test("quantising the bf16 masters gives exactly the packed codes, 28 of 28"
   let matrices = 0;
   for (let layer = 0; layer < packed.config.spec.numHiddenLayers; layer++) {
     for (const name of LINEAR_NAMES) {
-      const fromMaster = await masters.weights.linear(layer, name);
-      const fromPacked = await packed.weights.linear(layer, name);
+      const fromMaster = ternary(await masters.weights.linear(layer, name));
+      const fromPacked = ternary(await packed.weights.linear(layer, name));
       assert.deepEqual(fromMaster.codes, fromPacked.codes, `${layer} ${name}`);
       // The packed file's scale is the master's, rounded to bfloat16's 8 bits.
       const relative = Math.abs(fromMaster.scale / fromPacked.scale - 1);
@@ -67,8 +73,9 @@ Deno.test("norms, linear norms and row ranges have the model's shapes", async ()
   const { spec } = model.config;
   for (const name of LINEAR_NAMES) {
     const { n, k } = linearShape(spec, name);
-    const { codes, inputNorm, bias } = await model.weights.linear(2, name);
-    assert.deepEqual([codes.length, inputNorm?.length, bias], [n * k, k, null]);
+    const { matrix, inputNorm, bias } = await model.weights.linear(2, name);
+    assert.deepEqual([matrix.n, matrix.k, matrix.bytes.length], [n, k, n / 4 * k]);
+    assert.deepEqual([inputNorm?.length, bias], [k, null]);
   }
   assert.equal((await model.weights.norm(0, "input")).length, spec.hiddenSize);
   assert.equal((await model.weights.finalNorm()).length, spec.hiddenSize);
@@ -167,7 +174,8 @@ Deno.test("a norm that is not finite and a code 3 are refused by name", async ()
   tensors["model.layers.0.mlp.up_proj.weight"].bytes = Uint8Array.of(0, 0b11_00, 0, 0);
   await withTiny(tensors, "bitlinear", async (weights) => {
     await assert.rejects(weights.finalNorm(), /model.norm.weight.*element 1 is NaN/);
-    await assert.rejects(weights.linear(0, "up"), /up_proj.weight": codes.*row 1, column 1 is 3/);
+    const up = await weights.linear(0, "up");
+    assert.throws(() => ternary(up), /up_proj.weight": codes.*row 1, column 1 is 3/);
   });
 });
 
@@ -175,7 +183,7 @@ async function readEverything(folder: string): Promise<void> {
   await using model = await opened(folder);
   const { weights, config } = model;
   for (let layer = 0; layer < config.spec.numHiddenLayers; layer++) {
-    for (const name of LINEAR_NAMES) await weights.linear(layer, name);
+    for (const name of LINEAR_NAMES) ternary(await weights.linear(layer, name));
     await weights.norm(layer, "input");
   }
   await weights.finalNorm();

@@ -19,6 +19,7 @@ import { ensurePackedFile, type PackedFile, readPackedData } from "./packed_file
 import { ReferenceExecutor } from "./reference_executor.ts";
 import { joinedTables, type RopeTables, ropeTables } from "./rope.ts";
 import { Scheduler } from "./scheduler.ts";
+import { openPacker, referencePacker, type TernaryPacker } from "./ternary_packer.ts";
 import { checkTokenizerFits, loadTokenizer } from "./tokenizer.ts";
 import type {
   ChatMessage,
@@ -131,7 +132,8 @@ async function startExecutor(input: ExecutorInput, options: LoadOptions): Promis
   const choice = options.kernels ?? "auto";
   const rope = ropeTables(input.config, input.contextSize);
   if (choice === "reference") {
-    const packed = await readPackedData(await packedFileOf(input, ROWS32, options));
+    const packer = () => referencePacker(ROWS32);
+    const packed = await readPackedData(await packedFileOf(input, ROWS32, packer, options));
     const executor = new ReferenceExecutor(spec, packed, rope, kvType);
     return { executor, compileMs: 0, maxBatchTokens, kvBlocks };
   }
@@ -155,14 +157,17 @@ async function startNative(
   const { spec } = input.config;
   const opened = await openKernels({ spec, kvType, choice }, options);
   try {
+    const { layout } = opened.kernel.scheme;
+    const threads = options.threads ?? defaultThreads(opened.cpu);
+    const packer = () => openPacker(opened.library.path, layout, threads);
     const weights = await loadWeights(
       opened.library,
-      await packedFileOf(input, opened.kernel.scheme.layout, options),
+      await packedFileOf(input, layout, packer, options),
     );
     const executor = new NativeExecutor({
       library: opened.library,
       kernels: opened.kernel.isa,
-      threads: options.threads ?? defaultThreads(opened.cpu),
+      threads,
       weights,
       vocabSize: spec.vocabSize,
       rope: joinedTables(rope),
@@ -178,11 +183,12 @@ async function startNative(
 function packedFileOf(
   { checkpoint, config }: ExecutorInput,
   layout: TernaryLayout,
+  packer: () => TernaryPacker,
   options: LoadOptions,
 ): Promise<PackedFile> {
   const identity = `${headerIdentity(checkpoint)} ${options.quantize ?? ""}`;
   const weights = () => openWeights(config, checkpoint);
-  return ensurePackedFile({ spec: config.spec, layout, identity, weights }, options);
+  return ensurePackedFile({ spec: config.spec, layout, identity, weights, packer }, options);
 }
 
 interface Loaded {

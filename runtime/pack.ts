@@ -1,17 +1,27 @@
 import { FLOAT_BYTES } from "../codegen/dense/template.ts";
-import { packMatrix, type TernaryLayout } from "../codegen/layouts/layout.ts";
 import { ROWS32 } from "../codegen/layouts/rows32.ts";
-import { LINEAR_NAMES, linearShape, type ModelSpec } from "../codegen/model_spec.ts";
+import {
+  LINEAR_NAMES,
+  type LinearName,
+  linearShape,
+  type ModelSpec,
+} from "../codegen/model_spec.ts";
 import { paddedFloats } from "../codegen/norm_quantize/template.ts";
 import { type PackedPlan, planOf, type Region, regionOf } from "../codegen/plan.ts";
+import { ahead, BufferPool } from "./ahead.ts";
+import { referencePacker, type TernaryPacker } from "./ternary_packer.ts";
 import type { OnProgress } from "./types.ts";
-import type { FloatMatrix, NormName, WeightSource } from "./weights.ts";
+import type { FloatMatrix, NormName, TernaryWeights, WeightSource } from "./weights.ts";
 
 /** Takes parts of the packed data at their offsets, in rising order. */
 export type Sink = (bytes: Uint8Array, offset: number) => Promise<void> | void;
 
 /** Bytes of a float matrix that are copied at a time. */
 const COPY_BYTES = 8 << 20;
+
+/** Matrices that are read before they are packed, and parts that are packed before they are written. */
+const READ_AHEAD = 1;
+const WRITE_BEHIND = 2;
 
 const NORMS: readonly (readonly [region: string, name: NormName])[] = [
   ["input_norm", "input"],
@@ -21,14 +31,15 @@ const NORMS: readonly (readonly [region: string, name: NormName])[] = [
 ];
 
 export interface PackOptions {
-  /** How ternary matrices lie. */
-  layout?: TernaryLayout;
+  /** Packs ternary matrices, in its layout. Default: the reference, as rows32. */
+  packer?: TernaryPacker;
   onProgress?: OnProgress;
   signal?: AbortSignal;
 }
 
 /**
- * Writes a model in the layout of `planOf(spec, layout)`. Holds one layer at a time, never the model.
+ * Writes a model in the layout of `planOf(spec, packer.layout)`. Reads ahead and writes behind, and
+ * holds two layers at most, never the model.
  *
  * @throws Whatever the source says of an unreadable checkpoint; `signal.reason` when aborted.
  */
@@ -36,61 +47,74 @@ export async function packModel(
   spec: ModelSpec,
   source: WeightSource,
   sink: Sink,
-  { layout = ROWS32, onProgress, signal }: PackOptions = {},
+  { packer = referencePacker(ROWS32), onProgress, signal }: PackOptions = {},
 ): Promise<void> {
-  const plan = planOf(spec, layout);
+  const plan = planOf(spec, packer.layout);
+  const job = { spec, plan, source, packer, buffers: new BufferPool() };
+  const total = plan.totalBytes;
   const report = (done: number) =>
-    onProgress?.({
-      phase: "pack",
-      message: "Packing weights",
-      done,
-      total: plan.totalBytes,
-      unit: "bytes",
-    });
+    onProgress?.({ phase: "pack", message: "Packing weights", done, total, unit: "bytes" });
   report(0);
-  await writeGlobals(spec, plan, source, sink, signal);
-  report(plan.layersOffset);
-  for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
+  for await (const parts of ahead(packedParts(job), WRITE_BEHIND)) {
     signal?.throwIfAborted();
-    const start = plan.layersOffset + layer * plan.layerBytes;
-    const parts = await layerParts(spec, layout, source, layer);
-    for (const { name, offset } of plan.layer) await sink(parts.get(name)!, start + offset);
-    report(start + plan.layerBytes);
+    for (const part of parts) {
+      await sink(part.bytes, part.offset);
+      job.buffers.give(part.bytes);
+      report(part.offset + part.bytes.length);
+    }
   }
+  report(total);
 }
 
-async function writeGlobals(
-  spec: ModelSpec,
-  plan: PackedPlan,
-  source: WeightSource,
-  sink: Sink,
-  signal?: AbortSignal,
-): Promise<void> {
-  await copyMatrix(source.embedding(), regionOf(plan.globals, "embedding"), sink, signal);
+interface Job {
+  spec: ModelSpec;
+  plan: PackedPlan;
+  source: WeightSource;
+  packer: TernaryPacker;
+  buffers: BufferPool;
+}
+
+/** Bytes of the packed data at their offset; written, they go back to the pool. */
+interface Part {
+  bytes: Uint8Array<ArrayBuffer>;
+  offset: number;
+}
+
+/** All of the packed data in rising order: the globals in pieces, then a layer at a time. */
+async function* packedParts(job: Job): AsyncGenerator<Part[]> {
+  const { spec, plan, source } = job;
+  yield* copiedMatrix(job, source.embedding(), regionOf(plan.globals, "embedding"));
   const norm = floatBytes(await source.finalNorm(), spec.hiddenSize);
-  await sink(norm, regionOf(plan.globals, "final_norm").offset);
+  yield [{ bytes: norm, offset: regionOf(plan.globals, "final_norm").offset }];
   if (!spec.tieWordEmbeddings) {
-    await copyMatrix(source.head(), regionOf(plan.globals, "head"), sink, signal);
+    yield* copiedMatrix(job, source.head(), regionOf(plan.globals, "head"));
   }
+  yield* packedLayers(job);
 }
 
-async function copyMatrix(matrix: FloatMatrix, region: Region, sink: Sink, signal?: AbortSignal) {
+async function* copiedMatrix(
+  { buffers }: Job,
+  matrix: FloatMatrix,
+  region: Region,
+): AsyncGenerator<Part[]> {
   const elementBytes = FLOAT_BYTES[matrix.type];
-  const rowBytes = paddedFloats(matrix.columns) * elementBytes;
-  const rowsAtOnce = Math.max(1, Math.floor(COPY_BYTES / rowBytes));
+  const rowBytes = matrix.columns * elementBytes;
+  const paddedBytes = paddedFloats(matrix.columns) * elementBytes;
+  const rowsAtOnce = Math.max(1, Math.floor(COPY_BYTES / paddedBytes));
   for (let first = 0; first < matrix.rows; first += rowsAtOnce) {
-    signal?.throwIfAborted();
     const count = Math.min(rowsAtOnce, matrix.rows - first);
-    const bytes = await matrix.readRows(first, count);
-    await sink(
-      padRows(bytes, matrix.columns * elementBytes, rowBytes),
-      region.offset + first * rowBytes,
-    );
+    const offset = region.offset + first * paddedBytes;
+    if (rowBytes === paddedBytes) {
+      const bytes = await matrix.readRows(first, count, (bytes) => buffers.take(bytes));
+      yield [{ bytes, offset }];
+    } else {
+      const rows = await matrix.readRows(first, count);
+      yield [{ bytes: padRows(rows, rowBytes, paddedBytes), offset }];
+    }
   }
 }
 
-function padRows(bytes: Uint8Array, rowBytes: number, paddedBytes: number): Uint8Array {
-  if (rowBytes === paddedBytes) return bytes;
+function padRows(bytes: Uint8Array, rowBytes: number, paddedBytes: number) {
   const rows = bytes.length / rowBytes;
   const padded = new Uint8Array(rows * paddedBytes);
   for (let row = 0; row < rows; row++) {
@@ -99,39 +123,82 @@ function padRows(bytes: Uint8Array, rowBytes: number, paddedBytes: number): Uint
   return padded;
 }
 
+async function* packedLayers(job: Job): AsyncGenerator<Part[]> {
+  const { spec, plan } = job;
+  const linears = ahead(loadedLinears(job), READ_AHEAD);
+  try {
+    for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
+      const start = plan.layersOffset + layer * plan.layerBytes;
+      const bytes = await layerBytes(job, linears, layer);
+      yield plan.layer.map(({ name, offset }) => ({
+        bytes: bytes.get(name)!,
+        offset: start + offset,
+      }));
+    }
+  } finally {
+    await linears.return(undefined);
+  }
+}
+
+interface LoadedLinear {
+  name: LinearName;
+  weights: TernaryWeights;
+}
+
+/** All ternary matrices in the order in which they are packed. */
+async function* loadedLinears({ spec, source, buffers }: Job): AsyncGenerator<LoadedLinear> {
+  for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
+    for (const name of LINEAR_NAMES) {
+      const weights = await source.linear(layer, name, (bytes) => buffers.take(bytes));
+      yield { name, weights };
+    }
+  }
+}
+
 /** A layer's regions by name: gathered first, as the scales stand before the matrices. */
-async function layerParts(
-  spec: ModelSpec,
-  layout: TernaryLayout,
-  source: WeightSource,
+async function layerBytes(
+  job: Job,
+  linears: AsyncGenerator<LoadedLinear>,
   layer: number,
-): Promise<Map<string, Uint8Array>> {
-  const parts = new Map<string, Uint8Array>();
-  const scales = new Float32Array(LINEAR_NAMES.length);
+): Promise<Map<string, Uint8Array<ArrayBuffer>>> {
+  const { spec, source } = job;
+  const regions = new Map<string, Uint8Array<ArrayBuffer>>();
   for (const [region, name] of NORMS) {
     if (!spec.subNorms && region.endsWith("_sub_norm")) continue;
     const norm = await source.norm(layer, name);
-    parts.set(region, floatBytes(norm, norm.length));
+    regions.set(region, floatBytes(norm, norm.length));
   }
-  for (const [i, name] of LINEAR_NAMES.entries()) {
-    const { n, k } = linearShape(spec, name);
-    const weights = await source.linear(layer, name);
-    scales[i] = weights.scale;
-    if (spec.biases.includes(name)) parts.set(`${name}_bias`, floatBytes(weights.bias!, n));
-    if (spec.linearNormEps !== null) {
-      parts.set(`${name}_norm`, floatBytes(weights.inputNorm!, k));
-    }
-    parts.set(`${name}_codes`, packMatrix(layout, weights.codes, n, k));
+  const scales = new Float32Array(LINEAR_NAMES.length);
+  for (let i = 0; i < scales.length; i++) {
+    const { value: linear } = await linears.next();
+    scales[i] = await packLinear(job, linear, regions);
   }
-  return parts.set("scales", floatBytes(scales, scales.length));
+  return regions.set("scales", floatBytes(scales, scales.length));
+}
+
+/** Adds a linear's regions. @returns Its scale. */
+async function packLinear(
+  { spec, packer, buffers }: Job,
+  { name, weights }: LoadedLinear,
+  regions: Map<string, Uint8Array<ArrayBuffer>>,
+): Promise<number> {
+  const { n, k } = linearShape(spec, name);
+  const { matrix, what, scale, bias, inputNorm } = weights;
+  if (spec.biases.includes(name)) regions.set(`${name}_bias`, floatBytes(bias!, n));
+  if (spec.linearNormEps !== null) regions.set(`${name}_norm`, floatBytes(inputNorm!, k));
+  const codes = buffers.take(packer.layout.packedBytes(n, k));
+  const found = await packer.pack(matrix, what, codes);
+  buffers.give(matrix.bytes);
+  regions.set(`${name}_codes`, codes);
+  return scale ?? found!;
 }
 
 /** Floats as bytes; what follows up to the region's end stays zero. */
-function floatBytes(values: Float32Array, expected: number): Uint8Array {
+function floatBytes(values: Float32Array, expected: number): Uint8Array<ArrayBuffer> {
   if (values.length !== expected) {
     throw new RangeError(
       `Cannot pack a vector of ${values.length} values: the model's shape needs ${expected}`,
     );
   }
-  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  return new Uint8Array(values.buffer as ArrayBuffer, values.byteOffset, values.byteLength);
 }

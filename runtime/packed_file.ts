@@ -8,6 +8,7 @@ import { planOf } from "../codegen/plan.ts";
 import { cacheDirectory, publishFile, removeStaleTemporaries, withLock } from "../kernels/cache.ts";
 import { MAP_ALIGNMENT } from "../kernels/native_model.ts";
 import { packModel, type PackOptions } from "./pack.ts";
+import type { TernaryPacker } from "./ternary_packer.ts";
 import type { WeightSource } from "./weights.ts";
 
 /**
@@ -44,6 +45,8 @@ export interface PackedSource {
   identity: string;
   /** Opened only when there is no packed file yet. */
   weights: () => WeightSource;
+  /** Of that layout. Made only when there is no packed file yet, and closed after use. */
+  packer: () => TernaryPacker;
 }
 
 /**
@@ -53,7 +56,7 @@ export interface PackedSource {
  */
 export async function ensurePackedFile(
   source: PackedSource,
-  options: Omit<PackOptions, "layout"> = {},
+  options: Omit<PackOptions, "packer"> = {},
 ): Promise<PackedFile> {
   const directory = cacheDirectory("models");
   const key = keyOf(source);
@@ -82,15 +85,16 @@ async function write(
   name: string,
   key: string,
   source: PackedSource,
-  options: Omit<PackOptions, "layout">,
+  options: Omit<PackOptions, "packer">,
 ): Promise<void> {
+  using packer = source.packer();
   await publishFile(directory, name, async (file) => {
     const data = new DataWriter(async (bytes, at) => {
       await writeAll(file, bytes, HEADER_BYTES + at);
     });
     const { spec, layout } = source;
     const sink = (bytes: Uint8Array, at: number) => data.put(bytes, at);
-    await packModel(spec, source.weights(), sink, { ...options, layout });
+    await packModel(spec, source.weights(), sink, { ...options, packer });
     const { totalBytes } = planOf(spec, layout);
     await data.padTo(totalBytes);
     const header: Header = { magic: MAGIC, key, dataBytes: totalBytes, checksum: data.checksum };
@@ -138,9 +142,10 @@ class DataWriter {
 
   async #append(bytes: Uint8Array): Promise<void> {
     if (bytes.length === 0) return;
+    const writing = this.write(bytes, this.#end);
     this.checksum = crc32(bytes, this.checksum);
-    await this.write(bytes, this.#end);
     this.#end += bytes.length;
+    await writing;
   }
 }
 

@@ -18,6 +18,7 @@ import {
   parseJson,
   utf8Text,
 } from "./json.ts";
+import type { Allocate } from "./weights.ts";
 
 /** Bytes of an element of each type that this version reads. */
 const ELEMENT_BYTES = {
@@ -62,10 +63,18 @@ export interface SafetensorsFile {
   readonly headerSha256: string;
   readonly metadata: Readonly<Record<string, string>>;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
-  /** All bytes of a tensor, in a buffer of their own (so that typed arrays can view it). */
-  read(name: string): Promise<Uint8Array>;
+  /**
+   * All bytes of a tensor, at the start of a buffer of their own (so that typed arrays can view it)
+   * or of one that `allocate` gives.
+   */
+  read(name: string, allocate?: Allocate): Promise<Uint8Array<ArrayBuffer>>;
   /** `length` bytes of a tensor from its byte `start`. */
-  readRange(name: string, start: number, length: number): Promise<Uint8Array>;
+  readRange(
+    name: string,
+    start: number,
+    length: number,
+    allocate?: Allocate,
+  ): Promise<Uint8Array<ArrayBuffer>>;
   close(): Promise<void>;
 }
 
@@ -254,8 +263,9 @@ async function readAt(
   path: string,
   position: number,
   length: number,
+  allocate: Allocate = (bytes) => new Uint8Array(bytes),
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = new Uint8Array(length);
+  const bytes = allocate(length);
   for (let done = 0; done < length;) {
     const wanted = Math.min(length - done, MAX_READ_BYTES);
     const got = await readOnce(handle, path, bytes.subarray(done, done + wanted), position + done);
@@ -298,11 +308,16 @@ class OpenFile implements SafetensorsFile {
     this.#handle = handle;
   }
 
-  async read(name: string): Promise<Uint8Array> {
-    return await this.readRange(name, 0, this.#tensor(name).byteLength);
+  async read(name: string, allocate?: Allocate): Promise<Uint8Array<ArrayBuffer>> {
+    return await this.readRange(name, 0, this.#tensor(name).byteLength, allocate);
   }
 
-  async readRange(name: string, start: number, length: number): Promise<Uint8Array> {
+  async readRange(
+    name: string,
+    start: number,
+    length: number,
+    allocate?: Allocate,
+  ): Promise<Uint8Array<ArrayBuffer>> {
     const { byteOffset, byteLength } = this.#tensor(name);
     const isRange = Number.isSafeInteger(start) && Number.isSafeInteger(length) && start >= 0 &&
       length >= 0 && start + length <= byteLength;
@@ -312,7 +327,7 @@ class OpenFile implements SafetensorsFile {
           `current values are start ${start}, length ${length}`,
       );
     }
-    return await readAt(this.#handle, this.path, byteOffset + start, length);
+    return await readAt(this.#handle, this.path, byteOffset + start, length, allocate);
   }
 
   async close(): Promise<void> {

@@ -1,18 +1,40 @@
 /**
- * Ternary codes of a linear, from packed bytes or from float masters. Code 0, 1, 2 is weight
- * -1, 0, +1.
+ * Ternary codes of a linear, from packed bytes or from float masters: the reference of
+ * `kernels/zig/pack.zig`. Code 0, 1, 2 is weight -1, 0, +1.
  *
  * Source: transformers' integrations/bitnet.py, unpack_weights and WeightQuant.
  */
+import { LANES, treeSumWide } from "../codegen/float_reference.ts";
 import type { FloatType } from "../codegen/model_spec.ts";
+import type { StoredMatrix } from "../codegen/pack/stored.ts";
 import { CheckpointError } from "./errors.ts";
 import { valuesOf } from "./float_formats.ts";
 
 export interface Ternary {
   /** (n, k) row-major. */
   codes: Uint8Array;
-  /** Float32: W[row, column] = scale * (code - 1). */
-  scale: number;
+  /** Float32: W[row, column] = scale * (code - 1). Null where the matrix does not say. */
+  scale: number | null;
+}
+
+/**
+ * The codes of a matrix, and the scale if it is one of floats.
+ *
+ * @param what Names the tensor in errors.
+ * @throws {CheckpointError} If a code is 3, which no writer produces, or a weight is not finite.
+ */
+export function ternaryOf(matrix: StoredMatrix, what: string): Ternary {
+  const { kind, bytes, n, k } = matrix;
+  if (kind === "codes") return { codes: checkedCodes(bytes, k, what), scale: null };
+  if (kind === "quarters") return { codes: unpackCodes(bytes, n, k, what), scale: null };
+  return absmeanCodes(matrix, what);
+}
+
+function checkedCodes(codes: Uint8Array, k: number, what: string): Uint8Array {
+  const bad = codes.indexOf(3);
+  if (bad < 0) return codes;
+  const row = Math.floor(bad / k);
+  throw codeError(codes, row, k, what);
 }
 
 /**
@@ -26,34 +48,18 @@ export interface Ternary {
 export function unpackCodes(packed: Uint8Array, n: number, k: number, what: string): Uint8Array {
   const storedRows = Math.ceil(n / 4);
   const codes = new Uint8Array(n * k);
-  const { source, target, mask, lowBits, rowLength } = unitsOf(packed, codes, k);
   for (let row = 0; row < n; row++) {
-    const stored = (row % storedRows) * rowLength;
+    const stored = row % storedRows * k;
     const shift = 2 * Math.floor(row / storedRows);
-    const start = row * rowLength;
     let seen = 0;
-    for (let i = 0; i < rowLength; i++) {
-      const unit = (source[stored + i] >>> shift) & mask;
-      target[start + i] = unit;
-      seen |= unit & (unit >>> 1);
+    for (let i = 0; i < k; i++) {
+      const code = packed[stored + i] >> shift & 3;
+      codes[row * k + i] = code;
+      seen |= code & code >> 1;
     }
-    if ((seen & lowBits) !== 0) throw codeError(codes, row, k, what);
+    if (seen !== 0) throw codeError(codes, row, k, what);
   }
   return codes;
-}
-
-/** Four codes at a time where rows consist of whole 32-bit words, which is 3 times as fast. */
-function unitsOf(packed: Uint8Array, codes: Uint8Array, k: number) {
-  if (k % 4 !== 0 || packed.byteOffset % 4 !== 0) {
-    return { source: packed, target: codes, mask: 0b11, lowBits: 1, rowLength: k };
-  }
-  return {
-    source: new Uint32Array(packed.buffer, packed.byteOffset, packed.byteLength / 4),
-    target: new Uint32Array(codes.buffer),
-    mask: 0x03030303,
-    lowBits: 0x01010101,
-    rowLength: k / 4,
-  };
 }
 
 function codeError(codes: Uint8Array, row: number, k: number, what: string) {
@@ -67,49 +73,77 @@ function codeError(codes: Uint8Array, row: number, k: number, what: string) {
 /** The floor of mean|W| in WeightQuant. */
 const MIN_MEAN = 1e-5;
 
+/** How float masters become codes: code = round(w * factor), clamped; w is about scale * code. */
+export interface Absmean {
+  factor: number;
+  scale: number;
+}
+
 /**
- * Absmean quantisation over a whole matrix: s = 1 / max(mean|W|, 1e-5), code = round(W * s)
- * clamped to -1..1, W = code / s; float32 as PyTorch, ties to even (so that 0.5 becomes 0).
+ * Absmean quantisation over a whole matrix: s = 1 / max(mean|W|, 1e-5), W = code / s; float32 as
+ * PyTorch.
  *
- * @param bytes (n, k) elements of `type`, row-major, little-endian, aligned to an element.
+ * @param rowSums Sums of |w| of each row.
+ * @param count Elements of the matrix.
+ * @returns Null if a weight is not finite, as the sum then is not.
+ */
+export function absmeanOf(rowSums: Float64Array, count: number): Absmean | null {
+  const sum = rowSums.reduce((sum, row) => sum + row, 0);
+  if (!Number.isFinite(sum)) return null;
+  const mean = Math.max(Math.fround(sum / count), Math.fround(MIN_MEAN));
+  const factor = Math.fround(1 / mean);
+  return { factor, scale: Math.fround(1 / factor) };
+}
+
+/**
+ * Absmean quantisation of float masters, see `absmeanOf`: code = round(W * s) clamped to -1..1, ties
+ * to even (so that 0.5 becomes 0).
+ *
  * @throws {CheckpointError} If a weight is not finite.
  */
-export function absmeanCodes(bytes: Uint8Array, type: FloatType, what: string): Ternary {
+export function absmeanCodes(
+  matrix: StoredMatrix,
+  what: string,
+): Ternary & { scale: number } {
+  const floats = floatsOf(matrix);
+  const absmean = absmeanOf(rowSums(matrix), matrix.n * matrix.k);
+  if (absmean === null) throw notFiniteError(floats, what);
+  const { elements, valueOf } = floats;
+  const codes = new Uint8Array(elements.length);
+  for (let i = 0; i < codes.length; i++) codes[i] = codeOf(valueOf(elements[i]), absmean.factor);
+  return { codes, scale: absmean.scale };
+}
+
+/** Sums of |w| of each row, in doubles: lane i % 16 adds its elements in order, then the lanes. */
+export function rowSums(matrix: StoredMatrix): Float64Array {
+  const { elements, valueOf } = floatsOf(matrix);
+  return Float64Array.from({ length: matrix.n }, (_, row) => {
+    const lanes = new Float64Array(LANES);
+    for (let i = 0; i < matrix.k; i++) {
+      lanes[i % LANES] += Math.abs(valueOf(elements[row * matrix.k + i]));
+    }
+    return treeSumWide(lanes);
+  });
+}
+
+interface Floats {
+  elements: Float32Array | Uint16Array;
+  valueOf: (element: number) => number;
+}
+
+function floatsOf({ kind, bytes }: StoredMatrix): Floats {
   const { buffer, byteOffset, byteLength } = bytes;
+  const type = kind as FloatType;
   if (type === "f32") {
-    const weights = new Float32Array(buffer, byteOffset, byteLength / 4);
-    const { s, scale } = absmeanScale(weights, (w) => w, what);
-    const codes = new Uint8Array(weights.length);
-    for (let i = 0; i < weights.length; i++) codes[i] = codeOf(weights[i], s);
-    return { codes, scale };
+    const elements = new Float32Array(buffer, byteOffset, byteLength / 4);
+    return { elements, valueOf: (w) => w };
   }
-  const patterns = new Uint16Array(buffer, byteOffset, byteLength / 2);
   const values = valuesOf(type);
-  const { s, scale } = absmeanScale(patterns, (bits) => values[bits], what);
-  const codeOfPattern = Uint8Array.from(values, (value) => codeOf(value, s));
-  const codes = new Uint8Array(patterns.length);
-  for (let i = 0; i < patterns.length; i++) codes[i] = codeOfPattern[patterns[i]];
-  return { codes, scale };
+  const elements = new Uint16Array(buffer, byteOffset, byteLength / 2);
+  return { elements, valueOf: (bits) => values[bits] };
 }
 
-function absmeanScale(
-  elements: Float32Array | Uint16Array,
-  valueOf: (element: number) => number,
-  what: string,
-): { s: number; scale: number } {
-  let sum = 0;
-  for (let i = 0; i < elements.length; i++) sum += Math.abs(valueOf(elements[i]));
-  if (!Number.isFinite(sum)) throw notFiniteError(elements, valueOf, what);
-  const mean = Math.max(Math.fround(sum / elements.length), Math.fround(MIN_MEAN));
-  const s = Math.fround(1 / mean);
-  return { s, scale: Math.fround(1 / s) };
-}
-
-function notFiniteError(
-  elements: Float32Array | Uint16Array,
-  valueOf: (element: number) => number,
-  what: string,
-): CheckpointError {
+function notFiniteError({ elements, valueOf }: Floats, what: string): CheckpointError {
   const index = elements.findIndex((element: number) => !Number.isFinite(valueOf(element)));
   return new CheckpointError(
     `Cannot ternarise ${what}: weights must be finite: element ${index} is ` +
@@ -117,7 +151,7 @@ function notFiniteError(
   );
 }
 
-function codeOf(weight: number, s: number): number {
-  const scaled = Math.fround(weight * s);
+function codeOf(weight: number, factor: number): number {
+  const scaled = Math.fround(weight * factor);
   return scaled > 0.5 ? 2 : scaled < -0.5 ? 0 : 1;
 }

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import fc from "fast-check";
 import { bf16Bytes } from "../tests/safetensors_file.ts";
 import { toFloat32 } from "./float_formats.ts";
+import type { FloatType } from "../codegen/model_spec.ts";
 import { absmeanCodes, unpackCodes } from "./ternary.ts";
 
 /** transformers' pack_weights, element by element. */
@@ -60,17 +61,23 @@ function weightQuant(weights: readonly number[]) {
   return { codes: Uint8Array.from(codes), scale: Math.fround(1 / s) };
 }
 
+/** A matrix of one row. */
+function ternarised(bytes: Uint8Array<ArrayBuffer>, kind: FloatType) {
+  const k = bytes.length / (kind === "f32" ? 4 : 2);
+  return absmeanCodes({ kind, bytes, n: 1, k }, "w");
+}
+
 const bf16 = fc.integer({ min: -200, max: 200 }).map((i) => i / 128);
 
 Deno.test("absmeanCodes is WeightQuant, and the same from all three types", () => {
   fc.assert(
     fc.property(fc.array(bf16, { minLength: 1, maxLength: 40 }), (weights) => {
       const expected = weightQuant(weights);
-      assert.deepEqual(absmeanCodes(bf16Bytes(weights), "bf16", "w"), expected);
+      assert.deepEqual(ternarised(bf16Bytes(weights), "bf16"), expected);
       const f32 = new Uint8Array(Float32Array.from(weights).buffer);
-      assert.deepEqual(absmeanCodes(f32, "f32", "w"), expected);
+      assert.deepEqual(ternarised(f32, "f32"), expected);
       const f16 = new Uint8Array(Float16Array.from(weights).buffer);
-      assert.deepEqual(absmeanCodes(f16, "f16", "w"), expected);
+      assert.deepEqual(ternarised(f16, "f16"), expected);
     }),
     { numRuns: 60 },
   );
@@ -78,9 +85,9 @@ Deno.test("absmeanCodes is WeightQuant, and the same from all three types", () =
 
 Deno.test("a tie rounds to even, and zeros have the smallest scale", () => {
   // The mean is 1, so 0.5 lies exactly between 0 and 1.
-  const tie = absmeanCodes(bf16Bytes([0.5, -0.5, 1.5, -1.5]), "bf16", "w");
+  const tie = ternarised(bf16Bytes([0.5, -0.5, 1.5, -1.5]), "bf16");
   assert.deepEqual([...tie.codes], [1, 1, 2, 0]);
-  const zeros = absmeanCodes(bf16Bytes([0, -0]), "bf16", "w");
+  const zeros = ternarised(bf16Bytes([0, -0]), "bf16");
   assert.deepEqual([...zeros.codes], [1, 1]);
   assert.ok(Math.abs(zeros.scale - 1e-5) < 1e-11);
 });
@@ -88,9 +95,9 @@ Deno.test("a tie rounds to even, and zeros have the smallest scale", () => {
 for (const bad of [NaN, Infinity, -Infinity]) {
   Deno.test(`a weight of ${bad} is refused with its position`, () => {
     const f32 = new Uint8Array(Float32Array.of(1, 2, bad, 3).buffer);
-    assert.throws(() => absmeanCodes(f32, "f32", "w"), /element 2 is/);
+    assert.throws(() => ternarised(f32, "f32"), /element 2 is/);
     const half = bf16Bytes([1, 2, bad, 3]);
-    assert.throws(() => absmeanCodes(half, "bf16", "w"), /element 2 is/);
+    assert.throws(() => ternarised(half, "bf16"), /element 2 is/);
   });
 }
 

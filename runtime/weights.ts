@@ -1,11 +1,19 @@
 import type { FloatType, LinearName } from "../codegen/model_spec.ts";
+import type { StoredMatrix } from "../codegen/pack/stored.ts";
+
+/** Room for bytes that are read: fresh, or used before. */
+export type Allocate = (bytes: number) => Uint8Array<ArrayBuffer>;
 
 /** One ternary matrix of a checkpoint, ready to be packed. */
 export interface TernaryWeights {
-  /** (n, k) row-major, one code a byte: 0, 1, 2 for weights -1, 0, +1. */
-  codes: Uint8Array;
-  /** y = scale * (codes - 1) . x, with x the dequantised activations. */
-  scale: number;
+  matrix: StoredMatrix;
+  /** Names the tensor in errors. */
+  what: string;
+  /**
+   * y = scale * (codes - 1) . x, with x the dequantised activations. Null for float masters, whose
+   * ternarisation gives it.
+   */
+  scale: number | null;
   /** (n,), added after scaling. */
   bias: Float32Array | null;
   /** (k,), weight of the RMSNorm that the linear applies to its own input. */
@@ -18,14 +26,15 @@ export interface FloatMatrix {
   rows: number;
   columns: number;
   /** Rows first .. first + count, little-endian, (count, columns). */
-  readRows(first: number, count: number): Promise<Uint8Array>;
+  readRows(first: number, count: number, allocate?: Allocate): Promise<Uint8Array<ArrayBuffer>>;
 }
 
 export type NormName = "input" | "postAttention" | "attnSub" | "ffnSub";
 
 /** Where packing gets a model's weights from: a checkpoint, or made-up ones. */
 export interface WeightSource {
-  linear(layer: number, name: LinearName): Promise<TernaryWeights>;
+  /** The matrix's bytes are `allocate`'s. */
+  linear(layer: number, name: LinearName, allocate?: Allocate): Promise<TernaryWeights>;
   norm(layer: number, name: NormName): Promise<Float32Array>;
   finalNorm(): Promise<Float32Array>;
   embedding(): FloatMatrix;

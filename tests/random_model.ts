@@ -6,9 +6,10 @@ import type { RopeTables } from "../codegen/step/reference.ts";
 import { randomOf } from "../codegen/random.ts";
 import { joinedTables } from "../runtime/rope.ts";
 import { packModel } from "../runtime/pack.ts";
+import { referencePacker } from "../runtime/ternary_packer.ts";
 import type { FloatMatrix, WeightSource } from "../runtime/weights.ts";
 
-export function randomCodes(random: () => number, count: number): Uint8Array {
+export function randomCodes(random: () => number, count: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length: count }, () => Math.floor(random() * 3));
 }
 
@@ -36,8 +37,8 @@ function randomMatrix(random: () => number, spec: ModelSpec, type: "bf16" | "f16
   return matrix;
 }
 
-function encode(values: Float32Array, type: "bf16" | "f16" | "f32"): Uint8Array {
-  if (type === "f32") return new Uint8Array(values.buffer);
+function encode(values: Float32Array, type: "bf16" | "f16" | "f32"): Uint8Array<ArrayBuffer> {
+  if (type === "f32") return new Uint8Array(values.buffer as ArrayBuffer);
   if (type === "f16") return new Uint8Array(Float16Array.from(values).buffer);
   const words = new Uint32Array(values.buffer);
   return new Uint8Array(Uint16Array.from(words, (word) => word >>> 16).buffer);
@@ -49,7 +50,8 @@ export function randomSource(spec: ModelSpec, random: () => number): WeightSourc
     linear: (_layer, name) => {
       const { n, k } = linearShape(spec, name);
       return Promise.resolve({
-        codes: randomCodes(random, n * k),
+        matrix: { kind: "codes", bytes: randomCodes(random, n * k), n, k },
+        what: name,
         scale: Math.fround(0.02 + 0.05 * random()),
         bias: spec.biases.includes(name) ? randomFloats(random, n, 0.1) : null,
         inputNorm: spec.linearNormEps === null ? null : randomNorm(random, k),
@@ -74,7 +76,8 @@ export async function randomPacked(
 ): Promise<Uint8Array<ArrayBuffer>> {
   const data = new Uint8Array(planOf(spec, layout).totalBytes);
   const sink = (bytes: Uint8Array, offset: number) => data.set(bytes, offset);
-  await packModel(spec, randomSource(spec, randomOf(seed)), sink, { layout });
+  const packer = referencePacker(layout);
+  await packModel(spec, randomSource(spec, randomOf(seed)), sink, { packer });
   return data;
 }
 

@@ -36,7 +36,7 @@ export function safetensorsFile(tensors: Readonly<Record<string, TestTensor>>): 
 }
 
 /** bfloat16 bytes of numbers that are bfloat16 values. */
-export function bf16Bytes(values: readonly number[]): Uint8Array {
+export function bf16Bytes(values: readonly number[]): Uint8Array<ArrayBuffer> {
   const words = new Uint32Array(Float32Array.from(values).buffer);
   return new Uint8Array(Uint16Array.from(words, (word) => word >>> 16).buffer);
 }

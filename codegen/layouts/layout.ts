@@ -14,6 +14,30 @@ export function paddedRows(n: number): number {
 /** Codes are 0, 1, 2 for weights -1, 0, +1. Padding rows and features hold this one. */
 export const ZERO_CODE = 1;
 
+/**
+ * What the native packer must know of a layout. Words of 32 rows lie in the order
+ *
+ *     [slice][unit][word][block][row: 32]
+ *
+ * slices and units being shorter at the end.
+ */
+export interface NativeLayout {
+  /** The element of one row. */
+  readonly wordBits: 16 | 32;
+  /** Features that are encoded together, and the words that hold them. */
+  readonly groupFeatures: number;
+  readonly groupWords: number;
+  /** Groups of a slice; 0 if a matrix is not cut. */
+  readonly sliceGroups: number;
+  /** Blocks of a unit. */
+  readonly unitBlocks: number;
+  /**
+   * Zig: the body of `fn encode(codes: *const [groupFeatures]pack.Codes) [groupWords]@Vector(32, Word)`,
+   * the words of a group of 32 rows.
+   */
+  readonly encode: string;
+}
+
 /** How a ternary matrix (n, k) lies in a packed file. */
 export interface TernaryLayout {
   /** Packed files of different layouts are different files. */
@@ -31,6 +55,7 @@ export interface TernaryLayout {
   packRows(packed: Uint8Array, n: number, k: number, first: number, codes: Uint8Array): void;
   /** The codes of one row of a packed (n, k) matrix: k bytes. */
   unpackRow(packed: Uint8Array, n: number, k: number, row: number): Uint8Array;
+  readonly native: NativeLayout;
 }
 
 /**

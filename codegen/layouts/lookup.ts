@@ -1,3 +1,4 @@
+import { zig } from "../writer.ts";
 import { BLOCK_ROWS, blocksOf, type TernaryLayout, ZERO_CODE } from "./layout.ts";
 
 /**
@@ -36,6 +37,8 @@ export interface WordCode {
   encode(codes: Uint8Array): number[];
   /** The codes of a group's words. */
   decode(words: readonly number[]): Uint8Array;
+  /** `encode` in Zig, see `NativeLayout`. */
+  readonly nativeEncode: string;
 }
 
 /** Three codes as digits in base 3, the first lowest. */
@@ -65,6 +68,7 @@ export const WORDS_9: WordCode = {
   lookups: [0, 3, 6],
   encode: (codes) => [lowIndices(codes, 0)],
   decode: ([word]) => Uint8Array.from(lowCodes(word)),
+  nativeEncode: "return .{pack.threeIndices(codes)};",
 };
 
 /**
@@ -85,6 +89,15 @@ export const WORDS_48: WordCode = {
     const last = words.reduce((index, word) => 2 * index + (word >> 15), 0);
     return Uint8Array.from([...words.flatMap(lowCodes), ...digitsOf(last)]);
   },
+  nativeEncode: zig`
+    const last: pack.Words = pack.index(codes[45..]);
+    var words: [5]pack.Words = undefined;
+    inline for (0..5) |j| {
+        const bit = last >> @splat(4 - j) & @as(pack.Words, @splat(1));
+        words[j] = pack.threeIndices(codes[9 * j ..]) | bit << @splat(15);
+    }
+    return words;
+  `,
 };
 
 /**
@@ -115,6 +128,15 @@ export const WORDS_10: WordCode = {
     const [a, b, c, last] = digits;
     return Uint8Array.from([...digitsOf(a), ...digitsOf(b), ...digitsOf(c), last]);
   },
+  nativeEncode: zig`
+    const Wide = @Vector(${BLOCK_ROWS}, u32);
+    var value: Wide = @splat(0);
+    inline for (.{ 0, 3, 6 }) |from| value = value * @as(Wide, @splat(27)) + @as(Wide, pack.index(codes[from..]));
+    value = value * @as(Wide, @splat(3)) + @as(Wide, codes[9]);
+    // Rounded up; at most 59,048 * 65,536 + 59,048, which fits.
+    const scaled = (value * @as(Wide, @splat(1 << 16)) + @as(Wide, @splat(59048))) / @as(Wide, @splat(59049));
+    return .{@as(pack.Words, @intCast(scaled))};
+  `,
 };
 
 /** Words that hold k features of a row. */
@@ -147,6 +169,14 @@ function lookupLayout(code: WordCode): TernaryLayout {
       }
     },
     unpackRow: (packed, n, k, row) => unpackRow(code, packed, { n, k, row }),
+    native: {
+      wordBits: 16,
+      groupFeatures: code.groupFeatures,
+      groupWords: code.groupWords,
+      sliceGroups: code.sliceGroups,
+      unitBlocks: UNIT_BLOCKS,
+      encode: code.nativeEncode,
+    },
   };
 }
 

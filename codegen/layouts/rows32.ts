@@ -1,3 +1,4 @@
+import { zig } from "../writer.ts";
 import { BLOCK_ROWS, blocksOf, packMatrix, type TernaryLayout, ZERO_CODE } from "./layout.ts";
 
 /**
@@ -40,6 +41,21 @@ export const ROWS32: TernaryLayout = {
       const step = Math.floor(feature / STEP_FEATURES);
       return packed[start + step * STEP_BYTES + feature % 4] >> shiftOf(feature) & 3;
     });
+  },
+  native: {
+    wordBits: 32,
+    groupFeatures: STEP_FEATURES,
+    groupWords: 1,
+    sliceGroups: 0,
+    unitBlocks: 1,
+    encode: zig`
+      var word: @Vector(${BLOCK_ROWS}, u32) = @splat(0);
+      inline for (0..4) |j| {
+          const byte = codes[j] | codes[4 + j] << @splat(2) | codes[8 + j] << @splat(4) | codes[12 + j] << @splat(6);
+          word |= @as(@Vector(${BLOCK_ROWS}, u32), byte) << @splat(8 * j);
+      }
+      return .{word};
+    `,
   },
 };
 

@@ -16,6 +16,7 @@ import {
   quantizeSymbol,
   rmsNorm,
 } from "../norm_quantize/template.ts";
+import { packer } from "../pack/template.ts";
 import { type PackedPlan, planOf, regionOf } from "../plan.ts";
 import { rope } from "../rope/template.ts";
 import { type InputBuffer, linearSymbol } from "../ternary_linear/scheme.ts";
@@ -70,6 +71,7 @@ export function stepSource(spec: ModelSpec, options: StepOptions): string {
     layerPhases(context),
     layerLoop(context),
     lifecycle(context),
+    packer(options.kernel.scheme.layout),
   ].join("\n");
 }
 
@@ -97,6 +99,7 @@ function header({ spec, options }: Context): string {
     const std = @import("std");
     const math = @import("math.zig");
     const host = @import("host.zig");
+    const pack = @import("pack.zig");
     const Team = @import("team.zig").Team;
     const Stopwatch = @import("profile.zig").Stopwatch(${2 * STEP_PHASE_NAMES.length});
 

@@ -12,6 +12,7 @@ import {
 } from "../../kernels/native_model.ts";
 import { availableMemoryBytes } from "../memory.ts";
 import { NativeExecutor } from "../native_executor.ts";
+import { openPacker } from "../ternary_packer.ts";
 import { joinedTables, ropeTables } from "../rope.ts";
 import { type BenchSource, benchSource } from "./source.ts";
 import type { BenchOptions } from "./types.ts";
@@ -63,7 +64,9 @@ export class BenchSession implements AsyncDisposable {
     const memory = allocate(opened.library, plan.totalBytes);
     try {
       options.onProgress?.({ phase: "bench", message: `Making ${source.name} weights` });
-      await source.fill(layout, (bytes, at) => writeBytes(opened.library, memory, bytes, at));
+      const threads = options.threads ?? defaultThreads(opened.cpu);
+      using packer = openPacker(opened.library.path, layout, threads);
+      await source.fill(packer, (bytes, at) => writeBytes(opened.library, memory, bytes, at));
       const tableStride = blocksFor(options.promptTokens + options.genTokens);
       const executor = startExecutor(source.spec, opened, memory, options);
       return new BenchSession(source, opened, plan, kvType, executor, memory, tableStride);

@@ -7,12 +7,13 @@ import { embeddedModelFolder } from "../embedded.ts";
 import { packModel } from "../pack.ts";
 import { shapeOf } from "../shapes.ts";
 import { type Fill, fillSynthetic } from "../synthetic.ts";
+import type { TernaryPacker } from "../ternary_packer.ts";
 
 /** A model to measure: its shape, and how its weights get into memory. */
 export interface BenchSource {
   name: string;
   spec: ModelSpec;
-  fill(layout: TernaryLayout, write: Fill): Promise<void>;
+  fill(packer: TernaryPacker, write: Fill): Promise<void>;
 }
 
 /** @throws {RangeError} If the shape is unknown. */
@@ -21,12 +22,12 @@ export async function benchSource(
 ): Promise<BenchSource> {
   if (shape !== undefined) {
     const spec = shapeOf(shape);
-    return { name: shape, spec, fill: (layout, write) => fillMade(spec, layout, write) };
+    return { name: shape, spec, fill: ({ layout }, write) => fillMade(spec, layout, write) };
   }
   const path = model ?? embeddedModelFolder();
   await using checkpoint = await openCheckpoint(path);
   const { name, spec } = readModelConfig(checkpoint);
-  return { name, spec, fill: (layout, write) => fillReal(path, layout, write) };
+  return { name, spec, fill: (packer, write) => fillReal(path, packer, write) };
 }
 
 function fillMade(spec: ModelSpec, layout: TernaryLayout, write: Fill): Promise<void> {
@@ -34,9 +35,9 @@ function fillMade(spec: ModelSpec, layout: TernaryLayout, write: Fill): Promise<
   return Promise.resolve();
 }
 
-async function fillReal(path: string, layout: TernaryLayout, write: Fill): Promise<void> {
+async function fillReal(path: string, packer: TernaryPacker, write: Fill): Promise<void> {
   await using checkpoint = await openCheckpoint(path);
   const config = readModelConfig(checkpoint);
   const weights = openWeights(config, checkpoint);
-  await packModel(config.spec, weights, write, { layout });
+  await packModel(config.spec, weights, write, { packer });
 }
