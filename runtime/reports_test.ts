@@ -24,6 +24,7 @@ const TINY: ModelSpec = {
 /** Published numbers of ternary weights, in billions: 2B4T's from its report, others from their names. */
 const TERNARY_WEIGHTS: Record<string, number> = {
   "bitnet-2b-4t": 2.084,
+  "bitnet-700m": 0.68,
   "bitnet-3b": 3.2,
   "llama3-8b": 7.0,
   "falcon3-10b": 9.5,

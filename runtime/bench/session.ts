@@ -95,16 +95,27 @@ export class BenchSession implements AsyncDisposable {
     return this.memory.bytes / (ns / 1e9);
   }
 
-  /** Tokens from .. from + count of one sequence; logits of the last. */
-  async prefill(from: number, count: number): Promise<void> {
-    await this.executor.step(this.#batch(Array.from({ length: count }, (_, i) => [0, from + i])));
+  /** Tokens 0 .. count of one sequence, in steps as large as they may be. @returns The last's logits. */
+  async prefillAll(count: number): Promise<Float32Array> {
+    let logits: Float32Array = new Float32Array(0);
+    for (let from = 0; from < count; from += MAX_BATCH_TOKENS) {
+      logits = await this.#prefill(from, Math.min(MAX_BATCH_TOKENS, count - from));
+    }
+    return logits;
   }
 
-  /** One token at `position` of each of the first sequences; all logits. */
-  async decode(position: number, sequences = 1): Promise<void> {
-    await this.executor.step(
-      this.#batch(Array.from({ length: sequences }, (_, sequence) => [sequence, position])),
+  #prefill(from: number, count: number): Promise<Float32Array> {
+    const tokens = Array.from({ length: count }, (_, i) => [0, from + i] as const);
+    return this.executor.step(this.#batch(tokens));
+  }
+
+  /** One token at `position` of each of the first sequences. @returns Logits of all. */
+  decode(position: number, sequences = 1): Promise<Float32Array> {
+    const tokens = Array.from(
+      { length: sequences },
+      (_, sequence) => [sequence, position] as const,
     );
+    return this.executor.step(this.#batch(tokens));
   }
 
   /** Logits of each sequence's last token. */

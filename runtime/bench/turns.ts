@@ -17,7 +17,7 @@ type Tokens = Pick<BenchOptions, "promptTokens" | "genTokens">;
 
 export async function measureTurn(session: BenchSession, options: BenchOptions): Promise<Turn> {
   const peakBytesPerSecond = await session.peakBytesPerSecond();
-  const prefillSeconds = await secondsOf(() => prefillAll(session, options));
+  const prefillSeconds = await secondsOf(() => session.prefillAll(options.promptTokens));
   const decodeSeconds = await secondsOf(() => decodeAll(session, options));
   const batchSeconds: number[] = [];
   for (const sequences of options.batch ?? []) {
@@ -34,18 +34,12 @@ export async function profileTurns(
 ): Promise<{ prefill: StepProfile; decode: StepProfile }> {
   const { repeat } = options;
   const prefill = await profileOf(session, prefillCounts(options), async () => {
-    for (let i = 0; i < repeat; i++) await prefillAll(session, options);
+    for (let i = 0; i < repeat; i++) await session.prefillAll(options.promptTokens);
   });
   const decode = await profileOf(session, decodeCounts(options), async () => {
     for (let i = 0; i < repeat; i++) await decodeAll(session, options);
   });
   return { prefill, decode };
-}
-
-async function prefillAll(session: BenchSession, { promptTokens }: Tokens): Promise<void> {
-  for (let from = 0; from < promptTokens; from += MAX_BATCH_TOKENS) {
-    await session.prefill(from, Math.min(MAX_BATCH_TOKENS, promptTokens - from));
-  }
 }
 
 async function decodeAll(

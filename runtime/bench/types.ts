@@ -98,3 +98,37 @@ export interface BatchReport {
   ratio: number;
   ternaryMacsPerSecondPerThread: number;
 }
+
+/** `bench/peers/run.ts`: Trilith beside llama.cpp on the same made-up model, in one run. */
+export interface PeersReport {
+  shape: string;
+  threads: number;
+  promptTokens: number;
+  genTokens: number;
+  repeat: number;
+  cpu: string;
+  /** Trilith's, such as avx512-lookup. */
+  kernel: string;
+  /** npm's name and version of the peer. */
+  package: string;
+  trilithBytesPerToken: number;
+  peers: PeerReport[];
+}
+
+/** One format, measured in turn with Trilith; or why llama.cpp does not run it. */
+export type PeerReport = { format: string; problem: string } | {
+  format: string;
+  /** llama.cpp's repository and release. */
+  build: string;
+  fileBytes: number;
+  /** Weights that a decoded token reads. */
+  bytesPerToken: number;
+  peakReadBytesPerSecond: number;
+  prefill: Rate;
+  decode: Rate;
+  trilithPrefill: Rate;
+  trilithDecode: Rate;
+  /** Median over the turns of Trilith's speed / the peer's. */
+  prefillRatio: number;
+  decodeRatio: number;
+};
