@@ -1,3 +1,11 @@
+import { paddedRows } from "./layouts/layout.ts";
+
+/** A ternary matrix: n outputs, k inputs. */
+export interface Shape {
+  n: number;
+  k: number;
+}
+
 /** Element types in which unquantised matrices (embedding, head) are kept: as the checkpoint has them. */
 export type FloatType = "f32" | "f16" | "bf16";
 
@@ -11,6 +19,27 @@ export type HiddenAct = "relu2" | "silu";
 export const LINEAR_NAMES = ["q", "k", "v", "o", "gate", "up", "down"] as const;
 export type LinearName = (typeof LINEAR_NAMES)[number];
 
+/** Layers of which some see only the positions just before a token (Hugging Face: layer_types). */
+export interface SlidingAttention {
+  /** Positions that a sliding layer sees, the token's own included. */
+  window: number;
+  /** One a layer: true where it slides, false where it sees all positions. */
+  layers: readonly boolean[];
+  /** Whether layers that see all positions turn queries and keys; without it they have no positions. */
+  fullLayersTurn: boolean;
+}
+
+/** A mixture of experts in the place of each layer's gated MLP. */
+export interface Experts {
+  numExperts: number;
+  /** Experts that the router picks for a token, those with the largest scores. */
+  numExpertsPerTok: number;
+  /** Type of the router's matrix, (numExperts, hiddenSize), which stays float. */
+  routerType: FloatType;
+  /** The gate is at most this, what it multiplies within +/- this; null: not clamped. */
+  swigluLimit: number | null;
+}
+
 /**
  * All that code generation needs to know of a model: shapes and which optional parts it has.
  * Names are Hugging Face's config keys in camelCase; sources are in `runtime/config.ts`.
@@ -18,6 +47,7 @@ export type LinearName = (typeof LINEAR_NAMES)[number];
  */
 export interface ModelSpec {
   hiddenSize: number;
+  /** Features of the gated MLP; of one expert where a model has experts (moe_intermediate_size). */
   intermediateSize: number;
   numHiddenLayers: number;
   numAttentionHeads: number;
@@ -41,10 +71,75 @@ export interface ModelSpec {
   embeddingType: FloatType;
   /** Type of lm_head.weight; equal to embeddingType when tied. */
   headType: FloatType;
+  /** True when each query and key head is RMS-normed before it is turned. */
+  qkNorm?: boolean;
+  /** Features of a head that RoPE turns, its first ones; even. Absent: all. */
+  rotaryDim?: number;
+  /** Absent: all layers see all positions. */
+  sliding?: SlidingAttention;
+  /** True when ternary matrices have one scale an output row, false for one a matrix. */
+  rowScales?: boolean;
+  /** Absent: each layer has one MLP. A model with experts has `rowScales`. */
+  experts?: Experts;
 }
 
-/** Output and input features (n, k) of a linear of this model. */
-export function linearShape(spec: ModelSpec, name: LinearName): { n: number; k: number } {
+/** Features of a head that RoPE turns. */
+export function rotaryDim(spec: ModelSpec): number {
+  return spec.rotaryDim ?? spec.headDim;
+}
+
+/**
+ * @throws {RangeError} If parts of the spec are asked for together that no generated code has.
+ */
+export function checkSpec(spec: ModelSpec): void {
+  if (spec.experts === undefined) return;
+  const { numExperts, numExpertsPerTok } = spec.experts;
+  const isPicked = numExpertsPerTok >= 1 && numExpertsPerTok <= numExperts;
+  const hasOthers = !spec.rowScales || spec.subNorms || spec.linearNormEps !== null ||
+    spec.biases.some((name) => !layerLinears(spec).includes(name));
+  if (isPicked && !hasOthers) return;
+  throw new RangeError(
+    isPicked
+      ? "Cannot lay out a model with experts as it must have rowScales, and neither subNorms, " +
+        "linearNormEps nor biases of experts"
+      : `Cannot lay out a model with experts as numExpertsPerTok must be from 1 to ${numExperts}: ` +
+        `current value is ${numExpertsPerTok}`,
+  );
+}
+
+/** The linears that every token of a layer goes through: all, or those of attention where experts are. */
+export function layerLinears(spec: ModelSpec): readonly LinearName[] {
+  return spec.experts === undefined ? LINEAR_NAMES : LINEAR_NAMES.slice(0, 4);
+}
+
+/** Ternary weights that one token is multiplied by: of experts those of the picked. */
+export function activeWeights(spec: ModelSpec): number {
+  const count = (names: readonly LinearName[]) =>
+    names.reduce((sum, name) => {
+      const { n, k } = linearShape(spec, name);
+      return sum + n * k;
+    }, 0);
+  const mlp = LINEAR_NAMES.filter((name) => !layerLinears(spec).includes(name));
+  const picked = spec.experts?.numExpertsPerTok ?? 0;
+  return spec.numHiddenLayers * (count(layerLinears(spec)) + picked * count(mlp));
+}
+
+/** Shapes of all ternary matrices, which kernels are generated for. */
+export function ternaryShapes(spec: ModelSpec): Shape[] {
+  const shapes = layerLinears(spec).map((name) => linearShape(spec, name));
+  return spec.experts === undefined ? shapes : [...shapes, ...expertShapes(spec)];
+}
+
+/** An expert's gate and up as one matrix, up's rows beginning with a block; then down. */
+export function expertShapes(spec: ModelSpec): [gateUp: Shape, down: Shape] {
+  return [
+    { n: 2 * paddedRows(spec.intermediateSize), k: spec.hiddenSize },
+    linearShape(spec, "down"),
+  ];
+}
+
+/** Output and input features (n, k) of a linear of this model, or of one of its experts. */
+export function linearShape(spec: ModelSpec, name: LinearName): Shape {
   const queries = spec.numAttentionHeads * spec.headDim;
   const keyValues = spec.numKeyValueHeads * spec.headDim;
   switch (name) {

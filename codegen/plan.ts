@@ -1,7 +1,16 @@
 import { paddedRows, type TernaryLayout } from "./layouts/layout.ts";
 import { ROWS32 } from "./layouts/rows32.ts";
 import { FLOAT_BYTES } from "./dense/template.ts";
-import { LINEAR_NAMES, type LinearName, linearShape, type ModelSpec } from "./model_spec.ts";
+import {
+  checkSpec,
+  expertShapes,
+  layerLinears,
+  LINEAR_NAMES,
+  type LinearName,
+  linearShape,
+  type ModelSpec,
+  type Shape,
+} from "./model_spec.ts";
 import { paddedFloats } from "./norm_quantize/template.ts";
 
 /** One tensor in the packed file. Offsets are bytes from the start of its layer, or of the data. */
@@ -18,12 +27,16 @@ export interface Region {
 export interface PackedPlan {
   globals: readonly Region[];
   layer: readonly Region[];
+  /** Inside each of a layer's experts, from its start; empty where the model has none. */
+  expert: readonly Region[];
+  /** From one expert to the next in the layer's region `experts`. */
+  expertBytes: number;
   layersOffset: number;
   layerBytes: number;
   totalBytes: number;
   /** Bytes of the ternary matrices of all layers. */
   ternaryBytes: number;
-  /** Bytes that one decoded token reads: all layers, final norm and head. */
+  /** Bytes that one decoded token reads: all layers, of experts those picked, final norm and head. */
   bytesPerToken: number;
 }
 
@@ -33,20 +46,27 @@ const LAYER_ALIGNMENT = 4096;
 
 /** Lays the model out. Pure: the same arguments give the same plan on every machine. */
 export function planOf(spec: ModelSpec, layout: TernaryLayout = ROWS32): PackedPlan {
+  checkSpec(spec);
   const globals = regions(globalSizes(spec));
-  const layer = regions(layerSizes(spec, layout));
+  const expert = regions(expertSizes(spec, layout));
+  const expertBytes = align(end(expert), REGION_ALIGNMENT);
+  const layer = regions(layerSizes(spec, layout, expertBytes));
   const layersOffset = align(end(globals), LAYER_ALIGNMENT);
   const layerBytes = align(end(layer), LAYER_ALIGNMENT);
   const ternaryBytes = spec.numHiddenLayers * ternaryLayerBytes(spec, layout);
   const head = headBytes(spec);
+  const layerBytesPerToken = end(layer) - unpickedExperts(spec) * expertBytes;
   return {
     globals,
     layer,
+    expert,
+    expertBytes,
     layersOffset,
     layerBytes,
     totalBytes: layersOffset + layerBytes * spec.numHiddenLayers,
     ternaryBytes,
-    bytesPerToken: spec.numHiddenLayers * end(layer) + paddedFloats(spec.hiddenSize) * 4 + head,
+    bytesPerToken: spec.numHiddenLayers * layerBytesPerToken + paddedFloats(spec.hiddenSize) * 4 +
+      head,
   };
 }
 
@@ -55,11 +75,21 @@ export function headBytes(spec: ModelSpec): number {
   return spec.vocabSize * paddedFloats(spec.hiddenSize) * FLOAT_BYTES[spec.headType];
 }
 
+/** Bytes of the router's matrix of a layer. */
+function routerBytes({ experts, hiddenSize }: ModelSpec): number {
+  if (experts === undefined) return 0;
+  return experts.numExperts * paddedFloats(hiddenSize) * FLOAT_BYTES[experts.routerType];
+}
+
+function unpickedExperts({ experts }: ModelSpec): number {
+  return experts === undefined ? 0 : experts.numExperts - experts.numExpertsPerTok;
+}
+
 function ternaryLayerBytes(spec: ModelSpec, layout: TernaryLayout): number {
-  return LINEAR_NAMES.reduce((sum, name) => {
-    const { n, k } = linearShape(spec, name);
-    return sum + layout.packedBytes(n, k);
-  }, 0);
+  const bytes = (shapes: readonly Shape[]) =>
+    shapes.reduce((sum, { n, k }) => sum + layout.packedBytes(n, k), 0);
+  const linears = bytes(layerLinears(spec).map((name) => linearShape(spec, name)));
+  return linears + (spec.experts?.numExperts ?? 0) * bytes(expertShapes(spec));
 }
 
 /** Finds a region by name; the plan decides which exist. */
@@ -81,23 +111,43 @@ function globalSizes(spec: ModelSpec): Sizes {
   ];
 }
 
-function layerSizes(spec: ModelSpec, layout: TernaryLayout): Sizes {
+/** Gate and up, then down, in the order in which they are read. */
+function expertSizes(spec: ModelSpec, layout: TernaryLayout): Sizes {
+  if (spec.experts === undefined) return [];
+  const [gateUp, down] = expertShapes(spec);
+  return [
+    ["gate_up_codes", layout.packedBytes(gateUp.n, gateUp.k)],
+    ["gate_up_scales", paddedRows(gateUp.n) * 4],
+    ["down_codes", layout.packedBytes(down.n, down.k)],
+    ["down_scales", paddedRows(down.n) * 4],
+  ];
+}
+
+function layerSizes(spec: ModelSpec, layout: TernaryLayout, expertBytes: number): Sizes {
   const norm = (features: number) => paddedFloats(features) * 4;
   const queries = spec.numAttentionHeads * spec.headDim;
   return [
-    ["scales", LINEAR_NAMES.length * 4],
+    ...(spec.rowScales ? [] : [["scales", LINEAR_NAMES.length * 4] as const]),
     ["input_norm", norm(spec.hiddenSize)],
     ["post_attention_norm", norm(spec.hiddenSize)],
     ...(spec.subNorms
       ? [["attn_sub_norm", norm(queries)], ["ffn_sub_norm", norm(spec.intermediateSize)]] as const
       : []),
-    ...LINEAR_NAMES.flatMap((name) => linearSizes(spec, layout, name)),
+    ...(spec.qkNorm
+      ? [["query_norm", norm(spec.headDim)], ["key_norm", norm(spec.headDim)]] as const
+      : []),
+    ...layerLinears(spec).flatMap((name) => linearSizes(spec, layout, name)),
+    ...(spec.experts === undefined ? [] : [
+      ["router", routerBytes(spec)],
+      ["experts", spec.experts.numExperts * expertBytes],
+    ] as const),
   ];
 }
 
 function linearSizes(spec: ModelSpec, layout: TernaryLayout, name: LinearName): Sizes {
   const { n, k } = linearShape(spec, name);
   return [
+    ...(spec.rowScales ? [[`${name}_scales`, paddedRows(n) * 4] as const] : []),
     ...(spec.biases.includes(name) ? [[`${name}_bias`, paddedRows(n) * 4] as const] : []),
     ...(spec.linearNormEps === null ? [] : [[`${name}_norm`, paddedFloats(k) * 4] as const]),
     [`${name}_codes`, layout.packedBytes(n, k)],
@@ -114,8 +164,8 @@ function regions(sizes: Sizes): Region[] {
 }
 
 function end(regions: readonly Region[]): number {
-  const last = regions[regions.length - 1];
-  return last.offset + last.bytes;
+  const last = regions.at(-1);
+  return last === undefined ? 0 : last.offset + last.bytes;
 }
 
 function align(bytes: number, alignment: number): number {

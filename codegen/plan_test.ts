@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
-import { LINEAR_NAMES, linearShape, type ModelSpec } from "./model_spec.ts";
+import { layerLinears, LINEAR_NAMES, linearShape, type ModelSpec } from "./model_spec.ts";
 import { headBytes, type PackedPlan, planOf, type Region, regionOf } from "./plan.ts";
-import { ODD_SPEC, SMALL_SPEC } from "./test_helpers.ts";
+import { EXPERTS_SPEC, ODD_SPEC, SMALL_SPEC } from "./test_helpers.ts";
 import { LAYOUTS } from "./ternary_linear/spec.ts";
 
-const SPECS: [string, ModelSpec][] = [["small", SMALL_SPEC], ["odd", ODD_SPEC]];
+const SPECS: [string, ModelSpec][] = [
+  ["small", SMALL_SPEC],
+  ["odd", ODD_SPEC],
+  ["experts", EXPERTS_SPEC],
+];
 
 function assertApart(regions: readonly Region[], from: number, to: number): void {
   let end = from;
@@ -24,6 +28,7 @@ for (const layout of LAYOUTS) {
     Deno.test(`plan of the ${name} spec in ${layout.name}: regions are apart, aligned, inside`, () => {
       assertApart(plan.globals, 0, plan.layersOffset);
       assertApart(plan.layer, 0, plan.layerBytes);
+      assertApart(plan.expert, 0, plan.expertBytes);
       assert.equal(plan.layersOffset % 4096, 0);
       assert.equal(plan.layerBytes % 4096, 0);
       assert.equal(plan.totalBytes, plan.layersOffset + spec.numHiddenLayers * plan.layerBytes);
@@ -31,11 +36,14 @@ for (const layout of LAYOUTS) {
 
     Deno.test(`plan of the ${name} spec in ${layout.name}: matrices have the layout's bytes`, () => {
       let sum = 0;
-      for (const linear of LINEAR_NAMES) {
+      for (const linear of layerLinears(spec)) {
         const { n, k } = linearShape(spec, linear);
         const { bytes } = regionOf(plan.layer, `${linear}_codes`);
         assert.equal(bytes, layout.packedBytes(n, k));
         sum += bytes;
+      }
+      for (const { name, bytes } of plan.expert) {
+        if (name.endsWith("_codes")) sum += bytes * spec.experts!.numExperts;
       }
       assert.equal(plan.ternaryBytes, sum * spec.numHiddenLayers);
     });
@@ -75,6 +83,50 @@ Deno.test("plan: a decoded token reads all layers, the final norm and the head",
   const last = plan.layer[plan.layer.length - 1];
   const read = 2 * (last.offset + last.bytes) + 112 * 4 + headBytes(ODD_SPEC);
   assert.equal(plan.bytesPerToken, read);
+});
+
+Deno.test("plan: of experts, a token reads the router and those it picks", () => {
+  const plan = planOf(EXPERTS_SPEC);
+  const { offset, bytes } = plan.layer[plan.layer.length - 1];
+  assert.equal(bytes, 8 * plan.expertBytes);
+  assert.equal(regionOf(plan.layer, "router").bytes, 8 * 64 * 2);
+  const layer = offset + 3 * plan.expertBytes;
+  assert.equal(plan.bytesPerToken, 2 * layer + 64 * 4 + headBytes(EXPERTS_SPEC));
+});
+
+Deno.test("plan: up begins with a block of its own, and every row has its scale", () => {
+  const { expert, layer } = planOf(EXPERTS_SPEC);
+  // 40 rows of gate and of up take two blocks each.
+  assert.equal(regionOf(expert, "gate_up_codes").bytes, 4 * (64 / 16) * 128);
+  assert.equal(regionOf(expert, "gate_up_scales").bytes, 4 * 128);
+  assert.equal(regionOf(expert, "down_scales").bytes, 4 * 64);
+  assert.equal(regionOf(layer, "k_scales").bytes, 4 * 32);
+  assert.ok(!names(layer).includes("scales"));
+});
+
+Deno.test("plan: parts that no generated code has together are an error", () => {
+  const experts = EXPERTS_SPEC.experts!;
+  const others: Partial<ModelSpec>[] = [
+    { rowScales: false },
+    { subNorms: true },
+    { linearNormEps: 1e-6 },
+    { biases: ["down"] },
+  ];
+  for (const other of others) {
+    assert.throws(() => planOf({ ...EXPERTS_SPEC, ...other }), {
+      name: "RangeError",
+      message: "Cannot lay out a model with experts as it must have rowScales, and neither " +
+        "subNorms, linearNormEps nor biases of experts",
+    });
+  }
+  for (const numExpertsPerTok of [0, 9]) {
+    assert.throws(() => planOf({ ...EXPERTS_SPEC, experts: { ...experts, numExpertsPerTok } }), {
+      name: "RangeError",
+      message: "Cannot lay out a model with experts as numExpertsPerTok must be from 1 to 8: " +
+        `current value is ${numExpertsPerTok}`,
+    });
+  }
+  assert.ok(planOf({ ...EXPERTS_SPEC, biases: ["q", "o"] }).totalBytes > 0);
 });
 
 Deno.test("plan: an unknown region is an error that names it", () => {

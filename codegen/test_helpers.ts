@@ -39,6 +39,19 @@ export const ODD_SPEC: ModelSpec = {
   linearNormEps: 1e-6,
 };
 
+/** A mixture of experts, a scale a row, norms of heads, layers of two kinds. */
+export const EXPERTS_SPEC: ModelSpec = {
+  ...SMALL_SPEC,
+  intermediateSize: 40,
+  hiddenAct: "silu",
+  subNorms: false,
+  qkNorm: true,
+  rotaryDim: 8,
+  sliding: { window: 5, layers: [true, false], fullLayersTurn: false },
+  rowScales: true,
+  experts: { numExperts: 8, numExpertsPerTok: 3, routerType: "bf16", swigluLimit: 7 },
+};
+
 /** Floats in [-size, size). */
 export function randomFloats(random: () => number, count: number, size = 1): Float32Array {
   return Float32Array.from({ length: count }, () => (2 * random() - 1) * size);

@@ -1,6 +1,6 @@
 import { randomOf } from "../codegen/random.ts";
 import { BLOCK_ROWS, blocksOf, paddedRows } from "../codegen/layouts/layout.ts";
-import { LINEAR_NAMES, linearShape, type ModelSpec } from "../codegen/model_spec.ts";
+import { type ModelSpec, ternaryShapes } from "../codegen/model_spec.ts";
 import { ternaryDot } from "../codegen/ternary_linear/reference.ts";
 import { linearSymbol, type Shape } from "../codegen/ternary_linear/scheme.ts";
 import { kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
@@ -57,7 +57,7 @@ const CASES = [
  * @throws {ProofError} Names the kernel, the case and both values.
  */
 export function proveLinears(path: string, spec: ModelSpec, kernel: TernaryKernel): number {
-  const shapes = uniqueShapes(LINEAR_NAMES.map((name) => linearShape(spec, name)));
+  const shapes = uniqueShapes(ternaryShapes(spec));
   return proveShapes(path, shapes, kernel);
 }
 

@@ -1,6 +1,9 @@
 import { FLOAT_BYTES } from "../codegen/dense/template.ts";
+import { ZERO_CODE } from "../codegen/layouts/layout.ts";
 import { ROWS32 } from "../codegen/layouts/rows32.ts";
 import {
+  expertShapes,
+  layerLinears,
   LINEAR_NAMES,
   type LinearName,
   linearShape,
@@ -130,14 +133,59 @@ async function* packedLayers(job: Job): AsyncGenerator<Part[]> {
     for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
       const start = plan.layersOffset + layer * plan.layerBytes;
       const bytes = await layerBytes(job, linears, layer);
-      yield plan.layer.map(({ name, offset }) => ({
+      yield plan.layer.filter(({ name }) => bytes.has(name)).map(({ name, offset }) => ({
         bytes: bytes.get(name)!,
         offset: start + offset,
       }));
+      if (spec.experts !== undefined) yield* packedExperts(job, layer, start);
     }
   } finally {
     await linears.return(undefined);
   }
+}
+
+/** A layer's router, then one expert after the other. */
+async function* packedExperts(job: Job, layer: number, start: number): AsyncGenerator<Part[]> {
+  const { spec, plan, source } = job;
+  const { name, offset, bytes } = regionOf(plan.layer, "router");
+  const router = source.experts!.router(layer);
+  yield* copiedMatrix(job, router, { name, offset: start + offset, bytes });
+  const first = start + regionOf(plan.layer, "experts").offset;
+  for (let expert = 0; expert < spec.experts!.numExperts; expert++) {
+    const parts = await expertBytes(job, layer, expert);
+    yield plan.expert.map(({ name, offset }) => ({
+      bytes: parts.get(name)!,
+      offset: first + expert * plan.expertBytes + offset,
+    }));
+  }
+}
+
+/** Gate and up as one matrix, up from its second half on, and down. */
+async function expertBytes({ spec, source, packer }: Job, layer: number, expert: number) {
+  const [gate, up, down] = await Promise.all(
+    (["gate", "up", "down"] as const).map((name) => source.experts!.matrix(layer, expert, name)),
+  );
+  const [gateUpShape, downShape] = expertShapes(spec);
+  const { n, k } = gateUpShape;
+  const gateUp = { codes: new Uint8Array(n * k).fill(ZERO_CODE), rowScales: new Float32Array(n) };
+  for (const [half, { codes, rowScales }] of [gate, up].entries()) {
+    gateUp.codes.set(codes, half * n / 2 * k);
+    gateUp.rowScales.set(rowScales, half * n / 2);
+  }
+  const regions = new Map<string, Uint8Array<ArrayBuffer>>();
+  for (
+    const [name, shape, { codes, rowScales }] of [
+      ["gate_up", gateUpShape, gateUp],
+      ["down", downShape, down],
+    ] as const
+  ) {
+    const packed = new Uint8Array(packer.layout.packedBytes(shape.n, shape.k));
+    const what = `${name} of expert ${expert} of layer ${layer}`;
+    await packer.pack({ kind: "codes", bytes: codes, ...shape }, what, packed);
+    regions.set(`${name}_codes`, packed);
+    regions.set(`${name}_scales`, floatBytes(rowScales, shape.n));
+  }
+  return regions;
 }
 
 interface LoadedLinear {
@@ -148,7 +196,7 @@ interface LoadedLinear {
 /** All ternary matrices in the order in which they are packed. */
 async function* loadedLinears({ spec, source, buffers }: Job): AsyncGenerator<LoadedLinear> {
   for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
-    for (const name of LINEAR_NAMES) {
+    for (const name of layerLinears(spec)) {
       const weights = await source.linear(layer, name, (bytes) => buffers.take(bytes));
       yield { name, weights };
     }
@@ -168,12 +216,17 @@ async function layerBytes(
     const norm = await source.norm(layer, name);
     regions.set(region, floatBytes(norm, norm.length));
   }
-  const scales = new Float32Array(LINEAR_NAMES.length);
-  for (let i = 0; i < scales.length; i++) {
-    const { value: linear } = await linears.next();
-    scales[i] = await packLinear(job, linear, regions);
+  for (const which of spec.qkNorm ? ["query", "key"] as const : []) {
+    const norm = await source.headNorm!(layer, which);
+    regions.set(`${which}_norm`, floatBytes(norm, spec.headDim));
   }
-  return regions.set("scales", floatBytes(scales, scales.length));
+  const scales = new Float32Array(LINEAR_NAMES.length);
+  for (const name of layerLinears(spec)) {
+    const { value: linear } = await linears.next();
+    scales[LINEAR_NAMES.indexOf(name)] = await packLinear(job, linear, regions);
+  }
+  if (!spec.rowScales) regions.set("scales", floatBytes(scales, scales.length));
+  return regions;
 }
 
 /** Adds a linear's regions. @returns Its scale. */
@@ -183,14 +236,20 @@ async function packLinear(
   regions: Map<string, Uint8Array<ArrayBuffer>>,
 ): Promise<number> {
   const { n, k } = linearShape(spec, name);
-  const { matrix, what, scale, bias, inputNorm } = weights;
+  const { matrix, what, bias, inputNorm } = weights;
   if (spec.biases.includes(name)) regions.set(`${name}_bias`, floatBytes(bias!, n));
   if (spec.linearNormEps !== null) regions.set(`${name}_norm`, floatBytes(inputNorm!, k));
   const codes = buffers.take(packer.layout.packedBytes(n, k));
   const found = await packer.pack(matrix, what, codes);
   buffers.give(matrix.bytes);
   regions.set(`${name}_codes`, codes);
-  return scale ?? found!;
+  const scale = weights.scale ?? found!;
+  if (spec.rowScales) {
+    // A matrix with one factor has it in every row.
+    const scales = weights.rowScales ?? new Float32Array(n).fill(scale);
+    regions.set(`${name}_scales`, floatBytes(scales, n));
+  }
+  return scale;
 }
 
 /** Floats as bytes; what follows up to the region's end stays zero. */

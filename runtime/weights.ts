@@ -14,6 +14,8 @@ export interface TernaryWeights {
    * ternarisation gives it.
    */
   scale: number | null;
+  /** (n,) one factor a row in the place of `scale`, where the model has `rowScales`. */
+  rowScales?: Float32Array;
   /** (n,), added after scaling. */
   bias: Float32Array | null;
   /** (k,), weight of the RMSNorm that the linear applies to its own input. */
@@ -31,6 +33,22 @@ export interface FloatMatrix {
 
 export type NormName = "input" | "postAttention" | "attnSub" | "ffnSub";
 
+/** One ternary matrix of an expert. */
+export interface ExpertMatrix {
+  /** (n, k) row-major, one code a byte: 0, 1, 2 for weights -1, 0, +1. */
+  codes: Uint8Array<ArrayBuffer>;
+  /** (n,) factors of the rows. */
+  rowScales: Float32Array;
+}
+
+/** Weights of a mixture of experts. */
+export interface ExpertSource {
+  /** (n, k) as `linearShape` says. */
+  matrix(layer: number, expert: number, name: "gate" | "up" | "down"): Promise<ExpertMatrix>;
+  /** (numExperts, hiddenSize) */
+  router(layer: number): FloatMatrix;
+}
+
 /** Where packing gets a model's weights from: a checkpoint, or made-up ones. */
 export interface WeightSource {
   /** The matrix's bytes are `allocate`'s. */
@@ -40,4 +58,8 @@ export interface WeightSource {
   embedding(): FloatMatrix;
   /** Only asked for when the head is not tied to the embedding. */
   head(): FloatMatrix;
+  /** Weights of the norm of query or key heads, (headDim,). Only asked for where `qkNorm` is set. */
+  headNorm?(layer: number, which: "query" | "key"): Promise<Float32Array>;
+  /** Only asked for where the model has experts. */
+  experts?: ExpertSource;
 }

@@ -1,13 +1,13 @@
 import type { TernaryLayout } from "../codegen/layouts/layout.ts";
 import { ROWS32 } from "../codegen/layouts/rows32.ts";
-import { linearShape, type ModelSpec } from "../codegen/model_spec.ts";
+import { type LinearName, linearShape, type ModelSpec, rotaryDim } from "../codegen/model_spec.ts";
 import { planOf } from "../codegen/plan.ts";
 import type { RopeTables } from "../codegen/step/reference.ts";
 import { randomOf } from "../codegen/random.ts";
 import { joinedTables } from "../runtime/rope.ts";
 import { packModel } from "../runtime/pack.ts";
 import { referencePacker } from "../runtime/ternary_packer.ts";
-import type { FloatMatrix, WeightSource } from "../runtime/weights.ts";
+import type { ExpertMatrix, FloatMatrix, TernaryWeights, WeightSource } from "../runtime/weights.ts";
 
 export function randomCodes(random: () => number, count: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length: count }, () => Math.floor(random() * 3));
@@ -23,18 +23,20 @@ function randomNorm(random: () => number, count: number): Float32Array {
 }
 
 /** bf16 or f32 bytes of a random matrix. */
-function randomMatrix(random: () => number, spec: ModelSpec, type: "bf16" | "f16" | "f32") {
-  const values = randomFloats(random, spec.vocabSize * spec.hiddenSize);
-  const bytes = encode(values, type);
-  const rowBytes = bytes.length / spec.vocabSize;
-  const matrix: FloatMatrix = {
+function randomMatrix(
+  random: () => number,
+  [rows, columns]: readonly [rows: number, columns: number],
+  type: "bf16" | "f16" | "f32",
+): FloatMatrix {
+  const bytes = encode(randomFloats(random, rows * columns), type);
+  const rowBytes = bytes.length / rows;
+  return {
     type,
-    rows: spec.vocabSize,
-    columns: spec.hiddenSize,
+    rows,
+    columns,
     readRows: (first, count) =>
       Promise.resolve(bytes.subarray(first * rowBytes, (first + count) * rowBytes)),
   };
-  return matrix;
 }
 
 function encode(values: Float32Array, type: "bf16" | "f16" | "f32"): Uint8Array<ArrayBuffer> {
@@ -44,27 +46,50 @@ function encode(values: Float32Array, type: "bf16" | "f16" | "f32"): Uint8Array<
   return new Uint8Array(Uint16Array.from(words, (word) => word >>> 16).buffer);
 }
 
+function randomScale(random: () => number): number {
+  return Math.fround(0.02 + 0.05 * random());
+}
+
+function randomExpert(spec: ModelSpec, random: () => number, name: LinearName): ExpertMatrix {
+  const { n, k } = linearShape(spec, name);
+  return {
+    codes: randomCodes(random, n * k),
+    rowScales: Float32Array.from({ length: n }, () => randomScale(random)),
+  };
+}
+
+function randomLinear(spec: ModelSpec, random: () => number, name: LinearName): TernaryWeights {
+  const { n, k } = linearShape(spec, name);
+  const { codes, rowScales } = randomExpert(spec, random, name);
+  return {
+    matrix: { kind: "codes", bytes: codes, n, k },
+    what: name,
+    scale: rowScales[0],
+    ...(spec.rowScales ? { rowScales } : {}),
+    bias: spec.biases.includes(name) ? randomFloats(random, n, 0.1) : null,
+    inputNorm: spec.linearNormEps === null ? null : randomNorm(random, k),
+  };
+}
+
 /** Random weights of a shape. */
 export function randomSource(spec: ModelSpec, random: () => number): WeightSource {
+  const matrix = [spec.vocabSize, spec.hiddenSize] as const;
   return {
-    linear: (_layer, name) => {
-      const { n, k } = linearShape(spec, name);
-      return Promise.resolve({
-        matrix: { kind: "codes", bytes: randomCodes(random, n * k), n, k },
-        what: name,
-        scale: Math.fround(0.02 + 0.05 * random()),
-        bias: spec.biases.includes(name) ? randomFloats(random, n, 0.1) : null,
-        inputNorm: spec.linearNormEps === null ? null : randomNorm(random, k),
-      });
-    },
+    linear: (_layer, name) => Promise.resolve(randomLinear(spec, random, name)),
     norm: (_layer, name) => {
       const queries = spec.numAttentionHeads * spec.headDim;
       const size = { attnSub: queries, ffnSub: spec.intermediateSize }[name as string];
       return Promise.resolve(randomNorm(random, size ?? spec.hiddenSize));
     },
     finalNorm: () => Promise.resolve(randomNorm(random, spec.hiddenSize)),
-    embedding: () => randomMatrix(random, spec, spec.embeddingType),
-    head: () => randomMatrix(random, spec, spec.headType),
+    embedding: () => randomMatrix(random, matrix, spec.embeddingType),
+    head: () => randomMatrix(random, matrix, spec.headType),
+    headNorm: () => Promise.resolve(randomNorm(random, spec.headDim)),
+    experts: {
+      matrix: (_layer, _expert, name) => Promise.resolve(randomExpert(spec, random, name)),
+      router: () =>
+        randomMatrix(random, [spec.experts!.numExperts, spec.hiddenSize], spec.experts!.routerType),
+    },
   };
 }
 
@@ -83,7 +108,7 @@ export async function randomPacked(
 
 /** Some angles; any will do for comparing executors. */
 export function someRope(spec: ModelSpec, positions: number): RopeTables & { both: Float32Array } {
-  const half = spec.headDim / 2;
+  const half = rotaryDim(spec) / 2;
   const angle = (i: number) => Math.floor(i / half) / 100 ** (i % half / half);
   const cos = Float32Array.from({ length: positions * half }, (_, i) => Math.cos(angle(i)));
   const sin = Float32Array.from({ length: positions * half }, (_, i) => Math.sin(angle(i)));

@@ -12,6 +12,18 @@ Deno.test("relu2 is the square of what is positive", () => {
   });
 });
 
+Deno.test("a limit holds the gate below, and up within", () => {
+  const limited = gatedActivation("silu", gate, up, 1.5);
+  const clamp = (v: number, least: number) => Math.min(Math.max(v, least), 1.5);
+  const expected = gatedActivation(
+    "silu",
+    gate.map((g) => clamp(g, -Infinity)),
+    up.map((u) => clamp(u, -1.5)),
+  );
+  assert.deepEqual(limited, expected);
+  assert.notDeepEqual(limited, gatedActivation("silu", gate, up));
+});
+
 Deno.test("silu is x / (1 + exp(-x)) within the error of exp", () => {
   gatedActivation("silu", gate, up).forEach((y, i) => {
     const expected = gate[i] / (1 + Math.exp(-gate[i])) * up[i];

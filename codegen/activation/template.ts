@@ -5,31 +5,41 @@ import { zig } from "../writer.ts";
 const ACTIVATIONS: Record<HiddenAct, string> = {
   relu2: zig`
     /// max(x, 0)^2
-    inline fn activate(x: [*]const f32) math.D {
-        const positive = @max(math.wide(f32, x), @as(math.D, @splat(0)));
+    inline fn activate(x: math.F) math.D {
+        const positive: math.D = @floatCast(@max(x, math.splat(0)));
         return positive * positive;
     }
   `,
   silu: zig`
     /// x / (1 + exp(-x))
-    inline fn activate(x: [*]const f32) math.D {
-        const e: math.D = @floatCast(math.exp(-math.load(x)));
-        return math.wide(f32, x) / (@as(math.D, @splat(1)) + e);
+    inline fn activate(x: math.F) math.D {
+        const e: math.D = @floatCast(math.exp(-x));
+        return @as(math.D, @floatCast(x)) / (@as(math.D, @splat(1)) + e);
     }
   `,
 };
 
-/** out = act(gate) * up over one token's features. */
-export function activation(act: HiddenAct, features: number): string {
+/**
+ * out = act(gate) * up over one token's features.
+ *
+ * @param limit The gate is at most this, up within +/- this; null: as they are.
+ */
+export function activation(
+  act: HiddenAct,
+  features: number,
+  limit: number | null = null,
+): string {
+  const clamps = limit === null ? NO_CLAMPS : CLAMPS;
   return zig`
     ${ACTIVATIONS[act]}
 
     /// out = act(gate) * up over ${features} features, in doubles; returns max |out|.
     fn gatedActivation(gate: [*]const f32, up: [*]const f32, out: [*]f64) f64 {
+        ${limit === null ? "" : `const limit = math.splat(${limit});`}
         var largest: math.D = @splat(0);
         var i: usize = 0;
         while (i < ${paddedFloats(features)}) : (i += math.lanes) {
-            const v = activate(gate + i) * math.wide(f32, up + i);
+            const v = activate(${clamps.gate}) * ${clamps.up};
             largest = @max(largest, @abs(v));
             out[i..][0..math.lanes].* = v;
         }
@@ -37,3 +47,9 @@ export function activation(act: HiddenAct, features: number): string {
     }
   `;
 }
+
+const NO_CLAMPS = { gate: "math.load(gate + i)", up: "math.wide(f32, up + i)" };
+const CLAMPS = {
+  gate: "@min(math.load(gate + i), limit)",
+  up: "@as(math.D, @floatCast(@min(@max(math.load(up + i), -limit), limit)))",
+};

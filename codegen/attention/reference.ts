@@ -8,7 +8,7 @@ export function scoreScale(headDim: number): number {
 }
 
 /**
- * Attention of one query head over positions 0 .. count - 1: softmax(q k^T / sqrt(d)) v. Scores are
+ * Attention of one query head over positions first .. count - 1: softmax(q k^T / sqrt(d)) v. Scores are
  * doubles, as their absolute error becomes a relative one of the weights.
  *
  * @param q (headDim,) after RoPE.
@@ -22,14 +22,18 @@ export function attention(
   count: number,
   key: (position: number) => Float32Array,
   value: (position: number) => Float32Array,
+  first = 0,
 ): Float32Array {
   const scale = scoreScale(q.length);
-  const scores = Float64Array.from({ length: count }, (_, i) => dotWide(q, key(i)) * scale);
+  const scores = Float64Array.from(
+    { length: count },
+    (_, i) => i < first ? -Infinity : dotWide(q, key(i)) * scale,
+  );
   const largest = scores.reduce((max, score) => Math.max(max, score), -Infinity);
-  const weights = Float32Array.from(scores, (score) => exp(f(score - largest)));
+  const weights = Float32Array.from(scores, (score, i) => i < first ? 0 : exp(f(score - largest)));
   const total = laneSum(count, (i) => weights[i]);
   const out = new Float32Array(q.length);
-  for (let i = 0; i < count; i++) {
+  for (let i = first; i < count; i++) {
     const v = value(i);
     for (let d = 0; d < out.length; d++) out[d] = f(out[d] + f(weights[i] * v[d]));
   }

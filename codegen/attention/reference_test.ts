@@ -32,6 +32,33 @@ Deno.test("attention agrees with the formula within its rounding error", () => {
   }
 });
 
+Deno.test("attention from a first position on does not see those before, and adds in their lanes", () => {
+  const random = randomOf(5);
+  const q = randomFloats(random, 16, 3);
+  const keys = Array.from({ length: 40 }, () => randomFloats(random, 16, 3));
+  const values = Array.from({ length: 40 }, () => randomFloats(random, 16, 3));
+  const seen = (rows: Float32Array[], first: number) => (i: number) => {
+    assert.ok(i >= first);
+    return rows[i];
+  };
+  for (const first of [0, 1, 15, 16, 17, 39]) {
+    const out = attention(q, 40, seen(keys, first), seen(values, first), first);
+    const relative = (2 * 9 * 4 + 8 + 2 * 40) * 2 ** -24;
+    naive(q, keys.slice(first), values.slice(first)).forEach((expected, d) => {
+      assert.ok(Math.abs(out[d] - expected) <= 2 * relative * 3, `${out[d]} and ${expected}`);
+    });
+    // A whole block of positions later, all stands in the same lanes: the same bits.
+    const later = attention(
+      q,
+      56,
+      (i) => seen(keys, first)(i - 16),
+      (i) => seen(values, first)(i - 16),
+      first + 16,
+    );
+    assert.deepEqual(later, out);
+  }
+});
+
 Deno.test("attention over one position is its value", () => {
   const value = Float32Array.of(1.5, -2, 3);
   assert.deepEqual(attention(Float32Array.of(1, 2, 3), 1, () => value, () => value), value);

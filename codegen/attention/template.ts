@@ -29,6 +29,7 @@ export function attention(spec: ModelSpec, kvType: KvType): string {
   const row = kvRow(spec);
   const vectors = row / 16;
   const scale = scoreScale(spec.headDim);
+  const window = spec.sliding === undefined ? NO_WINDOW : WINDOW;
   return zig`
     const KvElement = ${kvType};
     const kv_head_elements = ${KV_BLOCK_POSITIONS * row};
@@ -47,14 +48,15 @@ export function attention(spec: ModelSpec, kvType: KvType): string {
     }
 
     /// out = softmax(q k^T / sqrt(${spec.headDim})) v for the ${group} query head(s) of one KV head.
-    /// q: (${group}, ${row}). table: the sequence's KV blocks. count: positions seen, this token's included.
+    /// q: (${group}, ${row}). table: the sequence's KV blocks. count: positions seen, this token's included${window.comment}.
     /// scores: (${group}, stride) scratch, where weights take the scores' place. out: (${group}, ${spec.headDim}).
-    fn attend(q: [*]const f32, kv: [*]KvElement, table: [*]const i32, layer: usize, head: usize, count: usize, scores: [*]f64, stride: usize, out: [*]f32) void {
+    fn attend(q: [*]const f32, kv: [*]KvElement, table: [*]const i32, layer: usize, head: usize, ${window.parameter}count: usize, scores: [*]f64, stride: usize, out: [*]f32) void {
         var largest: [${group}]f64 = @splat(-std.math.inf(f64));
-        var position: usize = 0;
+        const start: usize = ${window.start};
+        var position = start;
         while (position < count) : (position += ${KV_BLOCK_POSITIONS}) {
             const keys = kvHead(kv, table[position / ${KV_BLOCK_POSITIONS}], layer, 0, head);
-            for (position..@min(position + ${KV_BLOCK_POSITIONS}, count)) |p| {
+            for (${window.from("position")}..@min(position + ${KV_BLOCK_POSITIONS}, count)) |p| {
                 const key = keys + (p - position) * ${row};
                 inline for (0..${group}) |g| {
                     const score = math.dotWide(${row}, f32, q + g * ${row}, KvElement, key) * ${scale};
@@ -64,14 +66,14 @@ export function attention(spec: ModelSpec, kvType: KvType): string {
             }
         }
         var inverse: [${group}]f32 = undefined;
-        inline for (0..${group}) |g| inverse[g] = 1.0 / softmax(scores + g * stride, count, largest[g]);
+        inline for (0..${group}) |g| inverse[g] = 1.0 / softmax(scores + g * stride, ${window.arguments}count, largest[g]);
         const weights: [*]const f32 = @ptrCast(scores);
         var acc: [${group}][${row}]f32 align(64) = @splat(@splat(0));
-        position = 0;
+        position = start;
         while (position < count) : (position += ${KV_BLOCK_POSITIONS}) {
             const values = kvHead(kv, table[position / ${KV_BLOCK_POSITIONS}], layer, 1, head);
             const seen = @min(${KV_BLOCK_POSITIONS}, count - position);
-            inline for (0..${group}) |g| addValues(&acc[g], values, weights + 2 * g * stride + position, seen);
+            inline for (0..${group}) |g| addValues(&acc[g], values, weights + 2 * g * stride + position, ${window.within}seen);
         }
         inline for (0..${group}) |g| {
             for (0..${spec.headDim}) |d| out[g * ${spec.headDim} + d] = acc[g][d] * inverse[g];
@@ -79,18 +81,18 @@ export function attention(spec: ModelSpec, kvType: KvType): string {
     }
 
     /// Weights exp(scores - largest), f32 from the row's start on; returns their sum. Lane i % 16 adds, then the tree.
-    fn softmax(scores: [*]f64, count: usize, largest: f64) f32 {
+    fn softmax(scores: [*]f64, ${window.parameter}count: usize, largest: f64) f32 {
         // A weight is half as long as its score: writing never overtakes reading. Lanes past the
         // end weigh nothing: they are written as zero, within the padded row.
         const weights_out: [*]f32 = @ptrCast(scores);
         var sums: math.F = @splat(0);
-        var i: usize = 0;
+        var i: usize = ${window.start};
         while (i < count) : (i += math.lanes) {
             const below: math.F = @floatCast(math.wide(f64, scores + i) - @as(math.D, @splat(largest)));
             const weights = math.exp(below);
             const left: math.I = @splat(@intCast(count - i));
             const lane: math.I = std.simd.iota(i32, math.lanes);
-            const kept = @select(f32, lane < left, weights, math.splat(0));
+            ${window.kept}
             math.store(weights_out + i, kept);
             sums += kept;
         }
@@ -98,10 +100,10 @@ export function attention(spec: ModelSpec, kvType: KvType): string {
     }
 
     /// acc += sum over p of weights[p] * values[p], p in order.
-    fn addValues(acc: [*]f32, values: [*]const KvElement, weights: [*]const f32, seen: usize) void {
+    fn addValues(acc: [*]f32, values: [*]const KvElement, weights: [*]const f32, ${window.parameter}seen: usize) void {
         var sums: [${vectors}]math.F = undefined;
         inline for (0..${vectors}) |v| sums[v] = math.load(acc + v * 16);
-        for (0..seen) |p| {
+        for (${window.first}..seen) |p| {
             const weight = math.splat(weights[p]);
             inline for (0..${vectors}) |v| sums[v] += weight * math.widen(KvElement, values + p * ${row} + v * 16);
         }
@@ -109,3 +111,30 @@ export function attention(spec: ModelSpec, kvType: KvType): string {
     }
   `;
 }
+
+/** What attention has of positions before the first that is seen: nothing, where all are seen. */
+const NO_WINDOW = {
+  comment: "",
+  parameter: "",
+  arguments: "",
+  within: "",
+  first: "0",
+  start: "0",
+  from: (position: string) => position,
+  kept: "const kept = @select(f32, lane < left, weights, math.splat(0));",
+};
+/** Loops begin with the KV block that holds the first position, so that lanes are those of positions. */
+const WINDOW: typeof NO_WINDOW = {
+  comment: ", from the one named first on",
+  parameter: "first: usize, ",
+  arguments: "first, ",
+  within: "first -| position, ",
+  first: "first",
+  start: `first - first % ${KV_BLOCK_POSITIONS}`,
+  from: (position) => `@max(first, ${position})`,
+  kept: zig`
+    const before: math.I = @splat(@intCast(first -| i));
+    const inside = @select(f32, lane < before, math.splat(0), weights);
+    const kept = @select(f32, lane < left, inside, math.splat(0));
+  `,
+};

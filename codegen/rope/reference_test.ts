@@ -26,6 +26,12 @@ Deno.test("rotate leaves a head at position 0 as it is", () => {
   assert.deepEqual(turned, head);
 });
 
+Deno.test("rotate leaves the features that have no angle", () => {
+  const head = Float32Array.of(1, 2, 3, 4, 5, 6);
+  rotate(head, Float32Array.of(0), Float32Array.of(1));
+  assert.deepEqual(head, Float32Array.of(-2, 1, 3, 4, 5, 6));
+});
+
 Deno.test("rotate by a right angle swaps the halves", () => {
   const head = Float32Array.of(1, 2, 3, 4);
   rotate(head, Float32Array.of(0, 0), Float32Array.of(1, 1));

@@ -11,9 +11,16 @@ export const STEP_PHASES = {
   outputNorm: "rest",
   o: "linears",
   mlpNorm: "rest",
+  /** Scores of all experts, where a model has experts. */
+  router: "linears",
+  pick: "rest",
+  /** Inputs of an expert's tokens, where it has more than one. */
+  gather: "rest",
   gateUp: "linears",
   activation: "rest",
   down: "linears",
+  /** The sum of a token's experts. */
+  combine: "rest",
   finalNorm: "rest",
   head: "head",
   /** From the call of a step until its threads run, and from the last phase until all have ended. */

@@ -5,12 +5,18 @@ import { dense, widenRow } from "../dense/reference.ts";
 import { FLOAT_BYTES } from "../dense/template.ts";
 import type { TernaryLayout } from "../layouts/layout.ts";
 import { ROWS32 } from "../layouts/rows32.ts";
+import { route, weightedSum } from "../experts/reference.ts";
 import {
+  expertShapes,
+  type FloatType,
   type KvType,
+  layerLinears,
   LINEAR_NAMES,
   type LinearName,
   linearShape,
   type ModelSpec,
+  rotaryDim,
+  type Shape,
 } from "../model_spec.ts";
 import { quantize, rmsNorm } from "../norm_quantize/reference.ts";
 import { paddedFloats } from "../norm_quantize/template.ts";
@@ -40,14 +46,25 @@ interface Linear {
   n: number;
   k: number;
   codes: Uint8Array;
-  scale: number;
+  /** Factor of a row's weights: (n,), all equal where the matrix has one. */
+  scales: Float32Array;
   bias: Float32Array | null;
   norm: Float32Array | null;
 }
 
+/** An expert's matrices; up's rows follow gate's from half of the first one on. */
+interface Expert {
+  gateUp: Linear;
+  down: Linear;
+}
+
 interface Layer {
   norms: Map<string, Float32Array>;
+  /** Those of `layerLinears`. */
   linears: Record<LinearName, Linear>;
+  /** Empty where the layer has an MLP. */
+  router: Float32Array[];
+  experts: Expert[];
 }
 
 /**
@@ -104,8 +121,8 @@ export class ReferenceStep {
       this.tap(`${name}_proj`, i, t, y);
       return y;
     });
-    const position = batch.positions[t];
-    for (const head of [...this.#heads(q), ...this.#heads(k)]) this.#turn(head, position);
+    for (const head of this.#heads(q)) this.#place(layer, i, "query", head, batch.positions[t]);
+    for (const head of this.#heads(k)) this.#place(layer, i, "key", head, batch.positions[t]);
     this.#store(batch, t, i, 0, k);
     this.#store(batch, t, i, 1, v);
     const attended = this.#attend(batch, i, q, t);
@@ -123,6 +140,7 @@ export class ReferenceStep {
     const { spec } = this;
     const x = rmsNorm(h, layer.norms.get("post_attention_norm")!, spec.rmsNormEps);
     this.tap("post_attention_layernorm", i, t, x);
+    if (spec.experts !== undefined) return this.#expertsPart(layer, i, x, t);
     const gate = this.#linear(layer, "gate", x);
     const up = this.#linear(layer, "up", x);
     this.tap("gate_proj", i, t, gate);
@@ -138,14 +156,42 @@ export class ReferenceStep {
     return out;
   }
 
+  #expertsPart(layer: Layer, i: number, x: Float64Array, t: number): Float32Array {
+    const { numExperts, numExpertsPerTok } = this.spec.experts!;
+    const routed = route(
+      Float32Array.from(x),
+      (e) => layer.router[e],
+      numExperts,
+      numExpertsPerTok,
+    );
+    this.tap("picked_experts", i, t, Float32Array.from(routed.experts));
+    this.tap("picked_weights", i, t, routed.weights);
+    const outputs = routed.experts.map((e) => this.#expert(layer.experts[e], x));
+    const out = weightedSum(routed.weights, outputs);
+    this.tap("experts", i, t, out);
+    return out;
+  }
+
+  #expert({ gateUp, down }: Expert, x: Float64Array): Float32Array {
+    const { hiddenAct, intermediateSize, experts } = this.spec;
+    const both = this.#multiply(gateUp, x);
+    const [gate, up] = [0, gateUp.n / 2].map((from) =>
+      both.subarray(from, from + intermediateSize)
+    );
+    return this.#multiply(down, gatedActivation(hiddenAct, gate, up, experts!.swigluLimit));
+  }
+
   #linear(layer: Layer, name: LinearName, input: Float32Array | Float64Array): Float32Array {
-    const { n, k, codes, scale, bias, norm } = layer.linears[name];
+    return this.#multiply(layer.linears[name], input);
+  }
+
+  #multiply(linear: Linear, input: Float32Array | Float64Array): Float32Array {
+    const { n, k, codes, scales, bias, norm } = linear;
     const x = quantize(norm === null ? input : rmsNorm(input, norm, this.spec.linearNormEps!));
-    const factor = scale * x.inverse;
     const y = new Float32Array(n);
     for (let row = 0; row < n; row++) {
       const exact = ternaryDot(codes.subarray(row * k, (row + 1) * k), x.codes);
-      y[row] = f(exact * factor);
+      y[row] = f(exact * (scales[row] * x.inverse));
       if (bias !== null) y[row] = f(y[row] + bias[row]);
     }
     return y;
@@ -159,8 +205,17 @@ export class ReferenceStep {
     );
   }
 
+  /** Norms a query or key head and turns it to its position, in place, as far as the layer does. */
+  #place(layer: Layer, i: number, which: string, head: Float32Array, position: number): void {
+    const { qkNorm, rmsNormEps, sliding } = this.spec;
+    if (qkNorm) head.set(rmsNorm(head, layer.norms.get(`${which}_norm`)!, rmsNormEps));
+    if (sliding === undefined || sliding.fullLayersTurn || sliding.layers[i]) {
+      this.#turn(head, position);
+    }
+  }
+
   #turn(head: Float32Array, position: number): void {
-    const half = this.spec.headDim / 2;
+    const half = rotaryDim(this.spec) / 2;
     const from = position * half;
     rotate(
       head,
@@ -181,7 +236,7 @@ export class ReferenceStep {
   }
 
   #attend(batch: Batch, layer: number, q: Float32Array, t: number): Float32Array {
-    const { headDim, numAttentionHeads, numKeyValueHeads } = this.spec;
+    const { headDim, numAttentionHeads, numKeyValueHeads, sliding } = this.spec;
     const group = numAttentionHeads / numKeyValueHeads;
     const out = new Float32Array(q.length);
     this.#heads(q).forEach((query, head) => {
@@ -190,7 +245,8 @@ export class ReferenceStep {
         this.#keys.get(this.#cacheKey(batch, t, layer, part, position))!
           .subarray(from, from + headDim);
       const count = batch.positions[t] + 1;
-      out.set(attention(query, count, read(0), read(1)), head * headDim);
+      const first = sliding?.layers[layer] ? Math.max(0, count - sliding.window) : 0;
+      out.set(attention(query, count, read(0), read(1), first), head * headDim);
     });
     return out;
   }
@@ -204,7 +260,7 @@ export class ReferenceStep {
     return dense((r) => this.#row(name, spec.headType, r), spec.vocabSize, x);
   }
 
-  #row(name: string, type: ModelSpec["headType"], row: number): Float32Array {
+  #row(name: string, type: FloatType, row: number): Float32Array {
     const rowBytes = paddedFloats(this.spec.hiddenSize) * FLOAT_BYTES[type];
     const { offset } = this.#global(name);
     return widenRow(this.packed, type, this.spec.hiddenSize, offset + row * rowBytes);
@@ -231,27 +287,75 @@ export class ReferenceStep {
       input_norm: spec.hiddenSize,
       post_attention_norm: spec.hiddenSize,
       ...(spec.subNorms ? { attn_sub_norm: queries, ffn_sub_norm: spec.intermediateSize } : {}),
+      ...(spec.qkNorm ? { query_norm: spec.headDim, key_norm: spec.headDim } : {}),
     };
     const norms = new Map(
       Object.entries(features).map(([name, size]) => [name, this.#floats(region(name), size)]),
     );
-    const scales = this.#floats(region("scales"), LINEAR_NAMES.length);
     const linears = Object.fromEntries(
-      LINEAR_NAMES.map((name, i) => [name, this.#readLinear(name, scales[i], region)]),
+      layerLinears(spec).map((name) => [name, this.#readLinear(name, region)]),
     ) as Record<LinearName, Linear>;
-    return { norms, linears };
+    return { norms, linears, router: this.#readRouter(region), experts: this.#readExperts(region) };
   }
 
-  #readLinear(name: LinearName, scale: number, region: (name: string) => Region): Linear {
+  #readLinear(name: LinearName, region: (name: string) => Region): Linear {
     const { spec } = this;
     const { n, k } = linearShape(spec, name);
-    const { offset, bytes } = region(`${name}_codes`);
+    const scales = spec.rowScales
+      ? this.#floats(region(`${name}_scales`), n)
+      : new Float32Array(n).fill(
+        this.#floats(region("scales"), LINEAR_NAMES.length)[LINEAR_NAMES.indexOf(name)],
+      );
+    const codes = this.#codes({ n, k }, region(`${name}_codes`));
+    const bias = spec.biases.includes(name) ? this.#floats(region(`${name}_bias`), n) : null;
+    const norm = spec.linearNormEps === null ? null : this.#floats(region(`${name}_norm`), k);
+    return { n, k, codes, scales, bias, norm };
+  }
+
+  #codes({ n, k }: Shape, { offset, bytes }: Region): Uint8Array {
     const packed = this.packed.subarray(offset, offset + bytes);
     const codes = new Uint8Array(n * k);
     for (let row = 0; row < n; row++) codes.set(this.layout.unpackRow(packed, n, k, row), row * k);
-    const bias = spec.biases.includes(name) ? this.#floats(region(`${name}_bias`), n) : null;
-    const norm = spec.linearNormEps === null ? null : this.#floats(region(`${name}_norm`), k);
-    return { n, k, codes, scale, bias, norm };
+    return codes;
+  }
+
+  #readRouter(region: (name: string) => Region): Float32Array[] {
+    const { experts, hiddenSize } = this.spec;
+    if (experts === undefined) return [];
+    const { offset, bytes } = region("router");
+    const rowBytes = bytes / experts.numExperts;
+    return Array.from(
+      { length: experts.numExperts },
+      (_, e) => widenRow(this.packed, experts.routerType, hiddenSize, offset + e * rowBytes),
+    );
+  }
+
+  #readExperts(region: (name: string) => Region): Expert[] {
+    const { experts } = this.spec;
+    if (experts === undefined) return [];
+    const start = region("experts").offset;
+    return Array.from(
+      { length: experts.numExperts },
+      (_, e) => this.#readExpert(start + e * this.#plan.expertBytes),
+    );
+  }
+
+  #readExpert(start: number): Expert {
+    const [gateUp, down] = expertShapes(this.spec);
+    const read = (name: string, shape: Shape): Linear => {
+      const [codes, scales] = ["codes", "scales"].map((part) => {
+        const { offset, bytes } = regionOf(this.#plan.expert, `${name}_${part}`);
+        return { name, offset: start + offset, bytes };
+      });
+      return {
+        ...shape,
+        codes: this.#codes(shape, codes),
+        scales: this.#floats(scales, shape.n),
+        bias: null,
+        norm: null,
+      };
+    };
+    return { gateUp: read("gate_up", gateUp), down: read("down", down) };
   }
 }
 

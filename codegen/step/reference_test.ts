@@ -1,10 +1,17 @@
 import assert from "node:assert/strict";
 import type { TernaryLayout } from "../layouts/layout.ts";
 import { packMatrix } from "../layouts/layout.ts";
-import { type LinearName, linearShape, type ModelSpec } from "../model_spec.ts";
+import { expertShapes, type LinearName, linearShape, type ModelSpec } from "../model_spec.ts";
 import { planOf } from "../plan.ts";
 import { LAYOUTS } from "../ternary_linear/spec.ts";
-import { ODD_SPEC, randomCodes, randomFloats, randomOf, SMALL_SPEC } from "../test_helpers.ts";
+import {
+  EXPERTS_SPEC,
+  ODD_SPEC,
+  randomCodes,
+  randomFloats,
+  randomOf,
+  SMALL_SPEC,
+} from "../test_helpers.ts";
 import type { Batch } from "./batch.ts";
 import { ReferenceStep, type RopeTables } from "./reference.ts";
 
@@ -13,13 +20,22 @@ function randomModel(spec: ModelSpec, layout: TernaryLayout): Uint8Array {
   const plan = planOf(spec, layout);
   const data = new Uint8Array(plan.totalBytes);
   const random = randomOf(1);
+  const [gateUp, down] = expertShapes(spec);
   const fill = (name: string, offset: number, bytes: number) => {
-    const linear = /^(.*)_codes$/.exec(name)?.[1] as LinearName | undefined;
-    if (linear !== undefined) {
-      const { n, k } = linearShape(spec, linear);
+    const linear = /^(.*)_codes$/.exec(name)?.[1];
+    if (name === "experts") {
+      for (let at = offset; at < offset + bytes; at += plan.expertBytes) {
+        for (const region of plan.expert) {
+          fill(`expert_${region.name}`, at + region.offset, region.bytes);
+        }
+      }
+    } else if (linear !== undefined) {
+      const { n, k } = { expert_gate_up: gateUp, expert_down: down }[linear] ??
+        linearShape(spec, linear as LinearName);
       data.set(packMatrix(layout, randomCodes(random, n * k), n, k), offset);
-    } else if (name === "embedding" || name === "head") {
-      const type = name === "head" ? spec.headType : spec.embeddingType;
+    } else if (name === "embedding" || name === "head" || name === "router") {
+      const types = { embedding: spec.embeddingType, head: spec.headType };
+      const type = name === "router" ? spec.experts!.routerType : types[name];
       data.set(matrixBytes(randomFloats(random, bytes), type).subarray(0, bytes), offset);
     } else {
       data.set(new Uint8Array(randomFloats(random, bytes / 4).buffer), offset);
@@ -62,9 +78,10 @@ function chunk(ids: number[], from: number, table: number[]): Batch {
   };
 }
 
+const SPECS = [["small", SMALL_SPEC], ["odd", ODD_SPEC], ["experts", EXPERTS_SPEC]] as const;
 const IDS = Array.from({ length: 18 }, (_, i) => i * 7 % 50);
 
-for (const [name, spec] of [["small", SMALL_SPEC], ["odd", ODD_SPEC]] as const) {
+for (const [name, spec] of SPECS) {
   for (const kvType of ["f32", "f16"] as const) {
     Deno.test(`reference step of the ${name} spec, ${kvType}: prefill equals decodes`, () => {
       const stepOf = () =>

@@ -1,6 +1,7 @@
 import { activation } from "../activation/template.ts";
 import { attention, KV_BLOCK_POSITIONS, kvBlockBytes, kvRow } from "../attention/template.ts";
 import { dense } from "../dense/template.ts";
+import { expertBuffers, experts } from "../experts/template.ts";
 import { blocksOf, paddedRows } from "../layouts/layout.ts";
 import {
   type KvType,
@@ -8,6 +9,8 @@ import {
   type LinearName,
   linearShape,
   type ModelSpec,
+  rotaryDim,
+  ternaryShapes,
 } from "../model_spec.ts";
 import {
   normSymbol,
@@ -60,24 +63,27 @@ export function stepSource(spec: ModelSpec, options: StepOptions): string {
   const context = contextOf(spec, options);
   return [
     header(context),
-    linearPrelude(options.kernel.scheme),
-    linears(options.kernel.scheme, LINEAR_NAMES.map((name) => linearShape(spec, name))),
+    linearPrelude(options.kernel.scheme, spec),
+    linears(options.kernel.scheme, ternaryShapes(spec), spec),
     norms(context),
-    activation(spec.hiddenAct, spec.intermediateSize),
-    rope(spec.headDim),
+    activation(spec.hiddenAct, spec.intermediateSize, spec.experts?.swigluLimit),
+    rope(spec.headDim, rotaryDim(spec)),
     attention(spec, options.kvType),
     dense(spec),
     state(context),
     layerPhases(context),
+    spec.experts === undefined
+      ? ""
+      : experts(spec, options.kernel.scheme, context.plan, rowScratch(context)),
     layerLoop(context),
     lifecycle(context),
     packer(options.kernel.scheme.layout),
-  ].join("\n");
+  ].filter((text) => text !== "").join("\n");
 }
 
 function contextOf(spec: ModelSpec, options: StepOptions): Context {
   const queries = spec.numAttentionHeads * spec.headDim;
-  const shapes = LINEAR_NAMES.map((name) => linearShape(spec, name));
+  const shapes = ternaryShapes(spec);
   return {
     spec,
     plan: planOf(spec, options.kernel.scheme.layout),
@@ -117,7 +123,8 @@ function norms({ spec }: Context): string {
     add(spec.numAttentionHeads * spec.headDim, spec.rmsNormEps);
     add(spec.intermediateSize, spec.rmsNormEps);
   }
-  const ks = [...new Set(LINEAR_NAMES.map((name) => linearShape(spec, name).k))];
+  if (spec.qkNorm) add(spec.headDim, spec.rmsNormEps);
+  const ks = [...new Set(ternaryShapes(spec).map((shape) => shape.k))];
   if (spec.linearNormEps !== null) ks.forEach((k) => add(k, spec.linearNormEps!));
   return [...byKey.values(), ...ks.map(quantize)].join("\n");
 }
@@ -134,8 +141,7 @@ function buffers(context: Context): [name: string, type: string, elements: numbe
     ["v", "f32", outputs("v")],
     ["turned", "f32", spec.numAttentionHeads * kvRow(spec)],
     ["attended", "f32", queryRow],
-    ["gate", "f32", outputs("gate")],
-    ["up", "f32", outputs("up")],
+    ...mlpBuffers(context),
     ["normed", "f32", hidden],
     ...inputsOf(context).flatMap((i) =>
       inputArrays(context).map(({ name, type, elements }): [string, string, number] => [
@@ -145,6 +151,12 @@ function buffers(context: Context): [name: string, type: string, elements: numbe
       ])
     ),
   ];
+}
+
+function mlpBuffers({ spec, options }: Context): [name: string, type: string, elements: number][] {
+  if (spec.experts !== undefined) return expertBuffers(spec, options.kernel.scheme).perToken;
+  const features = paddedRows(spec.intermediateSize);
+  return [["gate", "f32", features], ["up", "f32", features]];
 }
 
 /** Quantised inputs that exist at once: one a linear of a group where each norms its own input. */
@@ -180,7 +192,7 @@ function state(context: Context): string {
         memory: [*]u8,
         memory_bytes: usize,
         kv: [*]KvElement,
-        /// cos then sin, (context, ${spec.headDim / 2}) each.
+        /// cos then sin, (context, ${rotaryDim(spec) / 2}) each.
         rope: [*]const f32,
         /// Attention scores, (threads, ${
     spec.numAttentionHeads / spec.numKeyValueHeads
@@ -190,6 +202,7 @@ function state(context: Context): string {
         /// Normed values, one row of doubles a thread and one for the linears' own norms.
         rows: [*]f64,
         ${rows.map(([name, type]) => `${name}: [*]${type},`)}
+        ${spec.experts === undefined ? "" : EXPERT_FIELDS}
         /// Where the time goes, as thread 0 sees it; runs only when it was asked for.
         watch: Stopwatch,
 
@@ -241,13 +254,7 @@ function state(context: Context): string {
         return @ptrCast(@alignCast(bytes));
     }
 
-    inline fn linearAt(layer: [*]const u8, comptime index: usize, comptime codes: usize, comptime bias: ?usize) Linear {
-        return .{
-            .codes = layer + codes,
-            .scale = floats(layer + at.scales)[index],
-            .bias = if (bias) |offset| floats(layer + offset) else null,
-        };
-    }
+    ${spec.rowScales ? ROW_SCALED_LINEAR : SCALED_LINEAR}
 
     inline fn inputOf(model: *const Model, comptime input: usize) Quantized {
         return switch (input) {
@@ -263,6 +270,37 @@ function state(context: Context): string {
     }
   `;
 }
+
+/** Memory of experts beside the buffers of max_tokens rows. */
+const EXPERT_FIELDS = zig`
+  /// Of each thread its own: inputs and outputs of some tokens of an expert.
+  thread_experts: [*]u8,
+  thread_expert_bytes: usize,
+  /// The same for all threads, where they share an expert.
+  shared_experts: [*]u8,
+  /// Of each thread its own: tokens by expert.
+  groups: [*]u32,
+`;
+
+/** A linear of the layer: `scale` is its place among the layer's scales, or where its rows' scales lie. */
+const SCALED_LINEAR = zig`
+  inline fn linearAt(layer: [*]const u8, comptime scale: usize, comptime codes: usize, comptime bias: ?usize) Linear {
+      return .{
+          .codes = layer + codes,
+          .scale = floats(layer + at.scales)[scale],
+          .bias = if (bias) |offset| floats(layer + offset) else null,
+      };
+  }
+`;
+const ROW_SCALED_LINEAR = zig`
+  inline fn linearAt(layer: [*]const u8, comptime scale: usize, comptime codes: usize, comptime bias: ?usize) Linear {
+      return .{
+          .codes = layer + codes,
+          .scales = floats(layer + scale),
+          .bias = if (bias) |offset| floats(layer + offset) else null,
+      };
+  }
+`;
 
 /** Words before the lists of a batch: tokens, block table stride, logit rows. */
 export const BATCH_HEADER = 3;
@@ -286,6 +324,8 @@ function layerPhases(context: Context): string {
   return [
     residualInput(context, "attentionInput", "input_norm", GROUPS.attentionIn),
     groupLinears(context, "attentionLinears", GROUPS.attentionIn),
+    layerTables(context),
+    placeHead(context),
     rotatePhase(context),
     attendPhase(context),
     madeInput(
@@ -297,16 +337,22 @@ function layerPhases(context: Context): string {
     ),
     groupLinears(context, "outputLinear", GROUPS.attentionOut),
     residualInput(context, "mlpInput", "post_attention_norm", GROUPS.mlpIn),
+    ...(spec.experts === undefined ? mlpPhases(context) : []),
+  ].filter((text) => text !== "").join("\n");
+}
+
+function mlpPhases(context: Context): string[] {
+  return [
     groupLinears(context, "mlpLinears", GROUPS.mlpIn),
     madeInput(
       context,
       "mlpOutput",
       activatedRow(context),
-      spec.subNorms ? "ffn_sub_norm" : null,
+      context.spec.subNorms ? "ffn_sub_norm" : null,
       GROUPS.mlpOut,
     ),
     groupLinears(context, "downLinear", GROUPS.mlpOut),
-  ].join("\n");
+  ];
 }
 
 /** h += y, then norm and quantise: what precedes q/k/v and gate/up. */
@@ -317,6 +363,8 @@ function residualInput(
   group: LinearGroup,
 ): string {
   const { spec, hidden } = context;
+  // The router reads what the linears read, before it is rounded.
+  const routes = spec.experts !== undefined && group === GROUPS.mlpIn;
   return zig`
     /// h += y; ${group.names.join(", ")} read round(norm(h)). Tokens are shared out among threads.
     fn ${symbol}(step: *const Step, layer: [*]const u8, thread: usize) void {
@@ -332,6 +380,9 @@ function residualInput(
     normSymbol(spec.hiddenSize, spec.rmsNormEps)
   }(f32, h, floats(layer + at.${norm}), row);
             ${quantizeInputs(context, group, { type: "f64", from: "row" }, spec.hiddenSize)}
+            ${
+    routes ? `for (0..${hidden}) |d| model.routed[t * ${hidden} + d] = @floatCast(row[d]);` : ""
+  }
         }
     }
   `;
@@ -456,7 +507,7 @@ function groupLinears(context: Context, symbol: string, group: LinearGroup): str
     const bias = spec.biases.includes(name) ? `at.${name}_bias` : "null";
     return zig`
       ${linearSymbol(shapes[i])}(linearAt(layer, ${
-      LINEAR_NAMES.indexOf(name)
+      spec.rowScales ? `at.${name}_scales` : LINEAR_NAMES.indexOf(name)
     }, at.${name}_codes, ${bias}), inputOf(model, ${input}), step.batch.tokens, model.${
       group.outputs[i]
     }, ${paddedRows(shapes[i].n)}, overlap(mine, ${from}, ${counts[i]}));
@@ -472,16 +523,67 @@ function groupLinears(context: Context, symbol: string, group: LinearGroup): str
   `;
 }
 
+/** True where some layers turn heads to their positions and others do not. */
+function needsTurns({ sliding }: ModelSpec): boolean {
+  return sliding !== undefined && !sliding.fullLayersTurn;
+}
+
+/** What layers do that not all layers do. */
+function layerTables({ spec }: Context): string {
+  const { sliding } = spec;
+  if (sliding === undefined) return "";
+  const turns = sliding.layers.map((slides) => slides || sliding.fullLayersTurn);
+  return [
+    `const layer_slides = [_]bool{ ${sliding.layers.join(", ")} };\n`,
+    needsTurns(spec) ? `const layer_turns = [_]bool{ ${turns.join(", ")} };\n` : "",
+  ].join("");
+}
+
+/** What comes before a head is turned, where anything does. */
+function placeHead({ spec }: Context): string {
+  if (!spec.qkNorm && !needsTurns(spec)) return "";
+  const row = kvRow(spec);
+  const parameters = [
+    ...(spec.qkNorm ? ["norm: [*]const f32"] : []),
+    "head: [*]const f32",
+    ...(needsTurns(spec) ? ["turns: bool"] : []),
+    "cos: [*]const f32, sin: [*]const f32, out: [*]f32",
+  ];
+  const normed = zig`
+    var padded: [${row}]f32 = @splat(0);
+    padded[0..${spec.headDim}].* = head[0..${spec.headDim}].*;
+    var wide: [${row}]f64 = undefined;
+    _ = ${normSymbol(spec.headDim, spec.rmsNormEps)}(f32, &padded, norm, &wide);
+    for (0..${spec.headDim}) |d| padded[d] = @floatCast(wide[d]);
+    const normed: [*]const f32 = &padded;
+  `;
+  const from = spec.qkNorm ? "normed" : "head";
+  const turn = `rotate(${from}, cos, sin, out);`;
+  const still = `@memcpy(out[0..${spec.headDim}], ${from}[0..${spec.headDim}]);`;
+  return zig`
+    /// A query or key head as attention reads it.
+    inline fn placeHead(${parameters.join(", ")}) void {
+        ${spec.qkNorm ? normed : ""}
+        ${needsTurns(spec) ? `if (turns) ${turn.slice(0, -1)} else ${still}` : turn}
+    }
+  `;
+}
+
 function rotatePhase(context: Context): string {
   const { spec, queries } = context;
   const row = kvRow(spec);
   const group = spec.numAttentionHeads / spec.numKeyValueHeads;
-  const half = spec.headDim / 2;
+  const half = rotaryDim(spec) / 2;
   const keys = paddedRows(spec.numKeyValueHeads * spec.headDim);
+  const place = spec.qkNorm || needsTurns(spec) ? "placeHead" : "rotate";
+  const turns = needsTurns(spec) ? "turns, " : "";
+  const norm = (name: string) => spec.qkNorm ? `floats(layer + at.${name}_norm), ` : "";
   return zig`
     /// Turns queries and keys to their positions; keys and values go into the cache.
     fn rotateAndStore(step: *const Step, layer_index: usize, thread: usize) void {
         const model = step.model;
+        ${spec.qkNorm ? "const layer = model.layer(layer_index);" : ""}
+        ${needsTurns(spec) ? "const turns = layer_turns[layer_index];" : ""}
         const items = math.share(step.batch.tokens * ${spec.numKeyValueHeads}, thread, model.team.threads);
         for (items[0]..items[1]) |item| {
             const t = item / ${spec.numKeyValueHeads};
@@ -491,16 +593,18 @@ function rotatePhase(context: Context): string {
             const sin = cos + model.context * ${half};
             inline for (0..${group}) |g| {
                 const query = head * ${group} + g;
-                rotate(model.q + t * ${
+                ${place}(${norm("query")}model.q + t * ${
     paddedRows(queries)
-  } + query * ${spec.headDim}, cos, sin, model.turned + t * ${
+  } + query * ${spec.headDim}, ${turns}cos, sin, model.turned + t * ${
     spec.numAttentionHeads * row
   } + query * ${row});
             }
             const block = step.batch.table(t)[position / ${KV_BLOCK_POSITIONS}];
             const in_block = position % ${KV_BLOCK_POSITIONS} * ${row};
             var key: [${spec.headDim}]f32 = undefined;
-            rotate(model.k + t * ${keys} + head * ${spec.headDim}, cos, sin, &key);
+            ${place}(${
+    norm("key")
+  }model.k + t * ${keys} + head * ${spec.headDim}, ${turns}cos, sin, &key);
             storeRow(kvHead(model.kv, block, layer_index, 0, head) + in_block, &key);
             storeRow(kvHead(model.kv, block, layer_index, 1, head) + in_block, model.v + t * ${keys} + head * ${spec.headDim});
         }
@@ -523,10 +627,41 @@ function attendPhase(context: Context): string {
             const head = item % ${spec.numKeyValueHeads};
             const q = model.turned + t * ${spec.numAttentionHeads * row} + head * ${group * row};
             const count: usize = @intCast(step.batch.positions[t] + 1);
+            ${
+    spec.sliding === undefined
+      ? ""
+      : `const first = if (layer_slides[layer_index]) count -| ${spec.sliding.window} else 0;`
+  }
             const out = model.attended + t * ${context.queryRow} + head * ${group * spec.headDim};
-            attend(q, model.kv, step.batch.table(t), layer_index, head, count, scores, model.score_stride, out);
+            attend(q, model.kv, step.batch.table(t), layer_index, head, ${
+    spec.sliding === undefined ? "" : "first, "
+  }count, scores, model.score_stride, out);
         }
     }
+  `;
+}
+
+/** The gated MLP, or the experts in its place; what they read is ready. */
+function mlpLoop({ spec }: Context): string {
+  if (spec.experts === undefined) {
+    return zig`
+      mlpLinears(step, layer, thread);
+      meet(team, watch, .gateUp);
+      mlpOutput(step, layer, thread);
+      meet(team, watch, .activation);
+      downLinear(step, layer, thread);
+      meet(team, watch, .down);
+    `;
+  }
+  return zig`
+    scoreExperts(step, layer, thread);
+    meet(team, watch, .router);
+    pickExperts(step, thread);
+    meet(team, watch, .pick);
+    runExperts(step, layer, team, watch, thread);
+    meet(team, watch, .down);
+    combineExperts(step, thread);
+    meet(team, watch, .combine);
   `;
 }
 
@@ -610,12 +745,7 @@ function layerLoop(context: Context): string {
             meet(team, watch, .o);
             mlpInput(step, layer, thread);
             meet(team, watch, .mlpNorm);
-            mlpLinears(step, layer, thread);
-            meet(team, watch, .gateUp);
-            mlpOutput(step, layer, thread);
-            meet(team, watch, .activation);
-            downLinear(step, layer, thread);
-            meet(team, watch, .down);
+            ${mlpLoop(context)}
         }
         if (step.batch.logit_count == 0) return;
         finalNorm(step, thread);
@@ -636,9 +766,8 @@ function probeBytes(context: Context): number {
   const { options, spec, maxFeatures, maxOutputs, hidden } = context;
   const { scheme } = options.kernel;
   const tokens = probeTokens(context);
-  const matrices = LINEAR_NAMES.map((name) => linearShape(spec, name));
   return Math.max(
-    ...matrices.map(({ n, k }) => scheme.layout.packedBytes(n, k)),
+    ...ternaryShapes(spec).map(({ n, k }) => scheme.layout.packedBytes(n, k)),
     tokens * inputBytes(scheme, maxFeatures),
     4 * tokens * maxOutputs,
     8 * paddedFloats(maxFeatures),
@@ -648,7 +777,7 @@ function probeBytes(context: Context): number {
 
 /** A unit of blocks and one more, so that every tile of every linear runs. */
 function probeCalls(context: Context): string[] {
-  const shapes = uniqueShapes(LINEAR_NAMES.map((name) => linearShape(context.spec, name)));
+  const shapes = uniqueShapes(ternaryShapes(context.spec));
   const tokens = probeTokens(context);
   return [
     ...shapes.map((shape) => {
@@ -659,6 +788,19 @@ function probeCalls(context: Context): string[] {
       `${quantizeSymbol(k)}(f32, y, largest_k${k}(y), inputIn_k${k}(memory, 1), 0);`
     ),
   ];
+}
+
+function expertMemory(spec: ModelSpec, { kernel }: StepOptions): string {
+  const { threadBytes, sharedBytes } = expertBuffers(spec, kernel.scheme);
+  const { numExperts, numExpertsPerTok } = spec.experts!;
+  return zig`
+    model.thread_expert_bytes = ${threadBytes};
+    model.thread_experts = carver.take(u8, threads * ${threadBytes});
+    model.shared_experts = carver.take(u8, ${sharedBytes});
+    model.groups = carver.take(u32, threads * (${
+    numExperts + 2
+  } + 2 * tokens * ${numExpertsPerTok}));
+  `;
 }
 
 function lifecycle(context: Context): string {
@@ -710,7 +852,8 @@ function lifecycle(context: Context): string {
       `model.${name} = carver.take(${type}, tokens * ${elements});`
     )
   }
-        const rope = carver.take(f32, model.context * ${spec.headDim});
+        ${spec.experts === undefined ? "" : expertMemory(spec, options)}
+        const rope = carver.take(f32, model.context * ${rotaryDim(spec)});
         model.rope = rope;
         model.kv = carver.take(KvElement, kv_blocks * ${
     kvBlockBytes(spec, options.kvType) / (options.kvType === "f32" ? 4 : 2)
@@ -718,7 +861,7 @@ function lifecycle(context: Context): string {
     }
 
     /// Makes a model over packed weights. rope: cos then sin, (context, ${
-    spec.headDim / 2
+    rotaryDim(spec) / 2
   }) each, copied.
     /// Null when memory is short. KV memory is touched only as sequences grow.
     pub export fn trilith_model_create(weights: [*]const u8, team: *Team, max_tokens: i32, context: i32, kv_blocks: i32, rope: [*]const f32) ?*Model {
@@ -739,7 +882,7 @@ function lifecycle(context: Context): string {
         model.memory_bytes = measure.used;
         var carver: Carver = .{ .base = model.memory };
         carve(&carver, model, team.threads, @intCast(kv_blocks));
-        const words = model.context * ${spec.headDim};
+        const words = model.context * ${rotaryDim(spec)};
         @memcpy(@constCast(model.rope)[0..words], rope[0..words]);
         return model;
     }

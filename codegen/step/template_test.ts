@@ -2,8 +2,8 @@ import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
-import { linearShape } from "../model_spec.ts";
-import { ODD_SPEC, SMALL_SPEC } from "../test_helpers.ts";
+import { linearShape, ternaryShapes } from "../model_spec.ts";
+import { EXPERTS_SPEC, ODD_SPEC, SMALL_SPEC } from "../test_helpers.ts";
 import { defaultKernel, kernelName, TERNARY_KERNELS } from "../ternary_linear/spec.ts";
 import { linearPrelude, linears } from "../ternary_linear/template.ts";
 import { stepSource } from "./template.ts";
@@ -32,7 +32,7 @@ for (const kernel of TERNARY_KERNELS) {
   });
 
   Deno.test(`${name}: the same model gives the same text`, () => {
-    for (const spec of [SMALL_SPEC, ODD_SPEC]) {
+    for (const spec of [SMALL_SPEC, ODD_SPEC, EXPERTS_SPEC]) {
       const once = stepSource(spec, { kernel, kvType: "f16" });
       assert.equal(stepSource(structuredClone(spec), { kernel, kvType: "f16" }), once);
       assert.notEqual(stepSource(spec, { kernel, kvType: "f32" }), once);
@@ -40,11 +40,10 @@ for (const kernel of TERNARY_KERNELS) {
   });
 
   Deno.test(`${name}: emitted text names its kernel and its shapes, and leaves no hole`, () => {
-    for (const spec of [SMALL_SPEC, ODD_SPEC]) {
+    for (const spec of [SMALL_SPEC, ODD_SPEC, EXPERTS_SPEC]) {
       const text = stepSource(spec, { kernel, kvType: "f32" });
       assert.match(text, new RegExp(`^//! Trilith: .* for ${name}\\. .*\n//! do not edit`));
-      for (const linear of ["q", "k", "o", "gate", "down"] as const) {
-        const { n, k } = linearShape(spec, linear);
+      for (const { n, k } of ternaryShapes(spec)) {
         assert.ok(text.includes(`pub export fn trilith_linear_${n}x${k}(`), `${n} x ${k}`);
       }
       assert.ok(text.includes(`for (0..${spec.numHiddenLayers}) |index|`));
@@ -58,4 +57,5 @@ Deno.test("a whole emitted step is the golden one", () => {
   const kernel = defaultKernel("portable");
   assertGolden("step_portable.zig", stepSource(SMALL_SPEC, { kernel, kvType: "f16" }));
   assertGolden("step_portable_odd.zig", stepSource(ODD_SPEC, { kernel, kvType: "f32" }));
+  assertGolden("step_portable_experts.zig", stepSource(EXPERTS_SPEC, { kernel, kvType: "f32" }));
 });

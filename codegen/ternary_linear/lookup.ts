@@ -355,7 +355,7 @@ function sliceFunctions(
             for (t_0..t_1) |t| {
                 for (blocks[0] * 2..blocks[1] * 2) |half| {
                     const exact: math.I = sums[t * y_stride + half * 16 ..][0..16].*;
-                    finish(exact, linear.scale * x.inverse[t], linear.bias, half * 16, y + t * y_stride);
+                    finish(exact, linear, x.inverse[t], half * 16, y + t * y_stride);
                 }
             }
         }

@@ -21,7 +21,7 @@ export function multiply(tokenTiles: readonly number[], dialect: TileDialect): S
               const offset: math.I = @splat(x.sums[t_0 + t]);
               inline for (0..2) |half| {
                   const coded: math.I = sums[t][half * 16 ..][0..16].*;
-                  finish(coded - offset, linear.scale * x.inverse[t_0 + t], linear.bias, row + half * 16, y + (t_0 + t) * y_stride);
+                  finish(coded - offset, linear, x.inverse[t_0 + t], row + half * 16, y + (t_0 + t) * y_stride);
               }
           }
       }

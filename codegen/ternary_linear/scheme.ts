@@ -1,10 +1,7 @@
 import type { TernaryLayout } from "../layouts/layout.ts";
+import type { Shape } from "../model_spec.ts";
 
-/** A ternary matrix: n outputs, k inputs. */
-export interface Shape {
-  n: number;
-  k: number;
-}
+export type { Shape } from "../model_spec.ts";
 
 /** One array of the quantised input of linears, `elements` a token. */
 export interface InputBuffer {

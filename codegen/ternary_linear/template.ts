@@ -18,23 +18,29 @@ export function inputBuffers(scheme: Scheme, k: number): InputBuffer[] {
   ];
 }
 
+/** What a file's linears have beside their codes. */
+export interface LinearOptions {
+  /** A factor for each output row instead of one for the matrix. */
+  rowScales?: boolean;
+}
+
 /** Types and functions that all ternary linears of a file share. */
-export function linearPrelude(scheme: Scheme): string {
+export function linearPrelude(scheme: Scheme, { rowScales = false }: LinearOptions = {}): string {
   const fields = inputBuffers(scheme, 0).map(({ name, type }) => `${name}: [*]${type},`);
   return zig`
-    /// One ternary matrix: packed weights, the factor of a weight, and a bias of one f32 a row.
-    const Linear = struct { codes: [*]const u8, scale: f32, bias: ?[*]const f32 };
+    ${rowScales ? ROW_SCALES.linear : ONE_SCALE.linear}
 
     /// Inputs of all tokens: int8 codes, max |x| / 127, and what the linears read in the codes' place.
     const Quantized = struct {
         ${fields}
     };
 
-    /// y = exact * factor, rounded once, + bias for 16 rows.
-    inline fn finish(exact: math.I, factor: f64, bias: ?[*]const f32, row: usize, y: [*]f32) void {
+    /// y = exact * (scale * inverse), rounded once, + bias for 16 rows of a token.
+    inline fn finish(exact: math.I, linear: Linear, inverse: f64, row: usize, y: [*]f32) void {
         const wide: math.D = @floatFromInt(exact);
-        var out: math.F = @floatCast(wide * @as(math.D, @splat(factor)));
-        if (bias) |b| out += math.load(b + row);
+        ${rowScales ? ROW_SCALES.factor : ONE_SCALE.factor}
+        var out: math.F = @floatCast(wide * factor);
+        if (linear.bias) |bias| out += math.load(bias + row);
         math.store(y + row, out);
     }
 
@@ -42,13 +48,35 @@ export function linearPrelude(scheme: Scheme): string {
   `;
 }
 
+/** How a file's linears keep the factor of a weight. */
+const ONE_SCALE = {
+  linear: zig`
+    /// One ternary matrix: packed weights, the factor of a weight, and a bias of one f32 a row.
+    const Linear = struct { codes: [*]const u8, scale: f32, bias: ?[*]const f32 };
+  `,
+  factor: "const factor: math.D = @splat(linear.scale * inverse);",
+  bare: ".scale = 1",
+};
+const ROW_SCALES: typeof ONE_SCALE = {
+  linear: zig`
+    /// One ternary matrix: packed weights, the factor of a weight and a bias, one f32 a row each.
+    const Linear = struct { codes: [*]const u8, scales: [*]const f32, bias: ?[*]const f32 };
+  `,
+  factor: "const factor = math.wide(f32, linear.scales + row) * @as(math.D, @splat(inverse));",
+  bare: ".scales = &ones",
+};
+
 /** What prepares inputs, for all k; then one linear a shape. */
-export function linears(scheme: Scheme, shapes: readonly Shape[]): string {
+export function linears(
+  scheme: Scheme,
+  shapes: readonly Shape[],
+  options: LinearOptions = {},
+): string {
   const ks = [...new Set(shapes.map((shape) => shape.k))];
   return [
     ...ks.map((k) => prepare(scheme, k)),
     ...ks.map((k) => scheme.tiles(k)),
-    ...uniqueShapes(shapes).map((shape) => linear(scheme, shape)),
+    ...uniqueShapes(shapes).map((shape) => linear(scheme, shape, options)),
   ].filter((text) => text !== "").join("\n");
 }
 
@@ -89,11 +117,13 @@ function prepare(scheme: Scheme, k: number): string {
   `;
 }
 
-function linear(scheme: Scheme, shape: Shape): string {
+function linear(scheme: Scheme, shape: Shape, { rowScales = false }: LinearOptions): string {
   const { n, k } = shape;
   const symbol = linearSymbol(shape);
   return zig`
-    /// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
+    /// y[t, row] = scale${
+    rowScales ? "[row]" : ""
+  } * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
     /// W: (${n}, ${k}) ternary. x: (tokens, ${k}) int8. y: (tokens, y_stride).
     fn ${symbol}(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
         ${scheme.linear(shape)}
@@ -114,7 +144,10 @@ function linear(scheme: Scheme, shape: Shape): string {
             x.inverse[t] = 1;
             ${prepareSymbol(k)}(x, t);
         }
-        const plain: Linear = .{ .codes = weights, .scale = 1, .bias = null };
+        ${rowScales ? `const ones: [${paddedRows(n)}]f32 = @splat(1);` : ""}
+        const plain: Linear = .{ .codes = weights, ${
+    rowScales ? ROW_SCALES.bare : ONE_SCALE.bare
+  }, .bias = null };
         ${symbol}(plain, x, count, y, ${paddedRows(n)}, .{ @intCast(first), @intCast(last) });
         return 0;
     }

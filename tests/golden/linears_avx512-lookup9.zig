@@ -8,11 +8,12 @@ const Quantized = struct {
     tables: [*]i16,
 };
 
-/// y = exact * factor, rounded once, + bias for 16 rows.
-inline fn finish(exact: math.I, factor: f64, bias: ?[*]const f32, row: usize, y: [*]f32) void {
+/// y = exact * (scale * inverse), rounded once, + bias for 16 rows of a token.
+inline fn finish(exact: math.I, linear: Linear, inverse: f64, row: usize, y: [*]f32) void {
     const wide: math.D = @floatFromInt(exact);
-    var out: math.F = @floatCast(wide * @as(math.D, @splat(factor)));
-    if (bias) |b| out += math.load(b + row);
+    const factor: math.D = @splat(linear.scale * inverse);
+    var out: math.F = @floatCast(wide * factor);
+    if (linear.bias) |bias| out += math.load(bias + row);
     math.store(y + row, out);
 }
 
@@ -176,7 +177,7 @@ inline fn lookUpLinear(grid: Grid, linear: Linear, x: Quantized, tokens: usize, 
         for (t_0..t_1) |t| {
             for (blocks[0] * 2..blocks[1] * 2) |half| {
                 const exact: math.I = sums[t * y_stride + half * 16 ..][0..16].*;
-                finish(exact, linear.scale * x.inverse[t], linear.bias, half * 16, y + t * y_stride);
+                finish(exact, linear, x.inverse[t], half * 16, y + t * y_stride);
             }
         }
     }

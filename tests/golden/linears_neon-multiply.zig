@@ -8,11 +8,12 @@ const Quantized = struct {
     sums: [*]i32,
 };
 
-/// y = exact * factor, rounded once, + bias for 16 rows.
-inline fn finish(exact: math.I, factor: f64, bias: ?[*]const f32, row: usize, y: [*]f32) void {
+/// y = exact * (scale * inverse), rounded once, + bias for 16 rows of a token.
+inline fn finish(exact: math.I, linear: Linear, inverse: f64, row: usize, y: [*]f32) void {
     const wide: math.D = @floatFromInt(exact);
-    var out: math.F = @floatCast(wide * @as(math.D, @splat(factor)));
-    if (bias) |b| out += math.load(b + row);
+    const factor: math.D = @splat(linear.scale * inverse);
+    var out: math.F = @floatCast(wide * factor);
+    if (linear.bias) |bias| out += math.load(bias + row);
     math.store(y + row, out);
 }
 
@@ -53,7 +54,7 @@ inline fn finishBlock(comptime m: usize, sums: *const [m][32]i32, linear: Linear
         const offset: math.I = @splat(x.sums[t_0 + t]);
         inline for (0..2) |half| {
             const coded: math.I = sums[t][half * 16 ..][0..16].*;
-            finish(coded - offset, linear.scale * x.inverse[t_0 + t], linear.bias, row + half * 16, y + (t_0 + t) * y_stride);
+            finish(coded - offset, linear, x.inverse[t_0 + t], row + half * 16, y + (t_0 + t) * y_stride);
         }
     }
 }

@@ -21,11 +21,12 @@ const Quantized = struct {
     sums: [*]i32,
 };
 
-/// y = exact * factor, rounded once, + bias for 16 rows.
-inline fn finish(exact: math.I, factor: f64, bias: ?[*]const f32, row: usize, y: [*]f32) void {
+/// y = exact * (scale * inverse), rounded once, + bias for 16 rows of a token.
+inline fn finish(exact: math.I, linear: Linear, inverse: f64, row: usize, y: [*]f32) void {
     const wide: math.D = @floatFromInt(exact);
-    var out: math.F = @floatCast(wide * @as(math.D, @splat(factor)));
-    if (bias) |b| out += math.load(b + row);
+    const factor: math.D = @splat(linear.scale * inverse);
+    var out: math.F = @floatCast(wide * factor);
+    if (linear.bias) |bias| out += math.load(bias + row);
     math.store(y + row, out);
 }
 
@@ -66,7 +67,7 @@ inline fn finishBlock(comptime m: usize, sums: *const [m][32]i32, linear: Linear
         const offset: math.I = @splat(x.sums[t_0 + t]);
         inline for (0..2) |half| {
             const coded: math.I = sums[t][half * 16 ..][0..16].*;
-            finish(coded - offset, linear.scale * x.inverse[t_0 + t], linear.bias, row + half * 16, y + (t_0 + t) * y_stride);
+            finish(coded - offset, linear, x.inverse[t_0 + t], row + half * 16, y + (t_0 + t) * y_stride);
         }
     }
 }
@@ -618,9 +619,9 @@ fn quantize_k140(comptime T: type, x: [*]const T, largest: f64, out: Quantized, 
 }
 
 /// x / (1 + exp(-x))
-inline fn activate(x: [*]const f32) math.D {
-    const e: math.D = @floatCast(math.exp(-math.load(x)));
-    return math.wide(f32, x) / (@as(math.D, @splat(1)) + e);
+inline fn activate(x: math.F) math.D {
+    const e: math.D = @floatCast(math.exp(-x));
+    return @as(math.D, @floatCast(x)) / (@as(math.D, @splat(1)) + e);
 }
 
 /// out = act(gate) * up over 140 features, in doubles; returns max |out|.
@@ -628,7 +629,7 @@ fn gatedActivation(gate: [*]const f32, up: [*]const f32, out: [*]f64) f64 {
     var largest: math.D = @splat(0);
     var i: usize = 0;
     while (i < 144) : (i += math.lanes) {
-        const v = activate(gate + i) * math.wide(f32, up + i);
+        const v = activate(math.load(gate + i)) * math.wide(f32, up + i);
         largest = @max(largest, @abs(v));
         out[i..][0..math.lanes].* = v;
     }
@@ -666,7 +667,8 @@ inline fn storeRow(to: [*]KvElement, from: [*]const f32) void {
 /// scores: (3, stride) scratch, where weights take the scores' place. out: (3, 10).
 fn attend(q: [*]const f32, kv: [*]KvElement, table: [*]const i32, layer: usize, head: usize, count: usize, scores: [*]f64, stride: usize, out: [*]f32) void {
     var largest: [3]f64 = @splat(-std.math.inf(f64));
-    var position: usize = 0;
+    const start: usize = 0;
+    var position = start;
     while (position < count) : (position += 16) {
         const keys = kvHead(kv, table[position / 16], layer, 0, head);
         for (position..@min(position + 16, count)) |p| {
@@ -682,7 +684,7 @@ fn attend(q: [*]const f32, kv: [*]KvElement, table: [*]const i32, layer: usize, 
     inline for (0..3) |g| inverse[g] = 1.0 / softmax(scores + g * stride, count, largest[g]);
     const weights: [*]const f32 = @ptrCast(scores);
     var acc: [3][16]f32 align(64) = @splat(@splat(0));
-    position = 0;
+    position = start;
     while (position < count) : (position += 16) {
         const values = kvHead(kv, table[position / 16], layer, 1, head);
         const seen = @min(16, count - position);
@@ -869,10 +871,10 @@ inline fn floats(bytes: [*]const u8) [*]const f32 {
     return @ptrCast(@alignCast(bytes));
 }
 
-inline fn linearAt(layer: [*]const u8, comptime index: usize, comptime codes: usize, comptime bias: ?usize) Linear {
+inline fn linearAt(layer: [*]const u8, comptime scale: usize, comptime codes: usize, comptime bias: ?usize) Linear {
     return .{
         .codes = layer + codes,
-        .scale = floats(layer + at.scales)[index],
+        .scale = floats(layer + at.scales)[scale],
         .bias = if (bias) |offset| floats(layer + offset) else null,
     };
 }

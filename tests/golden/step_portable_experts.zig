@@ -1,0 +1,1347 @@
+//! Trilith: one decoder step of a ternary model for portable-multiply. Generated from codegen/step/template.ts;
+//! do not edit. 2 layers, hidden 64, 4/2 heads of 16, intermediate 40, vocabulary 50.
+const std = @import("std");
+const math = @import("math.zig");
+const host = @import("host.zig");
+const Team = @import("team.zig").Team;
+
+comptime {
+    _ = host;
+}
+
+/// One ternary matrix: packed weights, the factor of a weight and a bias, one f32 a row each.
+const Linear = struct { codes: [*]const u8, scales: [*]const f32, bias: ?[*]const f32 };
+
+/// Inputs of all tokens: int8 codes, max |x| / 127, and what the linears read in the codes' place.
+const Quantized = struct {
+    codes: [*]i8,
+    inverse: [*]f64,
+    sums: [*]i32,
+};
+
+/// y = exact * (scale * inverse), rounded once, + bias for 16 rows of a token.
+inline fn finish(exact: math.I, linear: Linear, inverse: f64, row: usize, y: [*]f32) void {
+    const wide: math.D = @floatFromInt(exact);
+    const factor = math.wide(f32, linear.scales + row) * @as(math.D, @splat(inverse));
+    var out: math.F = @floatCast(wide * factor);
+    if (linear.bias) |bias| out += math.load(bias + row);
+    math.store(y + row, out);
+}
+
+const Sums = @Vector(4, i32);
+const Codes = @Vector(16, u8);
+const Products = @Vector(16, i16);
+
+/// The codes in bits 2i, 2i + 1 of every byte.
+inline fn plane(packed_codes: Codes, comptime i: u4) Codes {
+    const Words = @Vector(@typeInfo(Codes).vector.len / 2, u16);
+    const words: Words = @bitCast(packed_codes);
+    const shifted: Codes = @bitCast(words >> @splat(2 * i));
+    return shifted & @as(Codes, @splat(3));
+}
+
+/// codes[l] * x[l], exact in 16 bits.
+inline fn multiply(codes: Codes, x: @Vector(16, i8)) Products {
+    const w: @Vector(16, i8) = @bitCast(codes);
+    return @as(Products, w) * @as(Products, x);
+}
+
+/// Lane r: the sum of products 4r .. 4r + 3, in 32 bits.
+inline fn addFours(products: Products) Sums {
+    const wide: @Vector(16, i32) = products;
+    var sums: Sums = @splat(0);
+    inline for (0..4) |j| sums += @shuffle(i32, wide, undefined, [4]i32{ j, 4 + j, 8 + j, 12 + j });
+    return sums;
+}
+
+inline fn broadcastFour(x: [*]const i8) @Vector(16, i8) {
+    const four: i32 = @bitCast(x[0..4].*);
+    return @bitCast(@as(Sums, @splat(four)));
+}
+
+/// y[t] = sums - sum of x, scaled, for the 32 rows of a block.
+inline fn finishBlock(comptime m: usize, sums: *const [m][32]i32, linear: Linear, x: Quantized, t_0: usize, row: usize, y: [*]f32, y_stride: usize) void {
+    inline for (0..m) |t| {
+        const offset: math.I = @splat(x.sums[t_0 + t]);
+        inline for (0..2) |half| {
+            const coded: math.I = sums[t][half * 16 ..][0..16].*;
+            finish(coded - offset, linear, x.inverse[t_0 + t], row + half * 16, y + (t_0 + t) * y_stride);
+        }
+    }
+}
+
+/// From the codes of token t, what linears of 64 features read.
+fn prepare_k64(x: Quantized, t: usize) void {
+    const codes = x.codes + t * 128;
+    var sums: math.I = @splat(0);
+    for (0..4) |step| {
+        const some: @Vector(16, i8) = codes[step * 16 ..][0..16].*;
+        sums += @as(math.I, some);
+    }
+    x.sums[t] = @reduce(.Add, sums);
+}
+
+/// Inputs of 64 features, each array in its part of tokens * 256 bytes.
+fn inputIn_k64(memory: [*]u8, tokens: usize) Quantized {
+    return .{
+        .codes = @ptrCast(@alignCast(memory + tokens * 0)),
+        .inverse = @ptrCast(@alignCast(memory + tokens * 128)),
+        .sums = @ptrCast(@alignCast(memory + tokens * 192)),
+    };
+}
+
+/// From the codes of token t, what linears of 40 features read.
+fn prepare_k40(x: Quantized, t: usize) void {
+    const codes = x.codes + t * 112;
+    var sums: math.I = @splat(0);
+    for (0..3) |step| {
+        const some: @Vector(16, i8) = codes[step * 16 ..][0..16].*;
+        sums += @as(math.I, some);
+    }
+    x.sums[t] = @reduce(.Add, sums);
+}
+
+/// Inputs of 40 features, each array in its part of tokens * 256 bytes.
+fn inputIn_k40(memory: [*]u8, tokens: usize) Quantized {
+    return .{
+        .codes = @ptrCast(@alignCast(memory + tokens * 0)),
+        .inverse = @ptrCast(@alignCast(memory + tokens * 128)),
+        .sums = @ptrCast(@alignCast(memory + tokens * 192)),
+    };
+}
+
+/// Sums of code * x for a block of 32 rows and 4 token(s), k = 64. A code is 0, 1 or 2
+/// for weight -1, 0, +1, so the caller subtracts the sum of x.
+fn tile_k64_m4(w: [*]const u8, x: [*]const i8, out: *[4][32]i32) void {
+    inline for (0..4) |group| {
+        var sums: [4][2]Sums = @splat(@splat(@splat(0)));
+        var first: usize = 0;
+        while (first < 4) : (first += 32) {
+            var acc: [4][2]Products = @splat(@splat(@splat(0)));
+            for (first..@min(first + 32, 4)) |step| {
+                const from = w + step * 128 + group * 32;
+                inline for (0..4) |i| {
+                    var codes: [2]Codes = undefined;
+                    inline for (0..2) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
+                    inline for (0..4) |t| {
+                        const x_t = broadcastFour(x + t * 128 + step * 16 + i * 4);
+                        inline for (0..2) |v| acc[t][v] +%= multiply(codes[v], x_t);
+                    }
+                }
+            }
+            inline for (0..4) |t| {
+                inline for (0..2) |v| sums[t][v] += addFours(acc[t][v]);
+            }
+        }
+        inline for (0..4) |t| {
+            inline for (0..2) |v| out[t][(group * 2 + v) * 4 ..][0..4].* = sums[t][v];
+        }
+    }
+}
+
+/// Sums of code * x for a block of 32 rows and 1 token(s), k = 64. A code is 0, 1 or 2
+/// for weight -1, 0, +1, so the caller subtracts the sum of x.
+fn tile_k64_m1(w: [*]const u8, x: [*]const i8, out: *[1][32]i32) void {
+    inline for (0..2) |group| {
+        var sums: [1][4]Sums = @splat(@splat(@splat(0)));
+        var first: usize = 0;
+        while (first < 4) : (first += 32) {
+            var acc: [1][4]Products = @splat(@splat(@splat(0)));
+            for (first..@min(first + 32, 4)) |step| {
+                const from = w + step * 128 + group * 64;
+                inline for (0..4) |i| {
+                    var codes: [4]Codes = undefined;
+                    inline for (0..4) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
+                    inline for (0..1) |t| {
+                        const x_t = broadcastFour(x + t * 128 + step * 16 + i * 4);
+                        inline for (0..4) |v| acc[t][v] +%= multiply(codes[v], x_t);
+                    }
+                }
+            }
+            inline for (0..1) |t| {
+                inline for (0..4) |v| sums[t][v] += addFours(acc[t][v]);
+            }
+        }
+        inline for (0..1) |t| {
+            inline for (0..4) |v| out[t][(group * 4 + v) * 4 ..][0..4].* = sums[t][v];
+        }
+    }
+}
+
+/// Sums of code * x for a block of 32 rows and 4 token(s), k = 40. A code is 0, 1 or 2
+/// for weight -1, 0, +1, so the caller subtracts the sum of x.
+fn tile_k40_m4(w: [*]const u8, x: [*]const i8, out: *[4][32]i32) void {
+    inline for (0..4) |group| {
+        var sums: [4][2]Sums = @splat(@splat(@splat(0)));
+        var first: usize = 0;
+        while (first < 3) : (first += 32) {
+            var acc: [4][2]Products = @splat(@splat(@splat(0)));
+            for (first..@min(first + 32, 3)) |step| {
+                const from = w + step * 128 + group * 32;
+                inline for (0..4) |i| {
+                    var codes: [2]Codes = undefined;
+                    inline for (0..2) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
+                    inline for (0..4) |t| {
+                        const x_t = broadcastFour(x + t * 112 + step * 16 + i * 4);
+                        inline for (0..2) |v| acc[t][v] +%= multiply(codes[v], x_t);
+                    }
+                }
+            }
+            inline for (0..4) |t| {
+                inline for (0..2) |v| sums[t][v] += addFours(acc[t][v]);
+            }
+        }
+        inline for (0..4) |t| {
+            inline for (0..2) |v| out[t][(group * 2 + v) * 4 ..][0..4].* = sums[t][v];
+        }
+    }
+}
+
+/// Sums of code * x for a block of 32 rows and 1 token(s), k = 40. A code is 0, 1 or 2
+/// for weight -1, 0, +1, so the caller subtracts the sum of x.
+fn tile_k40_m1(w: [*]const u8, x: [*]const i8, out: *[1][32]i32) void {
+    inline for (0..2) |group| {
+        var sums: [1][4]Sums = @splat(@splat(@splat(0)));
+        var first: usize = 0;
+        while (first < 3) : (first += 32) {
+            var acc: [1][4]Products = @splat(@splat(@splat(0)));
+            for (first..@min(first + 32, 3)) |step| {
+                const from = w + step * 128 + group * 64;
+                inline for (0..4) |i| {
+                    var codes: [4]Codes = undefined;
+                    inline for (0..4) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
+                    inline for (0..1) |t| {
+                        const x_t = broadcastFour(x + t * 112 + step * 16 + i * 4);
+                        inline for (0..4) |v| acc[t][v] +%= multiply(codes[v], x_t);
+                    }
+                }
+            }
+            inline for (0..1) |t| {
+                inline for (0..4) |v| sums[t][v] += addFours(acc[t][v]);
+            }
+        }
+        inline for (0..1) |t| {
+            inline for (0..4) |v| out[t][(group * 4 + v) * 4 ..][0..4].* = sums[t][v];
+        }
+    }
+}
+
+/// y[t, row] = scale[row] * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
+/// W: (64, 64) ternary. x: (tokens, 64) int8. y: (tokens, y_stride).
+fn linear_64x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    for (blocks[0]..blocks[1]) |block| {
+        const w = linear.codes + block * 512;
+        const row = block * 32;
+        var t: usize = 0;
+        while (t + 4 <= tokens) : (t += 4) {
+            var sums: [4][32]i32 = undefined;
+            tile_k64_m4(w, x.codes + t * 128, &sums);
+            finishBlock(4, &sums, linear, x, t, row, y, y_stride);
+        }
+        while (t + 1 <= tokens) : (t += 1) {
+            var sums: [1][32]i32 = undefined;
+            tile_k64_m1(w, x.codes + t * 128, &sums);
+            finishBlock(1, &sums, linear, x, t, row, y, y_stride);
+        }
+    }
+}
+
+/// The bare linear, for proof and measurement: y[t, row] = sum over k of W[row, k] * codes[t, k].
+/// codes: (tokens, 64) int8. y: (tokens, 64). Returns 1 if memory is short, else 0.
+pub export fn trilith_linear_64x64(weights: [*]const u8, codes: [*]const i8, tokens: i32, y: [*]f32, first: i32, last: i32) i32 {
+    const count: usize = @intCast(tokens);
+    const bytes = count * 256;
+    const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
+    defer host.trilith_free(memory, bytes);
+    const x = inputIn_k64(memory, count);
+    for (0..count) |t| {
+        @memcpy(x.codes[t * 128 ..][0..64], codes[t * 64 ..][0..64]);
+        x.inverse[t] = 1;
+        prepare_k64(x, t);
+    }
+    const ones: [64]f32 = @splat(1);
+    const plain: Linear = .{ .codes = weights, .scales = &ones, .bias = null };
+    linear_64x64(plain, x, count, y, 64, .{ @intCast(first), @intCast(last) });
+    return 0;
+}
+
+/// y[t, row] = scale[row] * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
+/// W: (32, 64) ternary. x: (tokens, 64) int8. y: (tokens, y_stride).
+fn linear_32x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    for (blocks[0]..blocks[1]) |block| {
+        const w = linear.codes + block * 512;
+        const row = block * 32;
+        var t: usize = 0;
+        while (t + 4 <= tokens) : (t += 4) {
+            var sums: [4][32]i32 = undefined;
+            tile_k64_m4(w, x.codes + t * 128, &sums);
+            finishBlock(4, &sums, linear, x, t, row, y, y_stride);
+        }
+        while (t + 1 <= tokens) : (t += 1) {
+            var sums: [1][32]i32 = undefined;
+            tile_k64_m1(w, x.codes + t * 128, &sums);
+            finishBlock(1, &sums, linear, x, t, row, y, y_stride);
+        }
+    }
+}
+
+/// The bare linear, for proof and measurement: y[t, row] = sum over k of W[row, k] * codes[t, k].
+/// codes: (tokens, 64) int8. y: (tokens, 32). Returns 1 if memory is short, else 0.
+pub export fn trilith_linear_32x64(weights: [*]const u8, codes: [*]const i8, tokens: i32, y: [*]f32, first: i32, last: i32) i32 {
+    const count: usize = @intCast(tokens);
+    const bytes = count * 256;
+    const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
+    defer host.trilith_free(memory, bytes);
+    const x = inputIn_k64(memory, count);
+    for (0..count) |t| {
+        @memcpy(x.codes[t * 128 ..][0..64], codes[t * 64 ..][0..64]);
+        x.inverse[t] = 1;
+        prepare_k64(x, t);
+    }
+    const ones: [32]f32 = @splat(1);
+    const plain: Linear = .{ .codes = weights, .scales = &ones, .bias = null };
+    linear_32x64(plain, x, count, y, 32, .{ @intCast(first), @intCast(last) });
+    return 0;
+}
+
+/// y[t, row] = scale[row] * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
+/// W: (128, 64) ternary. x: (tokens, 64) int8. y: (tokens, y_stride).
+fn linear_128x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    for (blocks[0]..blocks[1]) |block| {
+        const w = linear.codes + block * 512;
+        const row = block * 32;
+        var t: usize = 0;
+        while (t + 4 <= tokens) : (t += 4) {
+            var sums: [4][32]i32 = undefined;
+            tile_k64_m4(w, x.codes + t * 128, &sums);
+            finishBlock(4, &sums, linear, x, t, row, y, y_stride);
+        }
+        while (t + 1 <= tokens) : (t += 1) {
+            var sums: [1][32]i32 = undefined;
+            tile_k64_m1(w, x.codes + t * 128, &sums);
+            finishBlock(1, &sums, linear, x, t, row, y, y_stride);
+        }
+    }
+}
+
+/// The bare linear, for proof and measurement: y[t, row] = sum over k of W[row, k] * codes[t, k].
+/// codes: (tokens, 64) int8. y: (tokens, 128). Returns 1 if memory is short, else 0.
+pub export fn trilith_linear_128x64(weights: [*]const u8, codes: [*]const i8, tokens: i32, y: [*]f32, first: i32, last: i32) i32 {
+    const count: usize = @intCast(tokens);
+    const bytes = count * 256;
+    const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
+    defer host.trilith_free(memory, bytes);
+    const x = inputIn_k64(memory, count);
+    for (0..count) |t| {
+        @memcpy(x.codes[t * 128 ..][0..64], codes[t * 64 ..][0..64]);
+        x.inverse[t] = 1;
+        prepare_k64(x, t);
+    }
+    const ones: [128]f32 = @splat(1);
+    const plain: Linear = .{ .codes = weights, .scales = &ones, .bias = null };
+    linear_128x64(plain, x, count, y, 128, .{ @intCast(first), @intCast(last) });
+    return 0;
+}
+
+/// y[t, row] = scale[row] * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
+/// W: (64, 40) ternary. x: (tokens, 40) int8. y: (tokens, y_stride).
+fn linear_64x40(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    for (blocks[0]..blocks[1]) |block| {
+        const w = linear.codes + block * 384;
+        const row = block * 32;
+        var t: usize = 0;
+        while (t + 4 <= tokens) : (t += 4) {
+            var sums: [4][32]i32 = undefined;
+            tile_k40_m4(w, x.codes + t * 112, &sums);
+            finishBlock(4, &sums, linear, x, t, row, y, y_stride);
+        }
+        while (t + 1 <= tokens) : (t += 1) {
+            var sums: [1][32]i32 = undefined;
+            tile_k40_m1(w, x.codes + t * 112, &sums);
+            finishBlock(1, &sums, linear, x, t, row, y, y_stride);
+        }
+    }
+}
+
+/// The bare linear, for proof and measurement: y[t, row] = sum over k of W[row, k] * codes[t, k].
+/// codes: (tokens, 40) int8. y: (tokens, 64). Returns 1 if memory is short, else 0.
+pub export fn trilith_linear_64x40(weights: [*]const u8, codes: [*]const i8, tokens: i32, y: [*]f32, first: i32, last: i32) i32 {
+    const count: usize = @intCast(tokens);
+    const bytes = count * 256;
+    const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
+    defer host.trilith_free(memory, bytes);
+    const x = inputIn_k40(memory, count);
+    for (0..count) |t| {
+        @memcpy(x.codes[t * 112 ..][0..40], codes[t * 40 ..][0..40]);
+        x.inverse[t] = 1;
+        prepare_k40(x, t);
+    }
+    const ones: [64]f32 = @splat(1);
+    const plain: Linear = .{ .codes = weights, .scales = &ones, .bias = null };
+    linear_64x40(plain, x, count, y, 64, .{ @intCast(first), @intCast(last) });
+    return 0;
+}
+
+/// out = x / sqrt(mean(x^2) + 0.00001) * weight over 64 features, in doubles; returns max |out|.
+fn rmsNorm_k64_eps0_00001(comptime T: type, x: [*]const T, weight: [*]const f32, out: [*]f64) f64 {
+    const mean = math.dotWide(64, T, x, T, x) / 64.0;
+    const scale: math.D = @splat(1.0 / @sqrt(mean + 0.00001));
+    var largest: math.D = @splat(0);
+    var i: usize = 0;
+    while (i < 64) : (i += math.lanes) {
+        const v = math.wide(T, x + i) * scale * math.wide(f32, weight + i);
+        largest = @max(largest, @abs(v));
+        out[i..][0..math.lanes].* = v;
+    }
+    return @reduce(.Max, largest);
+}
+
+/// out = x / sqrt(mean(x^2) + 0.00001) * weight over 16 features, in doubles; returns max |out|.
+fn rmsNorm_k16_eps0_00001(comptime T: type, x: [*]const T, weight: [*]const f32, out: [*]f64) f64 {
+    const mean = math.dotWide(16, T, x, T, x) / 16.0;
+    const scale: math.D = @splat(1.0 / @sqrt(mean + 0.00001));
+    var largest: math.D = @splat(0);
+    var i: usize = 0;
+    while (i < 16) : (i += math.lanes) {
+        const v = math.wide(T, x + i) * scale * math.wide(f32, weight + i);
+        largest = @max(largest, @abs(v));
+        out[i..][0..math.lanes].* = v;
+    }
+    return @reduce(.Max, largest);
+}
+
+/// max |x| over 64 features.
+fn largest_k64(x: [*]const f32) f64 {
+    var largest: math.F = @splat(0);
+    var i: usize = 0;
+    while (i < 64) : (i += math.lanes) largest = @max(largest, @abs(math.load(x + i)));
+    return @reduce(.Max, largest);
+}
+
+/// Row t of out: round(x * 127 / max |x|) over 64 features, max |x| / 127, and what linears read.
+fn quantize_k64(comptime T: type, x: [*]const T, largest: f64, out: Quantized, t: usize) void {
+    const codes = out.codes + t * 128;
+    const scale = 127.0 / @max(largest, 1e-5);
+    var i: usize = 0;
+    while (i < 64) : (i += math.lanes) {
+        const rounded = math.roundToIntWide(math.wide(T, x + i) * @as(math.D, @splat(scale)));
+        const code = @min(@max(rounded, @as(math.I, @splat(-128))), @as(math.I, @splat(127)));
+        codes[i..][0..math.lanes].* = @as(@Vector(math.lanes, i8), @intCast(code));
+    }
+    out.inverse[t] = 1.0 / scale;
+    prepare_k64(out, t);
+}
+
+/// max |x| over 40 features.
+fn largest_k40(x: [*]const f32) f64 {
+    var largest: math.F = @splat(0);
+    var i: usize = 0;
+    while (i < 48) : (i += math.lanes) largest = @max(largest, @abs(math.load(x + i)));
+    return @reduce(.Max, largest);
+}
+
+/// Row t of out: round(x * 127 / max |x|) over 40 features, max |x| / 127, and what linears read.
+fn quantize_k40(comptime T: type, x: [*]const T, largest: f64, out: Quantized, t: usize) void {
+    const codes = out.codes + t * 112;
+    const scale = 127.0 / @max(largest, 1e-5);
+    var i: usize = 0;
+    while (i < 48) : (i += math.lanes) {
+        const rounded = math.roundToIntWide(math.wide(T, x + i) * @as(math.D, @splat(scale)));
+        const code = @min(@max(rounded, @as(math.I, @splat(-128))), @as(math.I, @splat(127)));
+        codes[i..][0..math.lanes].* = @as(@Vector(math.lanes, i8), @intCast(code));
+    }
+    out.inverse[t] = 1.0 / scale;
+    prepare_k40(out, t);
+}
+
+/// x / (1 + exp(-x))
+inline fn activate(x: math.F) math.D {
+    const e: math.D = @floatCast(math.exp(-x));
+    return @as(math.D, @floatCast(x)) / (@as(math.D, @splat(1)) + e);
+}
+
+/// out = act(gate) * up over 40 features, in doubles; returns max |out|.
+fn gatedActivation(gate: [*]const f32, up: [*]const f32, out: [*]f64) f64 {
+    const limit = math.splat(7);
+    var largest: math.D = @splat(0);
+    var i: usize = 0;
+    while (i < 48) : (i += math.lanes) {
+        const v = activate(@min(math.load(gate + i), limit)) * @as(math.D, @floatCast(@min(@max(math.load(up + i), -limit), limit)));
+        largest = @max(largest, @abs(v));
+        out[i..][0..math.lanes].* = v;
+    }
+    return @reduce(.Max, largest);
+}
+
+/// out = head turned to its position; features i and i + 4 form a pair.
+inline fn rotate(head: [*]const f32, cos: [*]const f32, sin: [*]const f32, out: [*]f32) void {
+    for (0..4) |i| {
+        const a = head[i];
+        const b = head[i + 4];
+        out[i] = a * cos[i] - b * sin[i];
+        out[i + 4] = b * cos[i] + a * sin[i];
+    }
+    @memcpy(out[8..16], head[8..16]);
+}
+
+const KvElement = f32;
+const kv_head_elements = 256;
+const kv_layer_elements = 1024;
+const kv_block_elements = 2048;
+
+/// Where a KV head's keys (part 0) or values (part 1) of one block begin.
+inline fn kvHead(kv: [*]KvElement, block: i32, layer: usize, part: usize, head: usize) [*]KvElement {
+    const index: usize = @intCast(block);
+    return kv + index * kv_block_elements + layer * kv_layer_elements + (part * 2 + head) * kv_head_elements;
+}
+
+/// Narrows a row of 16 features into the cache; padding stays zero.
+inline fn storeRow(to: [*]KvElement, from: [*]const f32) void {
+    for (0..16) |d| to[d] = @floatCast(from[d]);
+}
+
+/// out = softmax(q k^T / sqrt(16)) v for the 2 query head(s) of one KV head.
+/// q: (2, 16). table: the sequence's KV blocks. count: positions seen, this token's included, from the one named first on.
+/// scores: (2, stride) scratch, where weights take the scores' place. out: (2, 16).
+fn attend(q: [*]const f32, kv: [*]KvElement, table: [*]const i32, layer: usize, head: usize, first: usize, count: usize, scores: [*]f64, stride: usize, out: [*]f32) void {
+    var largest: [2]f64 = @splat(-std.math.inf(f64));
+    const start: usize = first - first % 16;
+    var position = start;
+    while (position < count) : (position += 16) {
+        const keys = kvHead(kv, table[position / 16], layer, 0, head);
+        for (@max(first, position)..@min(position + 16, count)) |p| {
+            const key = keys + (p - position) * 16;
+            inline for (0..2) |g| {
+                const score = math.dotWide(16, f32, q + g * 16, KvElement, key) * 0.25;
+                largest[g] = @max(largest[g], score);
+                scores[g * stride + p] = score;
+            }
+        }
+    }
+    var inverse: [2]f32 = undefined;
+    inline for (0..2) |g| inverse[g] = 1.0 / softmax(scores + g * stride, first, count, largest[g]);
+    const weights: [*]const f32 = @ptrCast(scores);
+    var acc: [2][16]f32 align(64) = @splat(@splat(0));
+    position = start;
+    while (position < count) : (position += 16) {
+        const values = kvHead(kv, table[position / 16], layer, 1, head);
+        const seen = @min(16, count - position);
+        inline for (0..2) |g| addValues(&acc[g], values, weights + 2 * g * stride + position, first -| position, seen);
+    }
+    inline for (0..2) |g| {
+        for (0..16) |d| out[g * 16 + d] = acc[g][d] * inverse[g];
+    }
+}
+
+/// Weights exp(scores - largest), f32 from the row's start on; returns their sum. Lane i % 16 adds, then the tree.
+fn softmax(scores: [*]f64, first: usize, count: usize, largest: f64) f32 {
+    // A weight is half as long as its score: writing never overtakes reading. Lanes past the
+    // end weigh nothing: they are written as zero, within the padded row.
+    const weights_out: [*]f32 = @ptrCast(scores);
+    var sums: math.F = @splat(0);
+    var i: usize = first - first % 16;
+    while (i < count) : (i += math.lanes) {
+        const below: math.F = @floatCast(math.wide(f64, scores + i) - @as(math.D, @splat(largest)));
+        const weights = math.exp(below);
+        const left: math.I = @splat(@intCast(count - i));
+        const lane: math.I = std.simd.iota(i32, math.lanes);
+        const before: math.I = @splat(@intCast(first -| i));
+        const inside = @select(f32, lane < before, math.splat(0), weights);
+        const kept = @select(f32, lane < left, inside, math.splat(0));
+        math.store(weights_out + i, kept);
+        sums += kept;
+    }
+    return math.sum(sums);
+}
+
+/// acc += sum over p of weights[p] * values[p], p in order.
+fn addValues(acc: [*]f32, values: [*]const KvElement, weights: [*]const f32, first: usize, seen: usize) void {
+    var sums: [1]math.F = undefined;
+    inline for (0..1) |v| sums[v] = math.load(acc + v * 16);
+    for (first..seen) |p| {
+        const weight = math.splat(weights[p]);
+        inline for (0..1) |v| sums[v] += weight * math.widen(KvElement, values + p * 16 + v * 16);
+    }
+    inline for (0..1) |v| math.store(acc + v * 16, sums[v]);
+}
+
+const EmbeddingElement = u16;
+const HeadElement = u16;
+
+/// out = the embedding of a token.
+fn embed(embedding: [*]const EmbeddingElement, token: i32, out: [*]f32) void {
+    const row = embedding + @as(usize, @intCast(token)) * 64;
+    var i: usize = 0;
+    while (i < 64) : (i += math.lanes) math.store(out + i, math.widen(EmbeddingElement, row + i));
+}
+
+/// logits[l, r] = row r of the head . x[l] for rows first .. last: (50, 64) by (64,).
+fn scoreRows(head: [*]const HeadElement, x: [*]const f32, count: usize, logits: [*]f32, rows: [2]usize) void {
+    var r = rows[0];
+    while (r + 4 <= rows[1]) : (r += 4) {
+        for (0..count) |l| scoreTile(4, head, x + l * 64, logits + l * 50, r);
+    }
+    while (r < rows[1]) : (r += 1) {
+        for (0..count) |l| scoreTile(1, head, x + l * 64, logits + l * 50, r);
+    }
+}
+
+inline fn scoreTile(comptime tile: usize, head: [*]const HeadElement, x: [*]const f32, logits: [*]f32, r: usize) void {
+    var acc: [tile]math.F = @splat(@splat(0));
+    var i: usize = 0;
+    while (i < 64) : (i += math.lanes) {
+        const v = math.load(x + i);
+        inline for (0..tile) |j| @prefetch(head + (r + 4 + j) * 64 + i, .{ .locality = 2 });
+        inline for (0..tile) |j| acc[j] += v * math.widen(HeadElement, head + (r + j) * 64 + i);
+    }
+    inline for (0..tile) |j| logits[r + j] = math.sum(acc[j]);
+}
+
+/// Where a layer's tensors lie, in bytes from its start.
+const at = struct {
+    const input_norm = 0;
+    const post_attention_norm = 256;
+    const query_norm = 512;
+    const key_norm = 576;
+    const q_scales = 640;
+    const q_codes = 896;
+    const k_scales = 1920;
+    const k_codes = 2048;
+    const v_scales = 2560;
+    const v_codes = 2688;
+    const o_scales = 3200;
+    const o_codes = 3456;
+    const router = 4480;
+    const experts = 5504;
+};
+const embedding_at = 0;
+const final_norm_at = 6400;
+const head_at = 0;
+const layers_at = 8192;
+const layer_bytes = 36864;
+
+/// A loaded model: its packed weights, its KV cache, and buffers for max_tokens rows.
+const Model = struct {
+    weights: [*]const u8,
+    team: *Team,
+    max_tokens: usize,
+    context: usize,
+    memory: [*]u8,
+    memory_bytes: usize,
+    kv: [*]KvElement,
+    /// cos then sin, (context, 4) each.
+    rope: [*]const f32,
+    /// Attention scores, (threads, 2, score_stride).
+    scores: [*]f64,
+    score_stride: usize,
+    /// Normed values, one row of doubles a thread and one for the linears' own norms.
+    rows: [*]f64,
+    h: [*]f32,
+    y: [*]f32,
+    q: [*]f32,
+    k: [*]f32,
+    v: [*]f32,
+    turned: [*]f32,
+    attended: [*]f32,
+    routed: [*]f32,
+    router_scores: [*]f32,
+    picked: [*]u32,
+    picked_weights: [*]f32,
+    expert_out: [*]f32,
+    normed: [*]f32,
+    x0_codes: [*]i8,
+    x0_inverse: [*]f64,
+    x0_sums: [*]i32,
+    /// Of each thread its own: inputs and outputs of some tokens of an expert.
+    thread_experts: [*]u8,
+    thread_expert_bytes: usize,
+    /// The same for all threads, where they share an expert.
+    shared_experts: [*]u8,
+    /// Of each thread its own: tokens by expert.
+    groups: [*]u32,
+
+    fn layer(model: *const Model, index: usize) [*]const u8 {
+        return model.weights + layers_at + index * layer_bytes;
+    }
+};
+
+/// Tokens of one step. An i32 array from the caller: 3 counts, then the lists in this order.
+const Batch = struct {
+    tokens: usize,
+    table_stride: usize,
+    logit_count: usize,
+    ids: [*]const i32,
+    positions: [*]const i32,
+    /// Row of each token's sequence in the block tables.
+    tables_of: [*]const i32,
+    logit_rows: [*]const i32,
+    /// How many of each row's largest logits must be exact; 0 is all.
+    logit_candidates: [*]const i32,
+    tables: [*]const i32,
+
+    fn read(words: [*]const i32) Batch {
+        const tokens: usize = @intCast(words[0]);
+        const logit_count: usize = @intCast(words[2]);
+        const ids = words + 3;
+        return .{
+            .tokens = tokens,
+            .table_stride = @intCast(words[1]),
+            .logit_count = logit_count,
+            .ids = ids,
+            .positions = ids + tokens,
+            .tables_of = ids + 2 * tokens,
+            .logit_rows = ids + 3 * tokens,
+            .logit_candidates = ids + 3 * tokens + logit_count,
+            .tables = ids + 3 * tokens + 2 * logit_count,
+        };
+    }
+
+    fn table(batch: Batch, token: usize) [*]const i32 {
+        const row: usize = @intCast(batch.tables_of[token]);
+        return batch.tables + row * batch.table_stride;
+    }
+};
+
+const Step = struct { model: *Model, batch: Batch, logits: [*]f32 };
+
+inline fn floats(bytes: [*]const u8) [*]const f32 {
+    return @ptrCast(@alignCast(bytes));
+}
+
+inline fn linearAt(layer: [*]const u8, comptime scale: usize, comptime codes: usize, comptime bias: ?usize) Linear {
+    return .{
+        .codes = layer + codes,
+        .scales = floats(layer + scale),
+        .bias = if (bias) |offset| floats(layer + offset) else null,
+    };
+}
+
+inline fn inputOf(model: *const Model, comptime input: usize) Quantized {
+    return switch (input) {
+        0 => .{ .codes = model.x0_codes, .inverse = model.x0_inverse, .sums = model.x0_sums },
+        else => comptime unreachable,
+    };
+}
+
+/// h += y; q, k, v read round(norm(h)). Tokens are shared out among threads.
+fn attentionInput(step: *const Step, layer: [*]const u8, thread: usize) void {
+    const model = step.model;
+    const row = model.rows + thread * 128;
+    const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+    for (tokens[0]..tokens[1]) |t| {
+        const h = model.h + t * 64;
+        const y = model.y + t * 64;
+        var i: usize = 0;
+        while (i < 64) : (i += math.lanes) math.store(h + i, math.load(h + i) + math.load(y + i));
+        const largest = rmsNorm_k64_eps0_00001(f32, h, floats(layer + at.input_norm), row);
+        quantize_k64(f64, row, largest, inputOf(model, 0), t);
+    }
+}
+
+/// q, k, v: 4 blocks of 32 rows, shared out among threads.
+fn attentionLinears(step: *const Step, layer: [*]const u8, thread: usize) void {
+    const model = step.model;
+    const mine = math.share(4, thread, model.team.threads);
+    linear_64x64(linearAt(layer, at.q_scales, at.q_codes, null), inputOf(model, 0), step.batch.tokens, model.q, 64, overlap(mine, 0, 2));
+    linear_32x64(linearAt(layer, at.k_scales, at.k_codes, null), inputOf(model, 0), step.batch.tokens, model.k, 32, overlap(mine, 2, 1));
+    linear_32x64(linearAt(layer, at.v_scales, at.v_codes, null), inputOf(model, 0), step.batch.tokens, model.v, 32, overlap(mine, 3, 1));
+}
+
+const layer_slides = [_]bool{ true, false };
+const layer_turns = [_]bool{ true, false };
+
+/// A query or key head as attention reads it.
+inline fn placeHead(norm: [*]const f32, head: [*]const f32, turns: bool, cos: [*]const f32, sin: [*]const f32, out: [*]f32) void {
+    var padded: [16]f32 = @splat(0);
+    padded[0..16].* = head[0..16].*;
+    var wide: [16]f64 = undefined;
+    _ = rmsNorm_k16_eps0_00001(f32, &padded, norm, &wide);
+    for (0..16) |d| padded[d] = @floatCast(wide[d]);
+    const normed: [*]const f32 = &padded;
+    if (turns) rotate(normed, cos, sin, out) else @memcpy(out[0..16], normed[0..16]);
+}
+
+/// Turns queries and keys to their positions; keys and values go into the cache.
+fn rotateAndStore(step: *const Step, layer_index: usize, thread: usize) void {
+    const model = step.model;
+    const layer = model.layer(layer_index);
+    const turns = layer_turns[layer_index];
+    const items = math.share(step.batch.tokens * 2, thread, model.team.threads);
+    for (items[0]..items[1]) |item| {
+        const t = item / 2;
+        const head = item % 2;
+        const position: usize = @intCast(step.batch.positions[t]);
+        const cos = model.rope + position * 4;
+        const sin = cos + model.context * 4;
+        inline for (0..2) |g| {
+            const query = head * 2 + g;
+            placeHead(floats(layer + at.query_norm), model.q + t * 64 + query * 16, turns, cos, sin, model.turned + t * 64 + query * 16);
+        }
+        const block = step.batch.table(t)[position / 16];
+        const in_block = position % 16 * 16;
+        var key: [16]f32 = undefined;
+        placeHead(floats(layer + at.key_norm), model.k + t * 32 + head * 16, turns, cos, sin, &key);
+        storeRow(kvHead(model.kv, block, layer_index, 0, head) + in_block, &key);
+        storeRow(kvHead(model.kv, block, layer_index, 1, head) + in_block, model.v + t * 32 + head * 16);
+    }
+}
+
+/// Attention of every token and KV head; items are shared out among threads.
+fn attendAll(step: *const Step, layer_index: usize, thread: usize) void {
+    const model = step.model;
+    const scores = model.scores + thread * 2 * model.score_stride;
+    const items = math.share(step.batch.tokens * 2, thread, model.team.threads);
+    for (items[0]..items[1]) |item| {
+        const t = item / 2;
+        const head = item % 2;
+        const q = model.turned + t * 64 + head * 32;
+        const count: usize = @intCast(step.batch.positions[t] + 1);
+        const first = if (layer_slides[layer_index]) count -| 5 else 0;
+        const out = model.attended + t * 64 + head * 32;
+        attend(q, model.kv, step.batch.table(t), layer_index, head, first, count, scores, model.score_stride, out);
+    }
+}
+
+/// o reads round(x). Tokens are shared out among threads.
+fn attentionOutput(step: *const Step, layer: [*]const u8, thread: usize) void {
+    _ = layer;
+    const model = step.model;
+    const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+    for (tokens[0]..tokens[1]) |t| {
+        const x = model.attended + t * 64;
+        const largest_made = largest_k64(x);
+        const largest = largest_made;
+        quantize_k64(f32, x, largest, inputOf(model, 0), t);
+    }
+}
+
+/// o: 2 blocks of 32 rows, shared out among threads.
+fn outputLinear(step: *const Step, layer: [*]const u8, thread: usize) void {
+    const model = step.model;
+    const mine = math.share(2, thread, model.team.threads);
+    linear_64x64(linearAt(layer, at.o_scales, at.o_codes, null), inputOf(model, 0), step.batch.tokens, model.y, 64, overlap(mine, 0, 2));
+}
+
+/// h += y; gate, up read round(norm(h)). Tokens are shared out among threads.
+fn mlpInput(step: *const Step, layer: [*]const u8, thread: usize) void {
+    const model = step.model;
+    const row = model.rows + thread * 128;
+    const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+    for (tokens[0]..tokens[1]) |t| {
+        const h = model.h + t * 64;
+        const y = model.y + t * 64;
+        var i: usize = 0;
+        while (i < 64) : (i += math.lanes) math.store(h + i, math.load(h + i) + math.load(y + i));
+        const largest = rmsNorm_k64_eps0_00001(f32, h, floats(layer + at.post_attention_norm), row);
+        quantize_k64(f64, row, largest, inputOf(model, 0), t);
+        for (0..64) |d| model.routed[t * 64 + d] = @floatCast(row[d]);
+    }
+}
+
+/// Where an expert's tensors lie, in bytes from its start.
+const at_expert = struct {
+    const gate_up_codes = 0;
+    const gate_up_scales = 2048;
+    const down_codes = 2560;
+    const down_scales = 3328;
+};
+
+fn expertOf(layer: [*]const u8, index: usize) [*]const u8 {
+    return layer + at.experts + index * 3584;
+}
+
+/// Gate's rows, then up's from a block's first row on: (128, 64).
+inline fn gateUpOf(expert: [*]const u8) Linear {
+    return .{ .codes = expert + at_expert.gate_up_codes, .scales = floats(expert + at_expert.gate_up_scales), .bias = null };
+}
+
+/// (64, 40)
+inline fn downOf(expert: [*]const u8) Linear {
+    return .{ .codes = expert + at_expert.down_codes, .scales = floats(expert + at_expert.down_scales), .bias = null };
+}
+
+const RouterElement = u16;
+
+/// router_scores[t, e] = row e of the router . routed[t]: experts are shared out among threads.
+fn scoreExperts(step: *const Step, layer: [*]const u8, thread: usize) void {
+    const model = step.model;
+    const router: [*]const RouterElement = @ptrCast(@alignCast(layer + at.router));
+    const tiles = math.share(2, thread, model.team.threads);
+    for (tiles[0]..tiles[1]) |tile| {
+        const rows = router + tile * 256;
+        var t: usize = 0;
+        while (t + 2 <= step.batch.tokens) : (t += 2) scoreTokens(2, rows, model.routed + t * 64, model.router_scores + t * 8 + tile * 4);
+        while (t < step.batch.tokens) : (t += 1) scoreTokens(1, rows, model.routed + t * 64, model.router_scores + t * 8 + tile * 4);
+    }
+}
+
+/// Scores of m tokens for 4 expert(s): lane i % 16 adds its products in order, then the tree.
+inline fn scoreTokens(comptime m: usize, router: [*]const RouterElement, x: [*]const f32, scores: [*]f32) void {
+    var acc: [m][4]math.F = @splat(@splat(@splat(0)));
+    var i: usize = 0;
+    while (i < 64) : (i += math.lanes) {
+        inline for (0..4) |r| {
+            // One token reads the router from memory: the next tile is fetched meanwhile.
+            if (m == 1) @prefetch(router + (4 + r) * 64 + i, .{ .locality = 2 });
+            const row = math.widen(RouterElement, router + r * 64 + i);
+            inline for (0..m) |t| acc[t][r] += math.load(x + t * 64 + i) * row;
+        }
+    }
+    inline for (0..m) |t| {
+        inline for (0..4) |r| scores[t * 8 + r] = math.sum(acc[t][r]);
+    }
+}
+
+/// The experts of each token, best first, and their weights. Tokens are shared out among threads.
+fn pickExperts(step: *const Step, thread: usize) void {
+    const model = step.model;
+    const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+    for (tokens[0]..tokens[1]) |t| {
+        const scores = model.router_scores + t * 8;
+        pickLargest(scores, model.picked + t * 3);
+        weighPicked(scores, model.picked + t * 3, model.picked_weights + t * 16);
+    }
+}
+
+/// The 3 largest of 8 scores, falling; of equal ones the lower expert first.
+/// Whatever the scores are, not a number too, the picked are different experts.
+fn pickLargest(scores: [*]const f32, picked: [*]u32) void {
+    var found: usize = 0;
+    for (0..8) |expert| {
+        const score = scores[expert];
+        if (found == 3 and !(score > scores[picked[2]])) continue;
+        if (found < 3) found += 1;
+        var rank = found - 1;
+        while (rank > 0 and score > scores[picked[rank - 1]]) : (rank -= 1) picked[rank] = picked[rank - 1];
+        picked[rank] = @intCast(expert);
+    }
+}
+
+/// Softmax over the picked scores.
+fn weighPicked(scores: [*]const f32, picked: [*]const u32, weights: [*]f32) void {
+    var sums: math.F = @splat(0);
+    var i: usize = 0;
+    while (i < 3) : (i += math.lanes) {
+        const count: usize = @min(math.lanes, 3 - i);
+        var below: [math.lanes]f32 = @splat(0);
+        for (0..count) |l| below[l] = scores[picked[i + l]] - scores[picked[0]];
+        var exps: [math.lanes]f32 = math.exp(below);
+        for (count..math.lanes) |l| exps[l] = 0;
+        weights[i..][0..math.lanes].* = exps;
+        sums += exps;
+    }
+    const inverse = math.splat(1.0 / math.sum(sums));
+    i = 0;
+    while (i < 3) : (i += math.lanes) math.store(weights + i, math.load(weights + i) * inverse);
+}
+
+/// A batch's picks grouped by expert. Each thread makes its own, which takes less than to wait.
+const Groups = struct {
+    /// (8 + 2,): picks of expert e have the places starts[e] .. starts[e + 1].
+    starts: [*]u32,
+    /// (places,): the token at each place; in an expert's part tokens stand in order.
+    tokens: [*]u32,
+    /// (tokens, 3): the place of each pick.
+    places: [*]u32,
+
+    fn of(model: *const Model, thread: usize) Groups {
+        const picks = model.max_tokens * 3;
+        const starts = model.groups + thread * (10 + 2 * picks);
+        return .{ .starts = starts, .tokens = starts + 10, .places = starts + 10 + picks };
+    }
+
+    fn group(groups: Groups, model: *const Model, tokens: usize) void {
+        const starts = groups.starts;
+        @memset(starts[0..10], 0);
+        for (0..tokens * 3) |pick| starts[model.picked[pick] + 2] += 1;
+        for (2..10) |i| starts[i] += starts[i - 1];
+        // Now starts[e + 1] is where e begins; placing its picks moves it to where e ends.
+        for (0..tokens * 3) |pick| {
+            const place = &starts[model.picked[pick] + 1];
+            groups.tokens[place.*] = @intCast(pick / 3);
+            groups.places[pick] = place.*;
+            place.* += 1;
+        }
+    }
+};
+
+/// Some tokens of one expert, 32 at most: places first .. last.
+const Work = struct { expert: usize, first: usize, last: usize };
+
+/// All work of a batch, in the order of the experts.
+const Works = struct {
+    groups: Groups,
+    expert: usize = 0,
+    place: usize = 0,
+
+    fn next(works: *Works) ?Work {
+        const starts = works.groups.starts;
+        while (works.expert < 8 and works.place == starts[works.expert + 1]) works.expert += 1;
+        if (works.expert == 8) return null;
+        const first = works.place;
+        works.place = @min(first + 32, starts[works.expert + 1]);
+        return .{ .expert = works.expert, .first = first, .last = works.place };
+    }
+};
+
+/// How work is shared out: each thread has about as much as the others, in whole pieces.
+const Shares = struct {
+    total: usize,
+    threads: usize,
+    /// The work of the thread that has most.
+    most: usize,
+
+    fn of(groups: Groups, threads: usize) Shares {
+        var shares: Shares = .{ .total = 0, .threads = threads, .most = 0 };
+        var works: Works = .{ .groups = groups };
+        while (works.next()) |work| shares.total += costOf(work);
+        works = .{ .groups = groups };
+        var done: usize = 0;
+        var thread: usize = 0;
+        var own: usize = 0;
+        while (works.next()) |work| {
+            const owner = shares.ownerOf(done, work);
+            own = if (owner == thread) own + costOf(work) else costOf(work);
+            thread = owner;
+            shares.most = @max(shares.most, own);
+            done += costOf(work);
+        }
+        return shares;
+    }
+
+    /// The thread in whose part the middle of the work falls.
+    fn ownerOf(shares: Shares, done: usize, work: Work) usize {
+        return (2 * done + costOf(work)) * shares.threads / (2 * shares.total);
+    }
+
+    fn isEven(shares: Shares) bool {
+        return 8 * shares.most * shares.threads <= 9 * shares.total;
+    }
+
+    fn costOf(work: Work) usize {
+        return work.last - work.first + 2;
+    }
+};
+
+/// Inputs of 64 features from row t on.
+inline fn inputFrom_k64(x: Quantized, t: usize) Quantized {
+    return .{
+        .codes = x.codes + t * 128,
+        .inverse = x.inverse + t * 1,
+        .sums = x.sums + t * 1,
+    };
+}
+
+/// Inputs of 40 features from row t on.
+inline fn inputFrom_k40(x: Quantized, t: usize) Quantized {
+    return .{
+        .codes = x.codes + t * 112,
+        .inverse = x.inverse + t * 1,
+        .sums = x.sums + t * 1,
+    };
+}
+
+/// The inputs of some tokens one after the other. Only codes are copied: making anew what linears
+/// read of them moves less memory.
+fn gatherInputs(x: Quantized, tokens: []const u32, out: Quantized) Quantized {
+    if (tokens.len == 1) return inputFrom_k64(x, tokens[0]);
+    for (tokens, 0..) |t, i| {
+        @memcpy(out.codes[i * 128 ..][0..128], x.codes[t * 128 ..][0..128]);
+        out.inverse[i] = x.inverse[t];
+        prepare_k64(out, i);
+    }
+    return out;
+}
+
+/// Row i of activated = round(act(gate) * up) of row i of gate_up.
+fn activateRow(gate_up: [*]const f32, activated: Quantized, row: [*]f64, i: usize) void {
+    const gate = gate_up + i * 128;
+    const largest = gatedActivation(gate, gate + 64, row);
+    quantize_k40(f64, row, largest, activated, i);
+}
+
+/// The thread's part of the experts, each from its tokens' inputs to its outputs.
+fn runWhole(step: *const Step, layer: [*]const u8, groups: Groups, shares: Shares, thread: usize) void {
+    const model = step.model;
+    const memory = model.thread_experts + thread * model.thread_expert_bytes;
+    const activated = inputIn_k40(memory, 32);
+    const gate_up: [*]f32 = @ptrCast(@alignCast(memory + 8192));
+    const gathered = inputIn_k64(memory + 24576, 32);
+    const row = model.rows + thread * 128;
+    var works: Works = .{ .groups = groups };
+    var done: usize = 0;
+    while (works.next()) |work| {
+        const owner = shares.ownerOf(done, work);
+        done += Shares.costOf(work);
+        if (owner != thread) continue;
+        const expert = expertOf(layer, work.expert);
+        const tokens = groups.tokens[work.first..work.last];
+        const x = gatherInputs(inputOf(model, 0), tokens, gathered);
+        linear_128x64(gateUpOf(expert), x, tokens.len, gate_up, 128, .{ 0, 4 });
+        for (0..tokens.len) |i| activateRow(gate_up, activated, row, i);
+        linear_64x40(downOf(expert), activated, tokens.len, model.expert_out + work.first * 64, 64, .{ 0, 2 });
+    }
+}
+
+/// All threads work on the same experts: for few tokens, where whole experts don't come out even.
+fn runSplit(step: *const Step, layer: [*]const u8, groups: Groups, team: *Team, thread: usize) void {
+    const model = step.model;
+    const memory = model.shared_experts;
+    const activated = inputIn_k40(memory, 24);
+    const gate_up: [*]f32 = @ptrCast(@alignCast(memory + 6144));
+    const own = model.thread_experts + thread * model.thread_expert_bytes;
+    const gathered = inputIn_k64(own + 24576, 32);
+    var cuts: Cuts = .{ .works = .{ .groups = groups }, .blocks = 4, .thread = thread, .threads = team.threads };
+    while (cuts.next()) |cut| {
+        const tokens = groups.tokens[cut.work.first..cut.work.last];
+        const x = gatherInputs(inputOf(model, 0), tokens, gathered);
+        linear_128x64(gateUpOf(expertOf(layer, cut.work.expert)), x, tokens.len, gate_up + cut.work.first * 128, 128, cut.blocks);
+    }
+    team.barrier();
+    const rows = math.share(step.batch.tokens * 3, thread, team.threads);
+    for (rows[0]..rows[1]) |i| activateRow(gate_up, activated, model.rows + thread * 128, i);
+    team.barrier();
+    cuts = .{ .works = .{ .groups = groups }, .blocks = 2, .thread = thread, .threads = team.threads };
+    while (cuts.next()) |cut| {
+        const x = inputFrom_k40(activated, cut.work.first);
+        linear_64x40(downOf(expertOf(layer, cut.work.expert)), x, cut.work.last - cut.work.first, model.expert_out + cut.work.first * 64, 64, cut.blocks);
+    }
+}
+
+/// A thread's part of one matrix of each expert, in units of 4 blocks.
+const Cuts = struct {
+    works: Works,
+    blocks: usize,
+    thread: usize,
+    threads: usize,
+    /// Units of the experts before.
+    done: usize = 0,
+
+    const Cut = struct { work: Work, blocks: [2]usize };
+
+    fn next(cuts: *Cuts) ?Cut {
+        const units = (cuts.blocks + 3) / 4;
+        const mine = math.share(cuts.total(units), cuts.thread, cuts.threads);
+        while (cuts.works.next()) |work| {
+            const own = overlap(mine, cuts.done, units);
+            cuts.done += units;
+            if (own[0] == own[1]) continue;
+            return .{ .work = work, .blocks = .{ own[0] * 4, @min(own[1] * 4, cuts.blocks) } };
+        }
+        return null;
+    }
+
+    fn total(cuts: *const Cuts, units: usize) usize {
+        var works: Works = .{ .groups = cuts.works.groups };
+        var count: usize = 0;
+        while (works.next()) |_| count += units;
+        return count;
+    }
+};
+
+/// The picked experts of all tokens. All threads decide alike whether experts are cut.
+fn runExperts(step: *const Step, layer: [*]const u8, team: *Team, thread: usize) void {
+    const groups: Groups = .of(step.model, thread);
+    groups.group(step.model, step.batch.tokens);
+    const shares: Shares = .of(groups, team.threads);
+    if (step.batch.tokens > 8 or shares.isEven()) {
+        runWhole(step, layer, groups, shares, thread);
+    } else {
+        runSplit(step, layer, groups, team, thread);
+    }
+}
+
+/// y[t] = sum over ranks of weight * the expert's output, in order. Tokens are shared out among threads.
+fn combineExperts(step: *const Step, thread: usize) void {
+    const model = step.model;
+    const places = Groups.of(model, thread).places;
+    const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+    for (tokens[0]..tokens[1]) |t| {
+        var i: usize = 0;
+        while (i < 64) : (i += math.lanes) {
+            var sum: math.F = @splat(0);
+            for (0..3) |rank| {
+                const out = math.load(model.expert_out + places[t * 3 + rank] * 64 + i);
+                sum += math.splat(model.picked_weights[t * 16 + rank]) * out;
+            }
+            math.store(model.y + t * 64 + i, sum);
+        }
+    }
+}
+
+/// The part of blocks mine[0] .. mine[1] that falls into the matrix whose blocks begin at from.
+inline fn overlap(mine: [2]usize, from: usize, count: usize) [2]usize {
+    return .{ @min(@max(mine[0], from) - from, count), @min(@max(mine[1], from) - from, count) };
+}
+
+fn embedTokens(step: *const Step, thread: usize) void {
+    const model = step.model;
+    const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+    for (tokens[0]..tokens[1]) |t| {
+        embed(@ptrCast(@alignCast(model.weights + embedding_at)), step.batch.ids[t], model.h + t * 64);
+        @memset(model.y[t * 64 ..][0..64], 0);
+    }
+}
+
+/// Final norm of the rows that need logits.
+fn finalNorm(step: *const Step, thread: usize) void {
+    const model = step.model;
+    const rows = math.share(step.batch.logit_count, thread, model.team.threads);
+    for (rows[0]..rows[1]) |l| {
+        const t: usize = @intCast(step.batch.logit_rows[l]);
+        const h = model.h + t * 64;
+        const y = model.y + t * 64;
+        var i: usize = 0;
+        while (i < 64) : (i += math.lanes) math.store(h + i, math.load(h + i) + math.load(y + i));
+        const row = model.rows + thread * 128;
+        _ = rmsNorm_k64_eps0_00001(f32, h, floats(model.weights + final_norm_at), row);
+        for (0..64) |d| model.normed[l * 64 + d] = @floatCast(row[d]);
+    }
+}
+
+fn headLogits(step: *const Step, thread: usize) void {
+    const model = step.model;
+    const rows = math.share(50, thread, model.team.threads);
+    scoreRows(@ptrCast(@alignCast(model.weights + head_at)), model.normed, step.batch.logit_count, step.logits, rows);
+}
+
+/// What every thread of the team runs: the layers, a barrier wherever one reads what others wrote.
+fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
+    const step: *const Step = @ptrCast(@alignCast(context));
+    const thread: usize = thread_index;
+    embedTokens(step, thread);
+    for (0..2) |index| {
+        const layer = step.model.layer(index);
+        attentionInput(step, layer, thread);
+        team.barrier();
+        attentionLinears(step, layer, thread);
+        team.barrier();
+        rotateAndStore(step, index, thread);
+        team.barrier();
+        attendAll(step, index, thread);
+        team.barrier();
+        attentionOutput(step, layer, thread);
+        team.barrier();
+        outputLinear(step, layer, thread);
+        team.barrier();
+        mlpInput(step, layer, thread);
+        team.barrier();
+        scoreExperts(step, layer, thread);
+        team.barrier();
+        pickExperts(step, thread);
+        team.barrier();
+        runExperts(step, layer, team, thread);
+        team.barrier();
+        combineExperts(step, thread);
+        team.barrier();
+    }
+    if (step.batch.logit_count == 0) return;
+    finalNorm(step, thread);
+    team.barrier();
+    headLogits(step, thread);
+}
+
+pub export fn trilith_abi() i32 {
+    return 2;
+}
+
+/// 0 when this CPU runs every kind of instruction here, else the signal that stopped a child process.
+pub export fn trilith_probe() i32 {
+    return host.survives(touchInstructions);
+}
+
+/// Runs each ternary linear and the float kernels once, on zeros.
+fn touchInstructions() void {
+    const bytes = 2560;
+    const memory: [*]u8 = @ptrCast(host.trilith_alloc(4 * bytes) orelse return);
+    const codes: [*]const i8 = @ptrCast(memory);
+    const y: [*]f32 = @ptrCast(@alignCast(memory + 2 * bytes));
+    const weights = memory + 3 * bytes;
+    _ = trilith_linear_64x64(weights, codes, 5, y, 0, 2);
+    _ = trilith_linear_32x64(weights, codes, 5, y, 0, 1);
+    _ = trilith_linear_128x64(weights, codes, 5, y, 0, 4);
+    _ = trilith_linear_64x40(weights, codes, 5, y, 0, 2);
+    quantize_k64(f32, y, largest_k64(y), inputIn_k64(memory, 1), 0);
+    quantize_k40(f32, y, largest_k40(y), inputIn_k40(memory, 1), 0);
+    _ = gatedActivation(y, y, @ptrCast(@alignCast(memory + bytes)));
+    scoreRows(@ptrCast(@alignCast(weights)), y, 1, y, .{ 0, 1 });
+    host.trilith_free(memory, 4 * bytes);
+}
+
+/// Hands out parts of one allocation, each on a cache line of its own.
+const Carver = struct {
+    base: ?[*]u8,
+    used: usize = 0,
+
+    fn take(carver: *Carver, comptime T: type, count: usize) [*]T {
+        const start = carver.used;
+        carver.used = std.mem.alignForward(usize, start + count * @sizeOf(T), 64);
+        const base = carver.base orelse return @ptrFromInt(64);
+        return @ptrCast(@alignCast(base + start));
+    }
+};
+
+fn carve(carver: *Carver, model: *Model, threads: usize, kv_blocks: usize) void {
+    const tokens = model.max_tokens;
+    model.scores = carver.take(f64, threads * 2 * model.score_stride);
+    model.rows = carver.take(f64, threads * 128);
+    model.h = carver.take(f32, tokens * 64);
+    model.y = carver.take(f32, tokens * 64);
+    model.q = carver.take(f32, tokens * 64);
+    model.k = carver.take(f32, tokens * 32);
+    model.v = carver.take(f32, tokens * 32);
+    model.turned = carver.take(f32, tokens * 64);
+    model.attended = carver.take(f32, tokens * 64);
+    model.routed = carver.take(f32, tokens * 64);
+    model.router_scores = carver.take(f32, tokens * 8);
+    model.picked = carver.take(u32, tokens * 3);
+    model.picked_weights = carver.take(f32, tokens * 16);
+    model.expert_out = carver.take(f32, tokens * 192);
+    model.normed = carver.take(f32, tokens * 64);
+    model.x0_codes = carver.take(i8, tokens * 128);
+    model.x0_inverse = carver.take(f64, tokens * 1);
+    model.x0_sums = carver.take(i32, tokens * 1);
+    model.thread_expert_bytes = 32768;
+    model.thread_experts = carver.take(u8, threads * 32768);
+    model.shared_experts = carver.take(u8, 18432);
+    model.groups = carver.take(u32, threads * (10 + 2 * tokens * 3));
+    const rope = carver.take(f32, model.context * 8);
+    model.rope = rope;
+    model.kv = carver.take(KvElement, kv_blocks * 2048);
+}
+
+/// Makes a model over packed weights. rope: cos then sin, (context, 4) each, copied.
+/// Null when memory is short. KV memory is touched only as sequences grow.
+pub export fn trilith_model_create(weights: [*]const u8, team: *Team, max_tokens: i32, context: i32, kv_blocks: i32, rope: [*]const f32) ?*Model {
+    const model = std.heap.page_allocator.create(Model) catch return null;
+    model.weights = weights;
+    model.team = team;
+    model.max_tokens = @intCast(max_tokens);
+    model.context = @intCast(context);
+    model.score_stride = std.mem.alignForward(usize, model.context, math.lanes);
+    var measure: Carver = .{ .base = null };
+    carve(&measure, model, team.threads, @intCast(kv_blocks));
+    const memory = host.trilith_alloc(measure.used) orelse {
+        std.heap.page_allocator.destroy(model);
+        return null;
+    };
+    model.memory = @ptrCast(memory);
+    model.memory_bytes = measure.used;
+    var carver: Carver = .{ .base = model.memory };
+    carve(&carver, model, team.threads, @intCast(kv_blocks));
+    const words = model.context * 8;
+    @memcpy(@constCast(model.rope)[0..words], rope[0..words]);
+    return model;
+}
+
+pub export fn trilith_model_destroy(model: *Model) void {
+    host.trilith_free(@ptrCast(model.memory), model.memory_bytes);
+    std.heap.page_allocator.destroy(model);
+}
+
+/// Runs a batch; logits: (logit rows, 50) float32. The caller has checked every index.
+pub export fn trilith_step(model: *Model, words: [*]const i32, logits: [*]f32) i32 {
+    var step: Step = .{ .model = model, .batch = .read(words), .logits = logits };
+    model.team.run(@ptrCast(&step), runStep);
+    return 0;
+}
