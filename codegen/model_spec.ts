@@ -84,7 +84,7 @@ export interface ModelSpec {
 }
 
 /** Features of a head that RoPE turns. */
-export function rotaryDim(spec: ModelSpec): number {
+export function rotaryDim(spec: Pick<ModelSpec, "headDim" | "rotaryDim">): number {
   return spec.rotaryDim ?? spec.headDim;
 }
 
@@ -112,16 +112,23 @@ export function layerLinears(spec: ModelSpec): readonly LinearName[] {
   return spec.experts === undefined ? LINEAR_NAMES : LINEAR_NAMES.slice(0, 4);
 }
 
+/** Ternary weights of all layers and experts. */
+export function ternaryWeights(spec: ModelSpec): number {
+  return weightsWith(spec, spec.experts?.numExperts ?? 0);
+}
+
 /** Ternary weights that one token is multiplied by: of experts those of the picked. */
 export function activeWeights(spec: ModelSpec): number {
-  const count = (names: readonly LinearName[]) =>
-    names.reduce((sum, name) => {
-      const { n, k } = linearShape(spec, name);
-      return sum + n * k;
-    }, 0);
-  const mlp = LINEAR_NAMES.filter((name) => !layerLinears(spec).includes(name));
-  const picked = spec.experts?.numExpertsPerTok ?? 0;
-  return spec.numHiddenLayers * (count(layerLinears(spec)) + picked * count(mlp));
+  return weightsWith(spec, spec.experts?.numExpertsPerTok ?? 0);
+}
+
+function weightsWith(spec: ModelSpec, experts: number): number {
+  const linears = layerLinears(spec);
+  const weights = LINEAR_NAMES.map((name) => {
+    const { n, k } = linearShape(spec, name);
+    return n * k * (linears.includes(name) ? 1 : experts);
+  });
+  return spec.numHiddenLayers * weights.reduce((sum, count) => sum + count, 0);
 }
 
 /** Shapes of all ternary matrices, which kernels are generated for. */

@@ -1,11 +1,10 @@
-import { LINEAR_NAMES, linearShape } from "../codegen/model_spec.ts";
+import { activeWeights, ternaryShapes } from "../codegen/model_spec.ts";
 import { uniqueShapes } from "../codegen/ternary_linear/template.ts";
 import { batchReports } from "./bench/batches.ts";
 import { BenchSession } from "./bench/session.ts";
 import { median, rateOf } from "./bench/statistics.ts";
 import { measureTurn, profileTurns, type Turn } from "./bench/turns.ts";
 import type { BenchOptions, BenchReport } from "./bench/types.ts";
-import { ternaryMacsPerToken } from "./bench/work.ts";
 import { peakRssBytes } from "./memory.ts";
 
 /**
@@ -45,7 +44,7 @@ function reportOf(
   const fractions = turns.map((turn) =>
     weightBytesPerToken * genTokens / turn.decodeSeconds / turn.peakBytesPerSecond
   );
-  const macs = ternaryMacsPerToken(source.spec);
+  const macs = activeWeights(source.spec);
   return {
     shape: source.name,
     threads,
@@ -72,7 +71,7 @@ function reportOf(
 }
 
 function kernelsOf({ spec, opened: { kernel } }: BenchSession): BenchReport["kernels"] {
-  const shapes = uniqueShapes(LINEAR_NAMES.map((linear) => linearShape(spec, linear)));
+  const shapes = uniqueShapes(ternaryShapes(spec));
   return shapes.map(({ n, k }) => ({
     op: "ternary_linear",
     n,

@@ -1,5 +1,5 @@
 import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../codegen/attention/template.ts";
-import { LINEAR_NAMES, linearShape, type ModelSpec } from "../codegen/model_spec.ts";
+import { type ModelSpec, ternaryWeights } from "../codegen/model_spec.ts";
 import { planOf } from "../codegen/plan.ts";
 import { loadChatTemplate } from "./chat_template.ts";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
@@ -41,11 +41,6 @@ function architectureOf({ modelType, quantization }: ModelConfig): string {
   if (quantization.kind === "absmean") return `${modelType}, float: runs with --quantize absmean`;
   const { linearClass, mode } = quantization;
   return `${modelType}, ternary (${linearClass}, ${mode})`;
-}
-
-function ternaryWeights(spec: ModelSpec): number {
-  const layer = LINEAR_NAMES.map((name) => linearShape(spec, name));
-  return spec.numHiddenLayers * layer.reduce((sum, { n, k }) => sum + n * k, 0);
 }
 
 function parametersOf(spec: ModelSpec): number {

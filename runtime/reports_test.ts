@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { ISAS } from "../codegen/isa.ts";
 import { LAYOUTS } from "../codegen/ternary_linear/spec.ts";
-import { LINEAR_NAMES, linearShape, type ModelSpec } from "../codegen/model_spec.ts";
+import { linearShape, type ModelSpec, ternaryWeights } from "../codegen/model_spec.ts";
 import { planOf, regionOf } from "../codegen/plan.ts";
 import { runBench } from "./bench.ts";
 import { doctorReport } from "./doctor.ts";
@@ -28,6 +28,7 @@ const TERNARY_WEIGHTS: Record<string, number> = {
   "bitnet-3b": 3.2,
   "llama3-8b": 7.0,
   "falcon3-10b": 9.5,
+  "maple-20b-a1b": 19.6,
   "100b": 100,
 };
 
@@ -35,9 +36,7 @@ Deno.test("shapes have the published numbers of weights", () => {
   assert.deepEqual(Object.keys(TERNARY_WEIGHTS).sort(), Object.keys(SHAPES).sort());
   for (const [name, billions] of Object.entries(TERNARY_WEIGHTS)) {
     const spec = shapeOf(name);
-    const layer = LINEAR_NAMES.map((linear) => linearShape(spec, linear))
-      .reduce((sum, { n, k }) => sum + n * k, 0);
-    const share = layer * spec.numHiddenLayers / 1e9 / billions;
+    const share = ternaryWeights(spec) / 1e9 / billions;
     assert.ok(Math.abs(share - 1) < 0.02, `${name}: ${share}`);
   }
   assert.throws(() => shapeOf("toString"), /give one of bitnet-2b-4t/);
@@ -58,6 +57,41 @@ Deno.test("synthetic weights fill every region with valid codes", () => {
     }
     assert.equal(counts[3], 0, layout.name);
     for (const count of counts.slice(0, 3)) assert.ok(count > n * k / 4, layout.name);
+  }
+});
+
+Deno.test("synthetic experts are all alike, and their rows of the router are not", () => {
+  const experts = {
+    numExperts: 5,
+    numExpertsPerTok: 2,
+    routerType: "f32",
+    swigluLimit: null,
+  } as const;
+  const spec: ModelSpec = { ...TINY, subNorms: false, rowScales: true, experts };
+  for (const layout of LAYOUTS) {
+    const plan = planOf(spec, layout);
+    const data = new Uint8Array(plan.totalBytes);
+    fillSynthetic(spec, layout, (bytes, at) => data.set(bytes, at));
+    const start = plan.layersOffset + plan.layerBytes;
+    const parts = (name: string) => {
+      const { offset, bytes } = regionOf(plan.layer, name);
+      const size = bytes / experts.numExperts;
+      return Array.from(
+        { length: experts.numExperts },
+        (_, i) => data.subarray(start + offset + i * size, start + offset + (i + 1) * size),
+      );
+    };
+    const [first, ...others] = parts("experts");
+    for (const other of others) assert.deepEqual(other, first);
+    assert.equal(new Set(parts("router").map(String)).size, experts.numExperts);
+    const down = regionOf(plan.expert, "down_codes");
+    const { n, k } = linearShape(spec, "down");
+    const packed = first.subarray(down.offset, down.offset + down.bytes);
+    const counts = [0, 0, 0, 0];
+    for (let row = 0; row < n; row++) {
+      for (const code of layout.unpackRow(packed, n, k, row)) counts[code]++;
+    }
+    assert.ok(Math.min(...counts.slice(0, 3)) > n * k / 4 && counts[3] === 0, layout.name);
   }
 });
 

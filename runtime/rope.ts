@@ -4,11 +4,12 @@
  *
  * Sources: arXiv 2104.09864; transformers' modeling_rope_utils.py.
  */
+import { type ModelSpec, rotaryDim } from "../codegen/model_spec.ts";
 import type { ModelConfig } from "./config.ts";
 import { exactPow, exactSinCos, MAX_ANGLE } from "./exact_math.ts";
 import type { RopeScaling } from "./rope_scaling.ts";
 
-/** (positions, headDim / 2) each, row-major. Feature i turns together with i + headDim / 2. */
+/** (positions, rotaryDim / 2) each, row-major. Feature i turns together with i + rotaryDim / 2. */
 export interface RopeTables {
   cos: Float32Array<ArrayBuffer>;
   sin: Float32Array<ArrayBuffer>;
@@ -16,7 +17,7 @@ export interface RopeTables {
 
 /** What the tables need of a ModelConfig. */
 export type RopeConfig = Pick<ModelConfig, "ropeTheta" | "ropeScaling"> & {
-  spec: { headDim: number };
+  spec: Pick<ModelSpec, "headDim" | "rotaryDim">;
 };
 
 const f = Math.fround;
@@ -49,12 +50,13 @@ function checkPositions(positions: number, frequencies: Float32Array): void {
   );
 }
 
-/** Radians per position of each of the headDim / 2 pairs of features. */
+/** Radians per position of each of the rotaryDim / 2 pairs of features. */
 export function inverseFrequencies({ ropeTheta, ropeScaling, spec }: RopeConfig): Float32Array {
   const theta = f(ropeTheta);
-  const frequencies = new Float32Array(spec.headDim / 2);
+  const features = rotaryDim(spec);
+  const frequencies = new Float32Array(features / 2);
   for (let i = 0; i < frequencies.length; i++) {
-    const exponent = f(2 * i / spec.headDim);
+    const exponent = f(2 * i / features);
     frequencies[i] = scaled(f(1 / f(exactPow(theta, exponent))), ropeScaling);
   }
   return frequencies;

@@ -1,19 +1,26 @@
 import { randomOf } from "../codegen/random.ts";
 import { FLOAT_BYTES } from "../codegen/dense/template.ts";
+import { paddedFloats } from "../codegen/norm_quantize/template.ts";
 import { packMatrix, type TernaryLayout } from "../codegen/layouts/layout.ts";
 import {
+  expertShapes,
+  type FloatType,
+  layerLinears,
   LINEAR_NAMES,
   type LinearName,
   linearShape,
   type ModelSpec,
+  type Shape,
 } from "../codegen/model_spec.ts";
-import { type PackedPlan, planOf, type Region } from "../codegen/plan.ts";
+import { type PackedPlan, planOf, type Region, regionOf } from "../codegen/plan.ts";
 
 /** Writes bytes at an offset of the packed data. */
 export type Fill = (bytes: Uint8Array, offset: number) => void;
 
 /** Rows that are packed for real; the rest of a matrix repeats them. */
 const PATTERN_ROWS = 64;
+/** Factor of a made-up weight. */
+const SCALE = 0.02;
 /** Floats that are made for real; a longer region repeats them. */
 const PATTERN_FLOATS = 1 << 16;
 
@@ -26,17 +33,48 @@ export function fillSynthetic(spec: ModelSpec, layout: TernaryLayout, fill: Fill
   const random = randomOf(20260101);
   for (const region of plan.globals) fillFloats(spec, region, random, fill);
   const patterns = new Map(
-    LINEAR_NAMES.map((name) => [name, ternaryPattern(spec, layout, name, random)]),
+    layerLinears(spec).map((name) => [name, ternaryPattern(spec, layout, name, random)]),
   );
+  const expert = spec.experts === undefined ? null : expertPatterns(spec, layout, plan, random);
   for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
-    fillLayer(plan, layer, patterns, fill);
+    fillLayer(plan, layer, { patterns, expert }, fill);
   }
+}
+
+/** A layer's router and one whole expert, which all experts are. */
+interface ExpertPatterns {
+  router: Uint8Array;
+  expert: Uint8Array;
+}
+
+function expertPatterns(
+  spec: ModelSpec,
+  layout: TernaryLayout,
+  plan: PackedPlan,
+  random: () => number,
+): ExpertPatterns {
+  const expert = new Uint8Array(plan.expertBytes);
+  const [gateUp, down] = expertShapes(spec);
+  const put = (name: string, bytes: Uint8Array) =>
+    expert.set(bytes, regionOf(plan.expert, name).offset);
+  put("gate_up_codes", ternaryMatrix(layout, gateUp, random));
+  put("down_codes", ternaryMatrix(layout, down, random));
+  for (const name of ["gate_up_scales", "down_scales"]) {
+    put(name, floats(regionOf(plan.expert, name).bytes / 4, () => SCALE));
+  }
+  // No two rows are alike, so that tokens pick different experts.
+  const { numExperts, routerType } = spec.experts!;
+  const elements = numExperts * paddedFloats(spec.hiddenSize);
+  return { router: floatBytes(routerType, floats(elements, () => random() - 0.5)), expert };
 }
 
 function fillLayer(
   plan: PackedPlan,
   layer: number,
-  patterns: ReadonlyMap<LinearName, Uint8Array>,
+  { patterns, expert }: {
+    patterns: ReadonlyMap<LinearName, Uint8Array>;
+    expert: ExpertPatterns | null;
+  },
   fill: Fill,
 ): void {
   const start = plan.layersOffset + layer * plan.layerBytes;
@@ -44,7 +82,9 @@ function fillLayer(
     const at = { ...region, offset: start + region.offset };
     const name = LINEAR_NAMES.find((linear) => region.name === `${linear}_codes`);
     if (name !== undefined) repeat(patterns.get(name)!, at, fill);
-    else repeat(floats(region.bytes / 4, () => region.name === "scales" ? 0.02 : 1), at, fill);
+    else if (region.name === "experts") repeat(expert!.expert, at, fill);
+    else if (region.name === "router") repeat(expert!.router, at, fill);
+    else repeat(floats(region.bytes / 4, () => /scales$/.test(region.name) ? SCALE : 1), at, fill);
   }
 }
 
@@ -54,16 +94,25 @@ function ternaryPattern(
   name: LinearName,
   random: () => number,
 ): Uint8Array {
-  const { k } = linearShape(spec, name);
-  const codes = Uint8Array.from({ length: PATTERN_ROWS * k }, () => Math.floor(random() * 3));
-  return packMatrix(layout, codes, PATTERN_ROWS, k);
+  return ternaryMatrix(layout, { n: PATTERN_ROWS, k: linearShape(spec, name).k }, random);
+}
+
+function ternaryMatrix(layout: TernaryLayout, { n, k }: Shape, random: () => number): Uint8Array {
+  const codes = new Uint8Array(n * k);
+  for (let i = 0; i < codes.length; i++) codes[i] = Math.floor(random() * 3);
+  return packMatrix(layout, codes, n, k);
 }
 
 function fillFloats(spec: ModelSpec, region: Region, random: () => number, fill: Fill): void {
   if (region.name === "final_norm") return repeat(floats(region.bytes / 4, () => 1), region, fill);
   const type = region.name === "head" ? spec.headType : spec.embeddingType;
   const values = floats(PATTERN_FLOATS, () => random() - 0.5);
-  repeat(FLOAT_BYTES[type] === 4 ? values : upperHalves(values), region, fill);
+  repeat(floatBytes(type, values), region, fill);
+}
+
+/** Float32 bytes in a matrix's type. */
+function floatBytes(type: FloatType, values: Uint8Array): Uint8Array {
+  return FLOAT_BYTES[type] === 4 ? values : upperHalves(values);
 }
 
 function floats(count: number, value: () => number): Uint8Array {

@@ -7,7 +7,12 @@ import { randomOf } from "../codegen/random.ts";
 import { joinedTables } from "../runtime/rope.ts";
 import { packModel } from "../runtime/pack.ts";
 import { referencePacker } from "../runtime/ternary_packer.ts";
-import type { ExpertMatrix, FloatMatrix, TernaryWeights, WeightSource } from "../runtime/weights.ts";
+import type {
+  ExpertMatrix,
+  FloatMatrix,
+  TernaryWeights,
+  WeightSource,
+} from "../runtime/weights.ts";
 
 export function randomCodes(random: () => number, count: number): Uint8Array<ArrayBuffer> {
   return Uint8Array.from({ length: count }, () => Math.floor(random() * 3));

@@ -3,7 +3,9 @@ import type { BenchSession } from "./session.ts";
 import { median } from "./statistics.ts";
 import { rangeSum, type Turn } from "./turns.ts";
 import type { BatchReport, BenchOptions } from "./types.ts";
-import { ternaryMacsPerToken } from "./work.ts";
+import { expertsRead } from "./work.ts";
+import { activeWeights, type ModelSpec } from "../../codegen/model_spec.ts";
+import type { PackedPlan } from "../../codegen/plan.ts";
 
 /**
  * Ternary multiply-adds a second that a core should reach with so many tokens in a step, between
@@ -48,8 +50,9 @@ function batchReport(
 ): BatchReport {
   const { spec, plan, kvBytesPerPosition, threads } = session;
   const meanPositions = rangeSum(1, genTokens) / genTokens;
-  const bytesPerStep = plan.bytesPerToken + sequences * meanPositions * kvBytesPerPosition;
-  const macs = sequences * ternaryMacsPerToken(spec);
+  const weightBytes = plan.bytesPerToken + moreExpertBytes(spec, plan, sequences);
+  const bytesPerStep = weightBytes + sequences * meanPositions * kvBytesPerPosition;
+  const macs = sequences * activeWeights(spec);
   const rate = arithmeticRate(session.opened.kernel.isa, sequences);
   const arithmeticSeconds = rate === null ? null : macs / (rate * threads);
   const limitOf = (peak: number) => Math.max(bytesPerStep / peak, arithmeticSeconds ?? 0);
@@ -64,4 +67,15 @@ function batchReport(
     ratio: median(steps.map(({ seconds, peak }) => seconds / limitOf(peak))),
     ternaryMacsPerSecondPerThread: macs / stepSeconds / threads,
   };
+}
+
+/** Bytes of the experts that several tokens pick beside those that one picks. */
+function moreExpertBytes(
+  { experts, numHiddenLayers }: ModelSpec,
+  plan: PackedPlan,
+  tokens: number,
+) {
+  if (experts === undefined) return 0;
+  const more = expertsRead(experts, tokens) - experts.numExpertsPerTok;
+  return numHiddenLayers * more * plan.expertBytes;
 }

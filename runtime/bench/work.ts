@@ -1,4 +1,9 @@
-import { type LinearName, linearShape, type ModelSpec } from "../../codegen/model_spec.ts";
+import {
+  type Experts,
+  type LinearName,
+  linearShape,
+  type ModelSpec,
+} from "../../codegen/model_spec.ts";
 import { headBytes, type PackedPlan, regionOf } from "../../codegen/plan.ts";
 import type { StepPhase } from "../../codegen/step/phases.ts";
 
@@ -37,12 +42,6 @@ const NORMS: Partial<Record<StepPhase, string>> = {
   activation: "ffn_sub_norm",
 };
 
-/** What one token costs in ternary multiply-adds. */
-export function ternaryMacsPerToken(spec: ModelSpec): number {
-  const names = Object.values(LINEARS).flat();
-  return spec.numHiddenLayers * names.reduce((sum, name) => sum + macsOf(spec, name), 0);
-}
-
 function macsOf(spec: ModelSpec, name: LinearName): number {
   const { n, k } = linearShape(spec, name);
   return n * k;
@@ -59,6 +58,10 @@ export function workOf(
   const { steps, tokens } = counts;
   const layers = spec.numHiddenLayers;
   const names = LINEARS[phase];
+  if (spec.experts !== undefined) {
+    const work = expertWork(phase, spec, plan, spec.experts, counts);
+    if (work !== null) return work;
+  }
   if (names !== undefined) {
     const bytes = names.reduce((sum, name) => sum + regionOf(plan.layer, `${name}_codes`).bytes, 0);
     const macs = names.reduce((sum, name) => sum + macsOf(spec, name), 0);
@@ -72,6 +75,35 @@ export function workOf(
   if (phase === "embedding") return { bytes: embeddingRowBytes(spec, plan) * tokens, macs: 0 };
   const norm = plan.layer.find(({ name }) => name === NORMS[phase]);
   return { bytes: norm === undefined ? 0 : layers * norm.bytes * steps, macs: 0 };
+}
+
+/**
+ * Experts whose weights a step of so many tokens reads in a layer, on average, where all are picked
+ * equally often: exact for one token.
+ */
+export function expertsRead({ numExperts, numExpertsPerTok }: Experts, tokens: number): number {
+  return numExperts * (1 - (1 - numExpertsPerTok / numExperts) ** tokens);
+}
+
+/** The phases of a mixture of experts; null if this is not one. */
+function expertWork(
+  phase: StepPhase,
+  spec: ModelSpec,
+  plan: PackedPlan,
+  experts: Experts,
+  { steps, tokens }: StepCounts,
+): Work | null {
+  const layers = spec.numHiddenLayers;
+  const picks = experts.numExpertsPerTok * tokens;
+  if (phase === "router") {
+    const macs = layers * experts.numExperts * spec.hiddenSize * tokens;
+    return { bytes: layers * regionOf(plan.layer, "router").bytes * steps, macs };
+  }
+  if (phase !== "gateUp" && phase !== "down") return null;
+  const bytes = regionOf(plan.expert, phase === "down" ? "down_codes" : "gate_up_codes").bytes;
+  const macs = (phase === "down" ? 1 : 2) * spec.hiddenSize * spec.intermediateSize;
+  const read = steps * expertsRead(experts, tokens / steps);
+  return { bytes: layers * bytes * read, macs: layers * macs * picks };
 }
 
 /** Scores and weighted values: headDim each for every query head and position. */

@@ -3,7 +3,9 @@
 const std = @import("std");
 const math = @import("math.zig");
 const host = @import("host.zig");
+const pack = @import("pack.zig");
 const Team = @import("team.zig").Team;
+const Stopwatch = @import("profile.zig").Stopwatch(36);
 
 comptime {
     _ = host;
@@ -659,6 +661,8 @@ const Model = struct {
     shared_experts: [*]u8,
     /// Of each thread its own: tokens by expert.
     groups: [*]u32,
+    /// Where the time goes, as thread 0 sees it; runs only when it was asked for.
+    watch: Stopwatch,
 
     fn layer(model: *const Model, index: usize) [*]const u8 {
         return model.weights + layers_at + index * layer_bytes;
@@ -1061,7 +1065,7 @@ fn activateRow(gate_up: [*]const f32, activated: Quantized, row: [*]f64, i: usiz
 }
 
 /// The thread's part of the experts, each from its tokens' inputs to its outputs.
-fn runWhole(step: *const Step, layer: [*]const u8, groups: Groups, shares: Shares, thread: usize) void {
+fn runWhole(step: *const Step, layer: [*]const u8, groups: Groups, shares: Shares, watch: ?*Stopwatch, thread: usize) void {
     const model = step.model;
     const memory = model.thread_experts + thread * model.thread_expert_bytes;
     const activated = inputIn_k40(memory, 32);
@@ -1077,14 +1081,18 @@ fn runWhole(step: *const Step, layer: [*]const u8, groups: Groups, shares: Share
         const expert = expertOf(layer, work.expert);
         const tokens = groups.tokens[work.first..work.last];
         const x = gatherInputs(inputOf(model, 0), tokens, gathered);
+        lap(watch, .gather);
         linear_128x64(gateUpOf(expert), x, tokens.len, gate_up, 128, .{ 0, 4 });
+        lap(watch, .gateUp);
         for (0..tokens.len) |i| activateRow(gate_up, activated, row, i);
+        lap(watch, .activation);
         linear_64x40(downOf(expert), activated, tokens.len, model.expert_out + work.first * 64, 64, .{ 0, 2 });
+        lap(watch, .down);
     }
 }
 
 /// All threads work on the same experts: for few tokens, where whole experts don't come out even.
-fn runSplit(step: *const Step, layer: [*]const u8, groups: Groups, team: *Team, thread: usize) void {
+fn runSplit(step: *const Step, layer: [*]const u8, groups: Groups, team: *Team, watch: ?*Stopwatch, thread: usize) void {
     const model = step.model;
     const memory = model.shared_experts;
     const activated = inputIn_k40(memory, 24);
@@ -1097,10 +1105,10 @@ fn runSplit(step: *const Step, layer: [*]const u8, groups: Groups, team: *Team, 
         const x = gatherInputs(inputOf(model, 0), tokens, gathered);
         linear_128x64(gateUpOf(expertOf(layer, cut.work.expert)), x, tokens.len, gate_up + cut.work.first * 128, 128, cut.blocks);
     }
-    team.barrier();
+    meet(team, watch, .gateUp);
     const rows = math.share(step.batch.tokens * 3, thread, team.threads);
     for (rows[0]..rows[1]) |i| activateRow(gate_up, activated, model.rows + thread * 128, i);
-    team.barrier();
+    meet(team, watch, .activation);
     cuts = .{ .works = .{ .groups = groups }, .blocks = 2, .thread = thread, .threads = team.threads };
     while (cuts.next()) |cut| {
         const x = inputFrom_k40(activated, cut.work.first);
@@ -1140,14 +1148,14 @@ const Cuts = struct {
 };
 
 /// The picked experts of all tokens. All threads decide alike whether experts are cut.
-fn runExperts(step: *const Step, layer: [*]const u8, team: *Team, thread: usize) void {
+fn runExperts(step: *const Step, layer: [*]const u8, team: *Team, watch: ?*Stopwatch, thread: usize) void {
     const groups: Groups = .of(step.model, thread);
     groups.group(step.model, step.batch.tokens);
     const shares: Shares = .of(groups, team.threads);
     if (step.batch.tokens > 8 or shares.isEven()) {
-        runWhole(step, layer, groups, shares, thread);
+        runWhole(step, layer, groups, shares, watch, thread);
     } else {
-        runSplit(step, layer, groups, team, thread);
+        runSplit(step, layer, groups, team, watch, thread);
     }
 }
 
@@ -1205,44 +1213,61 @@ fn headLogits(step: *const Step, thread: usize) void {
     scoreRows(@ptrCast(@alignCast(model.weights + head_at)), model.normed, step.batch.logit_count, step.logits, rows);
 }
 
+const Phase = enum { embedding, inputNorm, qkv, rope, attention, outputNorm, o, mlpNorm, router, pick, gather, gateUp, activation, down, combine, finalNorm, head, handover };
+
+/// Since the last lap, thread 0 has worked in this phase.
+inline fn lap(watch: ?*Stopwatch, phase: Phase) void {
+    if (watch) |running| running.lap(2 * @as(usize, @backingInt(phase)));
+}
+
+/// The barrier at the end of a phase. Waiting there is told apart from work.
+inline fn meet(team: *Team, watch: ?*Stopwatch, phase: Phase) void {
+    lap(watch, phase);
+    team.barrier();
+    if (watch) |running| running.lap(2 * @as(usize, @backingInt(phase)) + 1);
+}
+
 /// What every thread of the team runs: the layers, a barrier wherever one reads what others wrote.
 fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
     const step: *const Step = @ptrCast(@alignCast(context));
     const thread: usize = thread_index;
+    const watch = if (thread == 0 and step.model.watch.running) &step.model.watch else null;
     embedTokens(step, thread);
+    lap(watch, .embedding);
     for (0..2) |index| {
         const layer = step.model.layer(index);
         attentionInput(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .inputNorm);
         attentionLinears(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .qkv);
         rotateAndStore(step, index, thread);
-        team.barrier();
+        meet(team, watch, .rope);
         attendAll(step, index, thread);
-        team.barrier();
+        meet(team, watch, .attention);
         attentionOutput(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .outputNorm);
         outputLinear(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .o);
         mlpInput(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .mlpNorm);
         scoreExperts(step, layer, thread);
-        team.barrier();
+        meet(team, watch, .router);
         pickExperts(step, thread);
-        team.barrier();
-        runExperts(step, layer, team, thread);
-        team.barrier();
+        meet(team, watch, .pick);
+        runExperts(step, layer, team, watch, thread);
+        meet(team, watch, .down);
         combineExperts(step, thread);
-        team.barrier();
+        meet(team, watch, .combine);
     }
     if (step.batch.logit_count == 0) return;
     finalNorm(step, thread);
-    team.barrier();
+    meet(team, watch, .finalNorm);
     headLogits(step, thread);
+    lap(watch, .head);
 }
 
 pub export fn trilith_abi() i32 {
-    return 2;
+    return 3;
 }
 
 /// 0 when this CPU runs every kind of instruction here, else the signal that stopped a child process.
@@ -1318,6 +1343,7 @@ pub export fn trilith_model_create(weights: [*]const u8, team: *Team, max_tokens
     model.team = team;
     model.max_tokens = @intCast(max_tokens);
     model.context = @intCast(context);
+    model.watch = .{};
     model.score_stride = std.mem.alignForward(usize, model.context, math.lanes);
     var measure: Carver = .{ .base = null };
     carve(&measure, model, team.threads, @intCast(kv_blocks));
@@ -1342,6 +1368,43 @@ pub export fn trilith_model_destroy(model: *Model) void {
 /// Runs a batch; logits: (logit rows, 50) float32. The caller has checked every index.
 pub export fn trilith_step(model: *Model, words: [*]const i32, logits: [*]f32) i32 {
     var step: Step = .{ .model = model, .batch = .read(words), .logits = logits };
+    const watch = if (model.watch.running) &model.watch else null;
+    if (watch) |running| running.begin();
     model.team.run(@ptrCast(&step), runStep);
+    lap(watch, .handover);
     return 0;
+}
+
+/// From now on the time of steps is divided into phases.
+pub export fn trilith_profile_start(model: *Model) void {
+    model.watch.start();
+}
+
+/// Ends that; seconds: of work and of waiting for each phase, in the order of \`Phase\`.
+pub export fn trilith_profile_stop(model: *Model, seconds: *[36]f64) void {
+    seconds.* = model.watch.stop();
+}
+
+/// Ternary matrices lie as codegen/layouts says of rows32.
+const Layout = struct {
+    pub const Word = u32;
+    pub const group_features = 16;
+    pub const group_words = 1;
+    pub const slice_groups = 0;
+    pub const unit_blocks = 1;
+
+    pub inline fn encode(codes: *const [16]pack.Codes) [1]@Vector(32, u32) {
+        var word: @Vector(32, u32) = @splat(0);
+        inline for (0..4) |j| {
+            const byte = codes[j] | codes[4 + j] << @splat(2) | codes[8 + j] << @splat(4) | codes[12 + j] << @splat(6);
+            word |= @as(@Vector(32, u32), byte) << @splat(8 * j);
+        }
+        return .{word};
+    }
+};
+
+/// Packs a matrix (n, k) of a pack.Kind in full. Returns 1 if a code is 3, else 0.
+pub export fn trilith_pack_rows32(team: *Team, kind: i32, source: [*]const u8, n: i32, k: i32, factor: f32, out: [*]u8) i32 {
+    const matrix: pack.Matrix = .{ .bytes = source, .n = @intCast(n), .k = @intCast(k), .factor = factor };
+    return @intFromBool(!pack.Packer(Layout).pack(team, @fromBackingInt(kind), matrix, out));
 }

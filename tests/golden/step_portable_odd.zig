@@ -5,7 +5,7 @@ const math = @import("math.zig");
 const host = @import("host.zig");
 const pack = @import("pack.zig");
 const Team = @import("team.zig").Team;
-const Stopwatch = @import("profile.zig").Stopwatch(28);
+const Stopwatch = @import("profile.zig").Stopwatch(36);
 
 comptime {
     _ = host;
@@ -1062,7 +1062,7 @@ fn headLogits(step: *const Step, thread: usize) void {
     scoreRows(@ptrCast(@alignCast(model.weights + head_at)), model.normed, step.batch.logit_count, step.logits, rows);
 }
 
-const Phase = enum { embedding, inputNorm, qkv, rope, attention, outputNorm, o, mlpNorm, gateUp, activation, down, finalNorm, head, handover };
+const Phase = enum { embedding, inputNorm, qkv, rope, attention, outputNorm, o, mlpNorm, router, pick, gather, gateUp, activation, down, combine, finalNorm, head, handover };
 
 /// Since the last lap, thread 0 has worked in this phase.
 inline fn lap(watch: ?*Stopwatch, phase: Phase) void {
@@ -1229,7 +1229,7 @@ pub export fn trilith_profile_start(model: *Model) void {
 }
 
 /// Ends that; seconds: of work and of waiting for each phase, in the order of \`Phase\`.
-pub export fn trilith_profile_stop(model: *Model, seconds: *[28]f64) void {
+pub export fn trilith_profile_stop(model: *Model, seconds: *[36]f64) void {
     seconds.* = model.watch.stop();
 }
 
