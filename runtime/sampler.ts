@@ -10,7 +10,18 @@ export interface Sampler {
    * @throws {RangeError} If `logits` has another size, a NaN or +Infinity, or bans every token.
    */
   sample(logits: Float32Array, history: readonly number[]): number;
+  /**
+   * How many of the largest logits `sample` needs to draw the token that it would draw from all of
+   * them, the others being exact or -Infinity; 0: it needs all.
+   *
+   * @param history As for `sample`.
+   * @param ahead Tokens, whichever, that the history may have more of by then.
+   */
+  candidates(history: readonly number[], ahead?: number): number;
 }
+
+/** Beyond so many the head scores all: finding the largest would save little. */
+const MOST_CANDIDATES = 256;
 
 /** What a numeric option may be. `flag` is its name on the command line. */
 export interface OptionRange {
@@ -100,33 +111,69 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
 }
 
 class VocabularySampler implements Sampler {
-  readonly #scores: Float64Array;
+  readonly #scores: Scores;
   readonly #random: () => number;
+  /** Tokens that are drawn from at most, and logits that are lowered by a bias. */
+  readonly #kept: number;
+  readonly #biased: number;
+  readonly #isPenalising: boolean;
   #candidates: Candidates | null = null;
 
   constructor(private readonly options: SamplerOptions, private readonly vocabSize: number) {
-    this.#scores = new Float64Array(vocabSize);
+    const { temperature, topK, logitBias = new Map() } = options;
+    this.#scores = new Scores(vocabSize);
     this.#random = randomUnits(options.seed ?? randomSeed());
+    this.#kept = temperature === 0 ? 1 : topK || Infinity;
+    this.#biased = [...logitBias.values()].filter((bias) => bias < 0).length;
+    this.#isPenalising = isPenalising(options);
   }
 
   sample(logits: Float32Array, history: readonly number[]): number {
-    const scores = this.#scores;
     if (logits.length !== this.vocabSize) {
       throw new RangeError(
         `Cannot sample as logits must have ${this.vocabSize} values: current length is ${logits.length}`,
       );
     }
-    scores.set(logits);
-    for (const [id, bias] of this.options.logitBias ?? []) scores[id] += bias;
-    applyPenalties(scores, history, this.options);
+    const scores = this.#scores;
+    scores.read(logits);
+    for (const [id, bias] of this.options.logitBias ?? []) {
+      scores.change(id, (score) => score + bias);
+    }
+    if (this.#isPenalising) applyPenalties(scores, history, this.options);
     const best = argmax(scores);
-    return this.options.temperature === 0 ? best : this.#draw(scores, best);
+    return scores.idOf(this.options.temperature === 0 ? best : this.#draw(scores.values, best));
+  }
+
+  /**
+   * Let k tokens be kept of the adjusted scores (1 when greedy), no adjustment raise a score, and at
+   * most p lower one. Of the k + p largest logits at least k are not lowered. A token that is not
+   * among the k + p has a logit no larger than theirs, so its adjusted score is no larger than those
+   * k, and it is not kept; where it equals one of them it is among the exact ones, as the head
+   * returns all that equal the last of the largest. So the kept tokens, their scores and hence the
+   * draw are the same as with all logits. Without top-k the mass of all tokens counts.
+   */
+  candidates(history: readonly number[], ahead = 0): number {
+    if (this.#kept > MOST_CANDIDATES || raises(this.options)) return 0;
+    const penalised = this.#isPenalising ? this.#penalised(history, ahead) : 0;
+    const needed = this.#kept + this.#biased + penalised;
+    return needed <= MOST_CANDIDATES && needed < this.vocabSize ? needed : 0;
+  }
+
+  /** Different tokens that a penalty may meet; counting stops where it no longer matters. */
+  #penalised(history: readonly number[], ahead: number): number {
+    const start = penaltyStart(history, this.options.penaltyLastN);
+    const seen = new Set<number>();
+    for (let i = history.length - 1; i >= start && seen.size <= MOST_CANDIDATES; i--) {
+      seen.add(history[i]);
+    }
+    return seen.size + ahead;
   }
 
   #draw(scores: Float64Array, best: number): number {
     const { temperature = 1, topK, typicalP, topP, minP } = this.options;
-    const candidates = this.#candidates ??= new Candidates(this.vocabSize);
-    candidates.fill(scores, topK || this.vocabSize);
+    const most = Math.min(topK || this.vocabSize, this.vocabSize);
+    const candidates = this.#candidates ??= new Candidates(most);
+    candidates.fill(scores, most);
     candidates.weigh(scores, scores[best], temperature);
     if (typicalP !== undefined && typicalP < 1) candidates.keepTypical(typicalP);
     if (topP !== undefined && topP < 1) candidates.keepTopP(topP);
@@ -135,46 +182,140 @@ class VocabularySampler implements Sampler {
   }
 }
 
-/** As llama.cpp: repeat divides what is positive and multiplies what is not, the others subtract. */
-function applyPenalties(
-  scores: Float64Array,
-  history: readonly number[],
-  options: SamplerOptions,
-): void {
+function isPenalising(options: SamplerOptions): boolean {
   const { repeatPenalty = 1, presencePenalty = 0, frequencyPenalty = 0 } = options;
-  if (repeatPenalty === 1 && presencePenalty === 0 && frequencyPenalty === 0) return;
-  for (const [id, count] of recentCounts(history, options.penaltyLastN, scores.length)) {
-    const score = scores[id];
-    const repeated = score > 0 ? score / repeatPenalty : score * repeatPenalty;
-    scores[id] = repeated - (presencePenalty + frequencyPenalty * count);
+  return repeatPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
+}
+
+/** Whether an adjustment can make a token likelier, so that any token may become one of the best. */
+function raises(options: SamplerOptions): boolean {
+  const { repeatPenalty = 1, presencePenalty = 0, frequencyPenalty = 0, logitBias } = options;
+  if (repeatPenalty < 1 || presencePenalty < 0 || frequencyPenalty < 0) return true;
+  return [...logitBias?.values() ?? []].some((bias) => bias > 0);
+}
+
+/** Logits that are looked at to tell whether most of a row is -Infinity. */
+const PROBES = 64;
+const NEGATIVE_INFINITY_BITS = new Int32Array(Float32Array.of(-Infinity).buffer)[0];
+
+/**
+ * A row's scores. Of a row that is mostly -Infinity, as the two-stage head makes it, only the others
+ * are kept: 128 k logits are passed once, and all further work is on a few.
+ */
+class Scores {
+  /** In ascending order of ids. An index is a slot. */
+  values: Float64Array;
+  readonly #all: Float64Array;
+  readonly #ids: Int32Array;
+  #isSparse = false;
+
+  constructor(vocabSize: number) {
+    this.#all = new Float64Array(vocabSize);
+    this.#ids = new Int32Array(vocabSize);
+    this.values = this.#all;
+  }
+
+  read(logits: Float32Array): void {
+    this.#isSparse = isMostlyBanned(logits);
+    if (this.#isSparse) {
+      this.values = this.#all.subarray(0, this.#collect(logits));
+    } else {
+      this.values = this.#all;
+      this.values.set(logits);
+    }
+  }
+
+  /** Logits that are not -Infinity; NaN is one of them. */
+  #collect(logits: Float32Array): number {
+    const bits = new Int32Array(logits.buffer, logits.byteOffset, logits.length);
+    let count = 0;
+    for (let start = 0; start < bits.length; start += 8) {
+      if (areAllBanned(bits, start)) continue;
+      const end = Math.min(start + 8, bits.length);
+      for (let id = start; id < end; id++) {
+        if (bits[id] === NEGATIVE_INFINITY_BITS) continue;
+        this.#ids[count] = id;
+        this.#all[count++] = logits[id];
+      }
+    }
+    return count;
+  }
+
+  idOf(slot: number): number {
+    return this.#isSparse ? this.#ids[slot] : slot;
+  }
+
+  /** Does nothing to a token of -Infinity, which no adjustment would change. */
+  change(id: number, adjust: (score: number) => number): void {
+    const slot = this.#isSparse ? this.#find(id) : id;
+    if (slot < this.values.length) this.values[slot] = adjust(this.values[slot]);
+  }
+
+  /** The slot of an id; past the last one for an id without. */
+  #find(id: number): number {
+    let low = 0;
+    let high = this.values.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#ids[middle] < id) low = middle + 1;
+      else high = middle;
+    }
+    return this.#ids[low] === id ? low : this.values.length;
   }
 }
 
-function recentCounts(
-  history: readonly number[],
-  lastN = DEFAULT_PENALTY_LAST_N,
-  vocabSize: number,
-): Map<number, number> {
+/** A guess from some logits: it decides what is faster, not what is right. */
+function isMostlyBanned(logits: Float32Array): boolean {
+  const stride = Math.max(1, Math.floor(logits.length / PROBES));
+  let balance = 0;
+  for (let id = 0; id < logits.length; id += stride) balance += logits[id] === -Infinity ? 1 : -1;
+  return balance > 0;
+}
+
+/** Whether eight logits from `start` on are all -Infinity; false near the end, where there are fewer. */
+function areAllBanned(bits: Int32Array, start: number): boolean {
+  const banned = NEGATIVE_INFINITY_BITS;
+  return ((bits[start] ^ banned) | (bits[start + 1] ^ banned) | (bits[start + 2] ^ banned) |
+    (bits[start + 3] ^ banned) | (bits[start + 4] ^ banned) | (bits[start + 5] ^ banned) |
+    (bits[start + 6] ^ banned) | (bits[start + 7] ^ banned)) === 0;
+}
+
+/** As llama.cpp: repeat divides what is positive and multiplies what is not, the others subtract. */
+function applyPenalties(scores: Scores, history: readonly number[], options: SamplerOptions): void {
+  const { repeatPenalty = 1, presencePenalty = 0, frequencyPenalty = 0 } = options;
+  for (const [id, count] of recentCounts(history, options.penaltyLastN)) {
+    scores.change(id, (score) => {
+      const repeated = score > 0 ? score / repeatPenalty : score * repeatPenalty;
+      return repeated - (presencePenalty + frequencyPenalty * count);
+    });
+  }
+}
+
+/** Where in the history the tokens begin that penalties look back on. */
+function penaltyStart(history: readonly number[], lastN = DEFAULT_PENALTY_LAST_N): number {
+  return lastN === -1 ? 0 : Math.max(0, history.length - lastN);
+}
+
+function recentCounts(history: readonly number[], lastN: number | undefined): Map<number, number> {
   const counts = new Map<number, number>();
-  const start = lastN === -1 ? 0 : Math.max(0, history.length - lastN);
-  for (let i = start; i < history.length; i++) {
-    const id = history[i];
-    if (id < vocabSize) counts.set(id, (counts.get(id) ?? 0) + 1);
+  for (let i = penaltyStart(history, lastN); i < history.length; i++) {
+    counts.set(history[i], (counts.get(history[i]) ?? 0) + 1);
   }
   return counts;
 }
 
-/** The lowest id of the highest score. */
-function argmax(scores: Float64Array): number {
+/** The slot of the lowest id of the highest score. */
+function argmax(scores: Scores): number {
+  const { values } = scores;
   let best = -1;
   let highest = -Infinity;
-  for (let id = 0; id < scores.length; id++) {
-    const score = scores[id];
+  for (let slot = 0; slot < values.length; slot++) {
+    const score = values[slot];
     // One comparison finds both a new maximum and a NaN, for which every comparison is false.
     if (score <= highest) continue;
-    if (!(score < Infinity)) throwUnusable(id, score);
+    if (!(score < Infinity)) throwUnusable(scores.idOf(slot), score);
     highest = score;
-    best = id;
+    best = slot;
   }
   if (best >= 0) return best;
   throw new RangeError("Cannot sample as every token has a logit of -Infinity: lift a logit bias");
@@ -188,8 +329,8 @@ function throwUnusable(id: number, score: number): never {
 }
 
 /**
- * The tokens that may still be drawn, with unnormalised probabilities. Filters keep sets, in no
- * order; where order counts it is by score, and by id among equals.
+ * The tokens (their slots in `Scores`) that may still be drawn, with unnormalised probabilities.
+ * Filters keep sets, in no order; where order counts it is by score, and by id among equals.
  */
 class Candidates {
   readonly #ids: Int32Array;
@@ -201,12 +342,12 @@ class Candidates {
   readonly #distances: Float64Array;
   #count = 0;
 
-  constructor(vocabSize: number) {
-    this.#ids = new Int32Array(vocabSize);
-    this.#weights = new Float64Array(vocabSize);
-    this.#deltas = new Float64Array(vocabSize);
-    this.#order = new Int32Array(vocabSize);
-    this.#distances = new Float64Array(vocabSize);
+  constructor(most: number) {
+    this.#ids = new Int32Array(most);
+    this.#weights = new Float64Array(most);
+    this.#deltas = new Float64Array(most);
+    this.#order = new Int32Array(most);
+    this.#distances = new Float64Array(most);
   }
 
   /** Takes the `most` best tokens. */

@@ -265,3 +265,95 @@ Deno.test("sampler: biases must name tokens and be numbers", () => {
   assert.throws(withBias(1, Infinity), /Infinity/);
   withBias(9, -Infinity)();
 });
+
+/** A row as a two-stage head gives it: the `count` largest, what equals them, and `others`. */
+function reduced(logits: Float32Array, count: number, others: (id: number) => boolean) {
+  const least = logits.toSorted().at(-count)!;
+  return logits.map((logit, id) => logit >= least || others(id) ? logit : -Infinity);
+}
+
+Deno.test("sampler: draws the same from the candidates that it asks for as from all logits", () => {
+  const optionArbitrary = fc.record({
+    temperature: fc.constantFrom(0, 0.4, 1.5),
+    topK: fc.constantFrom(1, 3, 20, 100),
+    topP: fc.constantFrom(0, 0.6, 1),
+    minP: fc.constantFrom(0, 0.2),
+    typicalP: fc.constantFrom(0.4, 1),
+    repeatPenalty: fc.constantFrom(1, 1.4),
+    presencePenalty: fc.constantFrom(0, 0.9),
+    frequencyPenalty: fc.constantFrom(0, 0.3),
+    penaltyLastN: fc.constantFrom(-1, 0, 5, 64),
+    banned: fc.uniqueArray(fc.integer({ min: 0, max: 39 }), { maxLength: 5 }),
+    seed: fc.integer({ min: 0, max: 1e9 }),
+  });
+  let reducedRows = 0;
+  fc.assert(
+    fc.property(
+      // Few different values, so that many are equal.
+      fc.array(fc.integer({ min: -9, max: 9 }), { minLength: 40, maxLength: 300 }),
+      fc.array(fc.integer({ min: 0, max: 39 }), { maxLength: 30 }),
+      optionArbitrary,
+      (values, history, { banned, ...options }) => {
+        const logits = Float32Array.from(values, (value) => value / 3);
+        const logitBias = new Map(banned.map((id) => [id, id % 2 === 0 ? -Infinity : -0.5]));
+        const [all, few] = [0, 1].map(() =>
+          createSampler({ ...options, logitBias }, logits.length)
+        );
+        const count = few.candidates(history);
+        if (count === 0) return;
+        reducedRows++;
+        const row = reduced(logits, count, (id) => (id + options.seed) % 29 === 0);
+        for (let i = 0; i < 3; i++) {
+          assert.equal(few.sample(row, history), all.sample(logits, history));
+        }
+      },
+    ),
+    { numRuns: 2000, seed: 4 },
+  );
+  assert.ok(reducedRows > 1000);
+});
+
+Deno.test("sampler: how many candidates it needs", () => {
+  const needed = (options: SamplerOptions, history: number[] = [], ahead = 0) =>
+    createSampler(options, 1000).candidates(history, ahead);
+  assert.equal(needed({ temperature: 0 }), 1);
+  assert.equal(needed({ temperature: 0, topK: 40 }), 1);
+  assert.equal(needed({ topK: 40, topP: 0.5 }), 40);
+  assert.equal(needed({ topK: 1000 }), 0);
+  assert.equal(needed({ topK: 0 }), 0);
+  assert.equal(needed({ topP: 0.9, minP: 0.1 }), 0);
+  const greedy = { temperature: 0 };
+  assert.equal(needed({ ...greedy, repeatPenalty: 1.1 }, [7, 8, 7]), 3);
+  assert.equal(needed({ ...greedy, repeatPenalty: 1.1 }, [7, 8, 7], 2), 5);
+  assert.equal(needed({ ...greedy, presencePenalty: 1, penaltyLastN: 1 }, [7, 8, 7]), 2);
+  assert.equal(needed({ ...greedy, frequencyPenalty: 1, penaltyLastN: 0 }, [7, 8, 7]), 1);
+  const long = Array.from({ length: 900 }, (_, i) => i);
+  assert.equal(needed({ ...greedy, repeatPenalty: 1.1 }, long), 65);
+  assert.equal(needed({ ...greedy, repeatPenalty: 1.1, penaltyLastN: -1 }, long), 0);
+  assert.equal(needed({ ...greedy, logitBias: new Map([[1, -1], [2, -Infinity], [3, 0]]) }), 3);
+  for (
+    const raising of [{ repeatPenalty: 0.9 }, { presencePenalty: -1 }, { frequencyPenalty: -1 }]
+  ) {
+    assert.equal(needed({ ...greedy, ...raising }), 0);
+  }
+  assert.equal(needed({ ...greedy, logitBias: new Map([[1, 0.1]]) }), 0);
+  assert.equal(createSampler({ topK: 40 }, 40).candidates([]), 0, "all of them");
+});
+
+Deno.test("sampler: rows that are mostly -Infinity are read right to their ends", () => {
+  for (const size of [64, 1000, 1001, 1007, 4096]) {
+    for (const id of [0, 1, 7, 8, size - 9, size - 8, size - 1]) {
+      const logits = new Float32Array(size).fill(-Infinity);
+      logits[id] = -3;
+      logits[size >> 1] = -4;
+      assert.equal(createSampler({ temperature: 0 }, size).sample(logits, []), id);
+      const banned = createSampler({ logitBias: new Map([[id, -Infinity], [5, -2]]) }, size);
+      assert.equal(banned.sample(logits, []), size >> 1);
+      logits[id] = NaN;
+      assert.throws(
+        () => createSampler({ temperature: 0 }, size).sample(logits, []),
+        new RegExp(`token ${id} has NaN`),
+      );
+    }
+  }
+});
