@@ -55,6 +55,7 @@ async function chat(flags: ChatFlags, context: Context): Promise<void> {
     maxTokens: flags.maxTokens ?? generationDefaults.maxNewTokens,
     stop: flags.stop,
     ignoreEos: flags.ignoreEos,
+    speculate: flags.speculate,
   };
   const session = new ChatSession(model, options, flags.system);
   const lines = context.io.openLines(await historyFile(context.io));

@@ -108,6 +108,8 @@ Deno.test("chat /help lists every command, /stats counts, unknown ones get a hin
   }
   assert.match(stderr, /There was no answer yet/);
   assert.match(stderr, /context \d+ of 256 tokens/);
+  const scene = { draftTokens: 1, acceptedTokens: 1 };
+  assert.match((await typed(["a", "/stats"], ["-q"], scene)).stderr, / · 1 of 1 guess right · /);
   assert.match(stderr, /There is no \/nope: \/help/);
   assert.equal(stdout, `${ALPHABET}\n`);
   assert.equal(code, 0);

@@ -10,6 +10,7 @@ import type {
   Generation,
   GenerationDefaults,
   GenerationResult,
+  HeadKind,
   LoadOptions,
   Model,
   Piece,
@@ -96,6 +97,10 @@ export interface FakeModelOptions {
   /** Between tokens, so that there is time for a Ctrl-C. */
   tokenMs?: number;
   defaults?: Partial<GenerationDefaults>;
+  /** What results say of drafts and the head. */
+  draftTokens?: number;
+  acceptedTokens?: number;
+  head?: HeadKind;
 }
 
 export class FakeModel implements Model {
@@ -134,7 +139,7 @@ export class FakeModel implements Model {
         `Cannot run ${ids.length} tokens: the context holds ${this.contextSize}`,
       );
     }
-    return new FakeGeneration(this, ids, options, this.options.tokenMs ?? 0);
+    return new FakeGeneration(this, ids, options, this.options);
   }
 
   chat(messages: readonly ChatMessage[], options?: GenerateOptions): Generation {
@@ -177,7 +182,7 @@ class FakeGeneration implements Generation {
     private readonly model: FakeModel,
     private readonly prompt: number[],
     private readonly options: GenerateOptions,
-    private readonly tokenMs: number,
+    private readonly fake: FakeModelOptions,
   ) {}
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Piece> {
@@ -208,8 +213,9 @@ class FakeGeneration implements Generation {
     const room = this.model.contextSize - history.length;
     const most = Math.min(maxTokens ?? room, room);
     const tokenIds: number[] = [];
+    const { tokenMs = 0 } = this.fake;
     const result = (finishReason: GenerationResult["finishReason"], text: string) =>
-      resultOf(this.prompt.length, tokenIds, finishReason, text);
+      resultOf(this.prompt.length, tokenIds, finishReason, text, this.fake);
     let text = "";
     while (tokenIds.length < most) {
       if (signal?.aborted) return result("abort", text);
@@ -222,7 +228,7 @@ class FakeGeneration implements Generation {
       if (stopAt !== undefined) return result("stop", (text + piece).slice(0, stopAt));
       text += piece;
       this.#pieces.push({ text: piece, tokenIds: [id] });
-      if (this.tokenMs > 0) await new Promise((resolve) => setTimeout(resolve, this.tokenMs));
+      if (tokenMs > 0) await new Promise((resolve) => setTimeout(resolve, tokenMs));
     }
     return result("length", text);
   }
@@ -233,6 +239,7 @@ function resultOf(
   tokenIds: number[],
   finishReason: GenerationResult["finishReason"],
   text: string,
+  { head = "full", draftTokens = 0, acceptedTokens = 0 }: FakeModelOptions,
 ): GenerationResult {
   return {
     promptTokens,
@@ -240,6 +247,7 @@ function resultOf(
     tokenIds: [...tokenIds],
     text,
     finishReason,
+    head,
     timings: {
       compileMs: 0,
       loadMs: 1,
@@ -248,6 +256,8 @@ function resultOf(
       timeToFirstTokenMs: 20,
       prefillTokensPerSecond: promptTokens / 0.02,
       decodeTokensPerSecond: tokenIds.length / 0.1,
+      draftTokens,
+      acceptedTokens,
     },
   };
 }

@@ -2,10 +2,13 @@ import { type Command, Option } from "commander";
 import { KERNEL_CHOICES } from "../codegen/isa.ts";
 import { UsageError } from "../runtime/errors.ts";
 import { isWithin, type OptionRange, ruleOf, SAMPLER_RANGES } from "../runtime/sampler.ts";
+import { MOST_DRAFT_TOKENS, type SpeculateChoice } from "../runtime/speculation.ts";
 import type { GenerationDefaults, LoadOptions, SamplerOptions } from "../runtime/types.ts";
 
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 const WHOLE_NUMBER = /^[+-]?\d+$/;
+
+const HEADS = ["auto", "full"] satisfies LoadOptions["head"][];
 
 /** A parser for commander: the number, or a usage error with the flag, the value and the rule. */
 export function numberParser(range: OptionRange): (text: string) => number {
@@ -73,6 +76,7 @@ export interface ModelFlags {
   kernels?: LoadOptions["kernels"];
   kvType?: LoadOptions["kvType"];
   quantize?: LoadOptions["quantize"];
+  head?: LoadOptions["head"];
   quiet?: boolean;
   json?: boolean;
 }
@@ -120,6 +124,7 @@ export function loadOptionsOf(flags: ModelFlags): LoadOptions {
     kernels: flags.kernels,
     kvType: flags.kvType,
     quantize: flags.quantize,
+    head: flags.head,
   };
 }
 
@@ -139,6 +144,7 @@ export interface SamplingFlags {
   seed?: number;
   stop?: string[];
   ignoreEos?: boolean;
+  speculate?: SpeculateChoice;
 }
 
 const SAMPLING_HELP: Record<keyof typeof SAMPLER_RANGES, string> = {
@@ -171,7 +177,29 @@ export function addSamplingFlags(command: Command): Command {
       collectedBias,
     )
     .option("--stop <text>", "end before this text; repeatable", collected)
-    .option("--ignore-eos", "go on past end-of-text tokens");
+    .option("--ignore-eos", "go on past end-of-text tokens")
+    .option(
+      "--speculate <n>",
+      "tokens to guess ahead where the text repeats itself: auto, off or a number; default: auto",
+      speculateChoice,
+    )
+    .addOption(headOption());
+}
+
+export function headOption(): Option {
+  return new Option("--head <kind>", "full: score every token; default: auto").choices(HEADS);
+}
+
+const draftTokens = wholeNumber("--speculate", 1, MOST_DRAFT_TOKENS);
+
+function speculateChoice(text: string): SpeculateChoice {
+  if (text === "auto" || text === "off") return text;
+  if (WHOLE_NUMBER.test(text.trim())) return draftTokens(text);
+  throw new UsageError(
+    `Cannot use --speculate ${
+      quoted(text)
+    }: give auto, off or a whole number from 1 to ${MOST_DRAFT_TOKENS}`,
+  );
 }
 
 /** What `addSamplingFlags`' commands say in their help about defaults. */
@@ -180,6 +208,10 @@ Sampling: without --temperature, --top-k, --top-p, --min-p and --typical-p the m
 generation_config.json decides, and without one the most likely token is taken (greedy). With any
 of them the model's advice, if it has any, fills in the others. The order is bias, penalties,
 temperature, top-k, typical-p, top-p, min-p.
+
+Speed: --speculate runs tokens ahead that followed the same words before, as far as that pays, and
+--head auto scores only tokens that can still be drawn (greedy or with --top-k). Neither changes
+the text.
 `;
 
 const SHAPE_OPTIONS = ["temperature", "topK", "topP", "minP", "typicalP"] as const;

@@ -140,6 +140,7 @@ function generateOptionsOf(
     stop: flags.stop,
     ignoreEos: flags.ignoreEos,
     addSpecialTokens: flags.bos,
+    speculate: flags.speculate,
     signal,
   };
 }

@@ -16,6 +16,15 @@ Deno.test("generate prints the completion alone and ends with a line of statisti
   assert.ok(models[0].isDisposed);
 });
 
+Deno.test("generate's statistics say which guesses were right and which head was used", async () => {
+  const scene = { draftTokens: 9, acceptedTokens: 7, head: "two-stage" } as const;
+  const { stderr } = await run(["generate", "w"], scene);
+  assert.match(
+    stderr,
+    / · first token 0.02 s · 7 of 9 guesses right · portable, 2 threads · two-stage head\n$/,
+  );
+});
+
 Deno.test("generate --json is the contract's object and nothing else", async () => {
   const { stdout } = await run(["generate", "w", "--json"]);
   const { timings, ...rest } = JSON.parse(stdout);
@@ -26,6 +35,7 @@ Deno.test("generate --json is the contract's object and nothing else", async () 
     tokenIds: [120, 121, 122, EOS],
     text: "xyz",
     finishReason: "stop",
+    head: "full",
   });
   assert.deepEqual(Object.keys(timings), [
     "compileMs",
@@ -35,6 +45,8 @@ Deno.test("generate --json is the contract's object and nothing else", async () 
     "timeToFirstTokenMs",
     "prefillTokensPerSecond",
     "decodeTokensPerSecond",
+    "draftTokens",
+    "acceptedTokens",
   ]);
 });
 
@@ -86,7 +98,7 @@ Deno.test("generate passes flags to the model", async () => {
   const args = "generate w --temperature 0.5 --top-k 3 --top-p 0.9 --min-p 0.1 --typical-p 0.8" +
     " --repeat-penalty 1.1 --presence-penalty -0.5 --frequency-penalty .25 --penalty-last-n -1" +
     " --seed 7 --max-tokens 9 --stop y --stop q --ignore-eos --logit-bias 5=-2 --logit-bias 6=-inf" +
-    " --threads 3 --ctx 99 --kernels avx2 --kv-type f16 --quantize absmean --model some/path";
+    " --speculate 4 --head full --threads 3 --ctx 99 --kernels avx2 --kv-type f16 --quantize absmean --model some/path";
   const { models, loads } = await run(args.split(" "));
   const { signal: _, ...options } = models[0].lastOptions;
   assert.deepEqual(options, {
@@ -105,15 +117,17 @@ Deno.test("generate passes flags to the model", async () => {
     stop: ["y", "q"],
     ignoreEos: true,
     addSpecialTokens: true,
+    speculate: 4,
   });
   assert.equal(loads[0].path, "some/path");
-  const { threads, contextSize, kernels, kvType, quantize } = loads[0].options;
-  assert.deepEqual([threads, contextSize, kernels, kvType, quantize], [
+  const { threads, contextSize, kernels, kvType, quantize, head } = loads[0].options;
+  assert.deepEqual([threads, contextSize, kernels, kvType, quantize, head], [
     3,
     99,
     "avx2",
     "f16",
     "absmean",
+    "full",
   ]);
 });
 
@@ -151,8 +165,15 @@ for (
 ) {
   Deno.test(`generate's sampling: ${name}`, async () => {
     const { models } = await run(["generate", "w", ...args], { defaults });
-    const { signal: _, maxTokens, stop: _1, ignoreEos: _2, addSpecialTokens: _3, ...sampling } =
-      models[0].lastOptions;
+    const {
+      signal: _,
+      maxTokens,
+      stop: _1,
+      ignoreEos: _2,
+      addSpecialTokens: _3,
+      speculate: _4,
+      ...sampling
+    } = models[0].lastOptions;
     assert.deepEqual(sampling, expected);
     assert.equal(maxTokens, "maxNewTokens" in defaults ? 5 : undefined);
   });

@@ -1,18 +1,26 @@
-import type { GenerationResult, Model } from "../runtime/types.ts";
+import type { GenerationResult, Model, Timings } from "../runtime/types.ts";
 import { digits } from "./format.ts";
 
-/** "prompt 12 tokens 34.5 tokens/s · 128 tokens 56.7 tokens/s · first token 0.12 s · avx512, 2 threads" */
+/** "prompt 12 tokens 34.5 tokens/s · 128 tokens 56.7 tokens/s · first token 0.12 s · 31 of 40 guesses right · avx512, 2 threads · two-stage head" */
 export function statisticsOf(
-  { promptTokens, completionTokens, finishReason, timings }: GenerationResult,
+  { promptTokens, completionTokens, finishReason, head, timings }: GenerationResult,
   { kernels, threads }: Pick<Model, "kernels" | "threads">,
 ): string {
   return [
     `prompt ${rate(promptTokens, timings.prefillTokensPerSecond)}`,
     rate(completionTokens, timings.decodeTokensPerSecond),
     `first token ${digits(timings.timeToFirstTokenMs / 1000)} s`,
+    ...drafts(timings),
     `${kernels}, ${plural(threads, "thread")}`,
+    ...(head === "full" ? [] : [`${head} head`]),
     ...(finishReason === "abort" ? ["stopped"] : []),
   ].join(" · ");
+}
+
+/** "31 of 40 guesses right", and nothing where none was run. */
+function drafts({ draftTokens, acceptedTokens }: Timings): string[] {
+  if (draftTokens === 0) return [];
+  return [`${acceptedTokens} of ${plural(draftTokens, "guess", "guesses")} right`];
 }
 
 function rate(tokens: number, tokensPerSecond: number): string {
@@ -21,6 +29,6 @@ function rate(tokens: number, tokensPerSecond: number): string {
   return tokensPerSecond > 0 ? `${count} ${digits(tokensPerSecond)} tokens/s` : count;
 }
 
-export function plural(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+export function plural(count: number, noun: string, several = `${noun}s`): string {
+  return `${count} ${count === 1 ? noun : several}`;
 }

@@ -26,6 +26,7 @@ import type {
   GenerateOptions,
   Generation,
   GenerationDefaults,
+  HeadChoice,
   LoadOptions,
   Model,
   PositionLogits,
@@ -81,6 +82,7 @@ export async function loadModel(path?: string, options: LoadOptions = {}): Promi
     executor,
     scheduler,
     contextSize,
+    head: options.head ?? "auto",
     compileMs,
     loadMs,
   });
@@ -199,6 +201,7 @@ interface Loaded {
   executor: Executor;
   scheduler: Scheduler;
   contextSize: number;
+  head: HeadChoice;
   compileMs: number;
   loadMs: number;
 }
@@ -231,6 +234,7 @@ class LoadedModel implements Model {
       vocabSize: config.spec.vocabSize,
       contextSize,
       eosTokenIds: defaults.eosTokenIds,
+      head: loaded.head === "full" ? "full" : executor.head,
       compileMs: loaded.compileMs,
       loadMs: loaded.loadMs,
     };

@@ -1,11 +1,13 @@
 import { createSampler, type Sampler } from "./sampler.ts";
 import type { Scheduler, SequenceWork } from "./scheduler.ts";
+import { checkSpeculate, Drafter } from "./speculation.ts";
 import { TextStream } from "./text_stream.ts";
 import type {
   FinishReason,
   GenerateOptions,
   Generation,
   GenerationResult,
+  HeadKind,
   Piece,
   Tokenizer,
 } from "./types.ts";
@@ -17,6 +19,8 @@ export interface GenerationContext {
   vocabSize: number;
   contextSize: number;
   eosTokenIds: readonly number[];
+  /** What the executor can do and the caller allows. */
+  head: HeadKind;
   compileMs: number;
   loadMs: number;
 }
@@ -29,10 +33,12 @@ class CompletionWork implements SequenceWork {
   readonly pending: number[];
   readonly maxTokens: number;
   readonly tokenIds: number[] = [];
+  readonly drafter: Drafter | null;
   readonly #history: number[];
   readonly #sampler: Sampler;
   readonly #text: TextStream;
   readonly #startedMs = performance.now();
+  #head: HeadKind = "full";
   #firstTokenMs: number | null = null;
   #lastTokenMs = 0;
   #finishReason: FinishReason | null = null;
@@ -51,6 +57,10 @@ class CompletionWork implements SequenceWork {
     const room = context.contextSize - promptIds.length;
     this.maxTokens = promptIds.length + Math.min(options.maxTokens ?? NO_LIMIT, room);
     this.#sampler = createSampler(options, context.vocabSize);
+    const { speculate = "auto" } = options;
+    this.drafter = speculate === "off"
+      ? null
+      : new Drafter(this.#history, this.maxTokens, speculate);
     this.#text = new TextStream(context.tokenizer, { stop: options.stop ?? [] });
     if (options.maxTokens === 0) this.#finishReason = "length";
     if (options.signal?.aborted) this.#finishReason = "abort";
@@ -66,16 +76,21 @@ class CompletionWork implements SequenceWork {
     this.#finishReason ??= "abort";
   }
 
-  wantsLogits(position: number): boolean {
-    return position === this.#history.length - 1;
+  candidatesAt(position: number): number | null {
+    const ahead = position - (this.#history.length - 1);
+    if (ahead < 0) return null;
+    if (this.context.head === "full") return 0;
+    return this.#sampler.candidates(this.#history, ahead);
   }
 
-  accept(_position: number, logits: Float32Array): void {
+  accept(_position: number, logits: Float32Array, candidates: number): void {
+    if (candidates > 0) this.#head = "two-stage";
     const id = this.#sampler.sample(logits, this.#history);
     this.#lastTokenMs = performance.now();
     this.#firstTokenMs ??= this.#lastTokenMs;
     this.tokenIds.push(id);
     this.#history.push(id);
+    this.drafter?.grown();
     if (!this.options.ignoreEos && this.context.eosTokenIds.includes(id)) {
       this.#finishReason = "stop";
       return;
@@ -113,6 +128,7 @@ class CompletionWork implements SequenceWork {
       tokenIds: this.tokenIds,
       text: this.#output,
       finishReason: this.#finishReason ?? "abort",
+      head: this.#head,
       timings: {
         compileMs: this.context.compileMs,
         loadMs: this.context.loadMs,
@@ -121,6 +137,8 @@ class CompletionWork implements SequenceWork {
         timeToFirstTokenMs: prefillMs,
         prefillTokensPerSecond: perSecond(promptTokens, prefillMs),
         decodeTokensPerSecond: perSecond(decoded, decodeMs),
+        draftTokens: this.drafter?.draftTokens ?? 0,
+        acceptedTokens: this.drafter?.acceptedTokens ?? 0,
       },
     };
   }
@@ -183,6 +201,7 @@ export function startGeneration(
 ): Generation {
   checkPrompt(context, promptIds);
   checkMaxTokens(options.maxTokens);
+  checkSpeculate(options.speculate);
   const queue = new PieceQueue();
   const work = new CompletionWork(context, promptIds, options, queue);
   context.scheduler.add(work);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { loadModel } from "./engine.ts";
-import type { Model } from "./types.ts";
+import type { GenerateOptions, GenerationResult, Model } from "./types.ts";
 
 const PROMPT = "Once upon a time";
 
@@ -75,6 +75,34 @@ Deno.test("generation: it stops at a string, at the length, and at the context's
     const all = await model.generate(PROMPT, { ignoreEos: true, seed: 1, temperature: 1 });
     assert.equal(all.promptTokens + all.completionTokens, model.contextSize);
     assert.equal(all.finishReason, "length");
+  }));
+
+Deno.test("generation: drafts change the speed and no token, greedy and drawn, in a crowd", () =>
+  withModel(async (model) => {
+    const story = (await model.generate(PROMPT, { maxTokens: 60, seed: 1 })).text;
+    // Told twice, a story is told again: the model's own words are there to be copied.
+    const prompt = `${PROMPT}${story} ${PROMPT}${story} ${PROMPT}`;
+    const samplers = [
+      { temperature: 0 },
+      { temperature: 0.8, seed: 7 },
+      { temperature: 0.6, topK: 20, seed: 7 },
+      { temperature: 0.9, topP: 0.9, repeatPenalty: 1.1, seed: 9 },
+    ];
+    const start = (speculate: GenerateOptions["speculate"]) =>
+      samplers.map((sampler) => model.generate(prompt, { ...sampler, maxTokens: 60, speculate }));
+    const plain: GenerationResult[] = [];
+    for (const generation of start("off")) plain.push(await generation);
+    let accepted = 0;
+    for (const speculate of ["auto", 1, 7, 15] as const) {
+      const results = await Promise.all(start(speculate));
+      results.forEach(({ tokenIds, text, timings }, i) => {
+        assert.deepEqual([tokenIds, text], [plain[i].tokenIds, plain[i].text]);
+        if (speculate !== "auto") accepted += timings.acceptedTokens;
+      });
+    }
+    assert.ok(accepted > 10);
+    assert.ok(plain.every(({ timings }) => timings.draftTokens === 0));
+    assert.throws(() => model.generate(PROMPT, { speculate: 16 }), /speculate must be .* is 16/);
   }));
 
 Deno.test("generation: impossible requests are refused with the value", () =>

@@ -25,8 +25,8 @@ export class LogitsWork implements SequenceWork {
     return this.#left > 0 && !this.signal?.aborted;
   }
 
-  wantsLogits(position: number): boolean {
-    return this.positions === "all" || position === this.maxTokens - 1;
+  candidatesAt(position: number): number | null {
+    return this.positions === "all" || position === this.maxTokens - 1 ? 0 : null;
   }
 
   accept(position: number, logits: Float32Array): void {

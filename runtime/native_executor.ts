@@ -12,6 +12,7 @@ import {
   writeBytes,
 } from "../kernels/native_model.ts";
 import type { Executor } from "./executor.ts";
+import type { HeadKind } from "./types.ts";
 import { HEADER_BYTES, type PackedFile, readPackedData } from "./packed_file.ts";
 
 /** Maps a packed file; where the system can't map, reads it into memory. */
@@ -39,6 +40,7 @@ export interface NativeExecutorOptions extends Omit<NativeModelOptions, "team" |
 export class NativeExecutor implements Executor {
   readonly kernels: string;
   readonly threads: number;
+  readonly head: HeadKind = "full";
   readonly team: NativeTeam;
   readonly #options: NativeExecutorOptions;
   readonly #model: NativeModel;

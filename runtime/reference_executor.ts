@@ -7,6 +7,7 @@ import type { Executor } from "./executor.ts";
 export class ReferenceExecutor implements Executor {
   readonly kernels = "reference";
   readonly threads = 1;
+  readonly head = "full";
   readonly reference: ReferenceStep;
 
   constructor(spec: ModelSpec, packed: Uint8Array, rope: RopeTables, kvType: KvType) {

@@ -1,6 +1,7 @@
 import type { Batch } from "../codegen/step/batch.ts";
 import type { Executor } from "./executor.ts";
 import { KvBlocks } from "./kv_cache.ts";
+import { type Drafter, DraftPlanner, MOST_STEP_TOKENS } from "./speculation.ts";
 
 /** One sequence's side of the work: which tokens come next, and what to do with their logits. */
 export interface SequenceWork {
@@ -10,10 +11,19 @@ export interface SequenceWork {
   readonly pending: number[];
   /** True while the sequence has more to do; asked after each `accept`. */
   readonly active: boolean;
-  /** Whether the logits after the token at `position` are wanted. */
-  wantsLogits(position: number): boolean;
-  /** Logits, (vocabSize,), valid only during the call. May add to `pending`. */
-  accept(position: number, logits: Float32Array): void;
+  /** Guesses the tokens after `pending`, to be run with them; absent: nothing is guessed. */
+  readonly drafter?: Drafter | null;
+  /**
+   * How many of the largest logits after the token at `position` must be there, the others being
+   * exact or -Infinity; 0: all logits; null: none are wanted. Also asked of drafted tokens.
+   */
+  candidatesAt(position: number): number | null;
+  /**
+   * Logits, (vocabSize,), valid only during the call. May add to `pending`.
+   *
+   * @param candidates What `candidatesAt` said.
+   */
+  accept(position: number, logits: Float32Array, candidates: number): void;
   /** Called once, when the sequence has left: with the error that ended it, or without. */
   finish(error?: unknown): void;
 }
@@ -28,11 +38,18 @@ interface Running {
 /** Tokens of one sequence that go into the coming step. */
 interface Share {
   sequence: Running;
+  /** Pending tokens, then drafted ones. */
   ids: number[];
+  /** How many of `ids` were drafted, and how many of these came true. */
+  drafted: number;
+  accepted: number;
 }
 
 /** Most logits of one step: 64 MB of float32. */
 const MAX_LOGITS = 16 << 20;
+
+/** With more sequences than this a step has enough to do without drafts. */
+const MOST_DRAFTING_SEQUENCES = 4;
 
 export interface SchedulerOptions {
   executor: Executor;
@@ -51,6 +68,7 @@ export class Scheduler {
   readonly #options: SchedulerOptions;
   readonly #blocks: KvBlocks;
   readonly #waiting: SequenceWork[] = [];
+  readonly #planner = new DraftPlanner();
   #running: Running[] = [];
   #loop: Promise<void> | null = null;
   #closed = false;
@@ -111,8 +129,13 @@ export class Scheduler {
       if (work.active && blocks === null) return;
       this.#waiting.shift();
       if (blocks === null) work.finish();
-      else this.#running.push({ work, blocks, computed: 0 });
+      else this.#start({ work, blocks, computed: 0 });
     }
+  }
+
+  #start(sequence: Running): void {
+    this.#running.push(sequence);
+    this.#planner.welcome(this.#running.length === 1);
   }
 
   #dropFinished(): void {
@@ -144,10 +167,12 @@ export class Scheduler {
     for (const sequence of [...decoding, ...prefilling]) {
       const { count, logitRows } = shareOf(sequence, room, logitRoom);
       if (count === 0) break;
-      shares.push({ sequence, ids: sequence.work.pending.slice(0, count) });
+      const ids = sequence.work.pending.slice(0, count);
+      shares.push({ sequence, ids, drafted: 0, accepted: 0 });
       room -= count;
       logitRoom -= logitRows;
     }
+    if (this.#isSmallDecode(shares)) this.#addDrafts(shares, Math.min(room, logitRoom));
     // Who had no room this time comes first the next time.
     this.#running = [
       ...this.#running.filter((sequence) => !shares.some((share) => share.sequence === sequence)),
@@ -156,16 +181,66 @@ export class Scheduler {
     return shares;
   }
 
+  /** Whether drafts may pay: all sequences decode, and they are few. */
+  #isSmallDecode(shares: readonly Share[]): boolean {
+    return shares.length === this.#running.length && shares.length <= MOST_DRAFTING_SEQUENCES &&
+      shares.every(({ sequence }) => sequence.work.pending.length === 1);
+  }
+
+  /** @param room Tokens and their logits that the step still has room for. */
+  #addDrafts(shares: Share[], room: number): void {
+    const most = Math.min(room, MOST_STEP_TOKENS - shares.length);
+    const drafts = shares.map(({ sequence: { work, computed } }) =>
+      // The last token of all is drawn from logits and never run.
+      work.drafter?.draft(Math.min(most, work.maxTokens - computed - 2)) ?? null
+    );
+    if (drafts.every((draft) => draft === null)) return;
+    this.#planner.plan(drafts, shares.length + most).forEach((count, i) => {
+      if (count === 0) return;
+      shares[i].ids.push(...drafts[i]!.ids.slice(0, count));
+      shares[i].drafted = count;
+    });
+  }
+
   async #step(shares: Share[]): Promise<void> {
+    const isDecode = this.#isSmallDecode(shares);
     const { batch, wanted } = batchOf(shares);
+    const startedMs = performance.now();
     const logits = await this.#options.executor.step(batch);
-    for (const { sequence, ids } of shares) {
-      sequence.computed += ids.length;
-      sequence.work.pending.splice(0, ids.length);
+    const ms = performance.now() - startedMs;
+    for (const { sequence, ids, drafted } of shares) {
+      sequence.computed += ids.length - drafted;
+      sequence.work.pending.splice(0, ids.length - drafted);
     }
+    this.#accept(wanted, logits);
+    const accepted = shares.reduce((sum, share) => sum + share.accepted, 0);
+    for (const { sequence, drafted, accepted } of shares) {
+      if (drafted > 0) sequence.work.drafter!.settle(drafted, accepted);
+    }
+    if (!isDecode) return;
+    const sequences = shares.length;
+    this.#planner.settle({ sequences, tokens: batch.ids.length, gained: sequences + accepted, ms });
+  }
+
+  /**
+   * Hands the logits out in order. A drafted token counts once the sequence itself has asked for it:
+   * then its keys and values are in the cache already, and its logits are those of the sequence. The
+   * rows after a wrong one are skipped; what they left in the cache is overwritten by the right tokens
+   * before anything reads it.
+   */
+  #accept(wanted: readonly Wanted[], logits: Float32Array): void {
     const { vocabSize } = this.#options;
-    wanted.forEach(({ work, position }, l) => {
-      if (work.active) work.accept(position, logits.subarray(l * vocabSize, (l + 1) * vocabSize));
+    wanted.forEach(({ share, position, candidates, next }, l) => {
+      const { sequence } = share;
+      const { work } = sequence;
+      if (!work.active || position >= sequence.computed) return;
+      const row = logits.subarray(l * vocabSize, (l + 1) * vocabSize);
+      work.accept(position, row, candidates);
+      const isLast = position === sequence.computed - 1;
+      if (!work.active || !isLast || next === undefined || work.pending[0] !== next) return;
+      work.pending.shift();
+      sequence.computed++;
+      share.accepted++;
     });
   }
 }
@@ -175,16 +250,20 @@ function shareOf({ work, computed }: Running, room: number, logitRoom: number) {
   const most = Math.min(room, work.pending.length);
   let logitRows = 0;
   for (let count = 0; count < most; count++) {
-    if (!work.wantsLogits(computed + count)) continue;
+    if (work.candidatesAt(computed + count) === null) continue;
     if (logitRows === logitRoom) return { count, logitRows };
     logitRows++;
   }
   return { count: most, logitRows };
 }
 
+/** A row of logits. */
 interface Wanted {
-  work: SequenceWork;
+  share: Share;
   position: number;
+  candidates: number;
+  /** The token that was run after this one; undefined after the share's last. */
+  next: number | undefined;
 }
 
 function batchOf(shares: readonly Share[]): { batch: Batch; wanted: Wanted[] } {
@@ -195,13 +274,15 @@ function batchOf(shares: readonly Share[]): { batch: Batch; wanted: Wanted[] } {
   const tablesOf: number[] = [];
   const logitRows: number[] = [];
   const wanted: Wanted[] = [];
-  shares.forEach(({ sequence, ids: own }, row) => {
+  shares.forEach((share, row) => {
+    const { sequence, ids: own } = share;
     tables.set(sequence.blocks, row * tableStride);
     own.forEach((id, i) => {
       const position = sequence.computed + i;
-      if (sequence.work.wantsLogits(position)) {
+      const candidates = sequence.work.candidatesAt(position);
+      if (candidates !== null) {
         logitRows.push(ids.length);
-        wanted.push({ work: sequence.work, position });
+        wanted.push({ share, position, candidates, next: own[i + 1] });
       }
       ids.push(id);
       positions.push(position);
@@ -213,7 +294,7 @@ function batchOf(shares: readonly Share[]): { batch: Batch; wanted: Wanted[] } {
     positions: Int32Array.from(positions),
     tablesOf: Int32Array.from(tablesOf),
     logitRows: Int32Array.from(logitRows),
-    logitCandidates: new Int32Array(logitRows.length),
+    logitCandidates: Int32Array.from(wanted, ({ candidates }) => candidates),
     tables,
     tableStride,
   };

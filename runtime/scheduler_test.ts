@@ -10,6 +10,7 @@ const VOCAB_SIZE = 4;
 class FakeExecutor implements Executor {
   readonly kernels = "fake";
   readonly threads = 1;
+  readonly head = "full";
   readonly batches: Batch[] = [];
   fail: Error | null = null;
 
@@ -51,8 +52,8 @@ class FakeWork implements SequenceWork {
     this.#left = 0;
   }
 
-  wantsLogits(position: number): boolean {
-    return position === this.#length - 1;
+  candidatesAt(position: number): number | null {
+    return position >= this.#length - 1 ? 0 : null;
   }
 
   accept(position: number, logits: Float32Array): void {

@@ -1,5 +1,6 @@
 import type { KernelChoice } from "../codegen/isa.ts";
 import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
+import type { SpeculateChoice } from "./speculation.ts";
 
 /** A step of long work that a person may want to see: fetching, compiling, packing, proving. */
 export interface Progress {
@@ -12,6 +13,10 @@ export interface Progress {
 }
 export type OnProgress = (progress: Progress) => void;
 
+export type HeadChoice = "auto" | "full";
+/** How logits were made: all of them, or only the largest, with the same bits. */
+export type HeadKind = "full" | "two-stage";
+
 /** Options of `loadModel`. Every field has a sound default. */
 export interface LoadOptions {
   kernels?: KernelChoice;
@@ -20,6 +25,8 @@ export interface LoadOptions {
   /** Tokens that fit in the KV cache, prompts and completions of all sequences together. Default: the model's. */
   contextSize?: number;
   kvType?: KvType;
+  /** "auto": the two-stage head where it draws the same tokens; "full": every logit, always. */
+  head?: HeadChoice;
   /** Ternarise the linears of a plain float checkpoint. */
   quantize?: "absmean";
   /** Most tokens of one native call; longer prompts are prefilled in chunks. */
@@ -53,6 +60,11 @@ export interface GenerateOptions extends SamplerOptions {
   ignoreEos?: boolean;
   /** Add the tokenizer's own BOS; default true. Special tokens in a string prompt are parsed. */
   addSpecialTokens?: boolean;
+  /**
+   * Tokens that are guessed ahead where the text repeats itself: "auto" (default): as many as pay,
+   * "off", or a number. The tokens that come out are the same.
+   */
+  speculate?: SpeculateChoice;
   signal?: AbortSignal;
 }
 
@@ -66,6 +78,9 @@ export interface Timings {
   timeToFirstTokenMs: number;
   prefillTokensPerSecond: number;
   decodeTokensPerSecond: number;
+  /** Tokens that were guessed and run ahead, and those of them that came true. */
+  draftTokens: number;
+  acceptedTokens: number;
 }
 
 export interface GenerationResult {
@@ -75,6 +90,8 @@ export interface GenerationResult {
   tokenIds: number[];
   text: string;
   finishReason: FinishReason;
+  /** "two-stage" if any token was drawn from its logits. */
+  head: HeadKind;
   timings: Timings;
 }
 
