@@ -8,6 +8,7 @@ import {
   addQuietFlag,
   asUsageError,
   kernelsOption,
+  numberParser,
   wholeNumber,
   wholeNumbers,
 } from "./flags.ts";
@@ -43,6 +44,12 @@ export function addBenchCommand(program: Command, context: Context): void {
       "--batch <list>",
       "measure steps of so many sequences that decode together, such as 1,2,4,8,16",
       wholeNumbers("--batch", 1, 512),
+    )
+    .option("--energy", "joules a token, from the machine's own counters (RAPL)")
+    .option(
+      "--cost <eur>",
+      "what the machine costs an hour, in euros: prints the price of a million tokens",
+      numberParser({ flag: "--cost", least: 0, most: 1e6, aboveLeast: true }),
     );
   addQuietFlag(addJsonFlag(command))
     .addHelpText("after", BENCH_HELP)
@@ -55,6 +62,8 @@ Examples:
   trilith bench --shape bitnet-2b-4t --threads 2 --repeat 5 --json
   trilith bench --shape bitnet-2b-4t --profile
   trilith bench --shape bitnet-2b-4t --batch 1,2,4,8,16 --gen-tokens 8
+  sudo trilith bench --energy
+  trilith bench --shape bitnet-2b-4t --cost 0.04
 `;
 
 async function bench({ json, quiet, ...options }: BenchFlags, context: Context): Promise<void> {

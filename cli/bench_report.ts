@@ -1,15 +1,25 @@
 /** What `bench` prints for a person. */
-import type { BatchReport, BenchReport, Rate, StepProfile } from "../runtime/reports.ts";
+import type {
+  BatchReport,
+  BenchReport,
+  CostReport,
+  EnergyPhase,
+  EnergyReport,
+  Rate,
+  StepProfile,
+} from "../runtime/reports.ts";
 import { bytes, type Cell, digits, fields, table } from "./format.ts";
 import type { Output } from "./io.ts";
 import { plural } from "./statistics.ts";
 
 export function printReport(report: BenchReport, repeat: number, stdout: Output): void {
-  const { shape, threads, cpu, profile, batches } = report;
+  const { shape, threads, cpu, profile, batches, energy, cost } = report;
   stdout.write(`${shape} on ${cpu}, ${plural(threads, "thread")}, ${plural(repeat, "run")}\n\n`);
   printRates(report, stdout);
   printKernels(report, stdout);
   if (batches) printBatches(batches, stdout);
+  if (energy) printEnergy(energy, stdout);
+  if (cost) printCost(cost, stdout);
   if (profile) {
     printProfile("Prefill", profile.prefill, stdout);
     printProfile("Decode", profile.decode, stdout);
@@ -59,6 +69,44 @@ function printBatches(batches: readonly BatchReport[], stdout: Output): void {
     digits(batch.ratio),
   ]);
   stdout.write(`\n${table(stdout, headings, rows)}`);
+}
+
+function printEnergy(energy: EnergyReport, stdout: Output): void {
+  if (!energy.available) {
+    stdout.write(`\nNo energy is told as ${energy.reason}: ${energy.remedy}\n`);
+    return;
+  }
+  const headings = ["energy", "J/token", "package", "dram", "platform", "W"];
+  const row = (name: string, phase: EnergyPhase) => [
+    name,
+    joules(phase.joulesPerToken),
+    joules(phase.packageJoulesPerToken),
+    joules(phase.dramJoulesPerToken),
+    joules(phase.platformJoulesPerToken),
+    digits(phase.watts),
+  ];
+  const rows = [row("prefill", energy.prefill), row("decode", energy.decode)];
+  stdout.write(`\n${table(stdout, headings, rows)}`);
+  const names = energy.domains.map(({ name }) => name).join(", ");
+  stdout.write(`Of the whole machine, whatever else runs on it: ${names}\n`);
+}
+
+/** Prefill's tokens take millijoules. */
+function joules(amount: number | null): string {
+  return amount === null ? "-" : amount.toFixed(4);
+}
+
+function printCost(cost: CostReport, stdout: Output): void {
+  const price = (eur: number) => `${eur.toFixed(eur < 0.1 ? 4 : 2)} EUR`;
+  const together = (cost.batches ?? []).map(({ sequences, outputEurPerMillionTokens }) =>
+    [`output, ${plural(sequences, "sequence")}`, price(outputEurPerMillionTokens)] as const
+  );
+  stdout.write(`\nA million tokens at ${cost.eurPerHour} EUR an hour:\n`);
+  stdout.write(fields(stdout, [
+    ["prompt", price(cost.promptEurPerMillionTokens)],
+    ["output", price(cost.outputEurPerMillionTokens)],
+    ...together,
+  ]));
 }
 
 function printProfile(name: string, profile: StepProfile, stdout: Output): void {

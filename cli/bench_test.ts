@@ -94,3 +94,42 @@ Deno.test("bench refuses batches that are none", async () => {
     assert.match(stderr, /Cannot use --batch .*: give a whole number/, list);
   }
 });
+
+Deno.test("bench prints energy, or why there is none", async () => {
+  const phase = {
+    joulesPerToken: 0.75,
+    packageJoulesPerToken: 0.5,
+    dramJoulesPerToken: 0.25,
+    platformJoulesPerToken: null,
+    watts: 30,
+  };
+  const domains = [{ name: "package-0", kind: "package" }, {
+    name: "dram-0",
+    kind: "dram",
+  }] as const;
+  const energy = { available: true, domains, prefill: phase, decode: phase } as const;
+  const { stdout } = await bench("--energy", { ...BENCH_REPORT, energy });
+  assert.match(stdout, /^decode +0\.7500 +0\.5000 +0\.2500 +- +30\.0$/m);
+  assert.match(stdout, /whatever else runs on it: package-0, dram-0\n/);
+  const none = { available: false, reason: "there are no counters", remedy: "buy some" } as const;
+  const without = await bench("--energy", { ...BENCH_REPORT, energy: none });
+  assert.match(without.stdout, /\nNo energy is told as there are no counters: buy some\n/);
+});
+
+Deno.test("bench prints prices, and refuses what is no price", async () => {
+  const cost = {
+    eurPerHour: 0.004,
+    promptEurPerMillionTokens: 0.0123,
+    outputEurPerMillionTokens: 1.234,
+    batches: [{ sequences: 8, outputEurPerMillionTokens: 0.5 }],
+  };
+  const { stdout, given } = await bench("--cost 0.004", { ...BENCH_REPORT, cost });
+  assert.equal(given.cost, 0.004);
+  assert.match(stdout, /A million tokens at 0\.004 EUR an hour:\nprompt +0\.0123 EUR\n/);
+  assert.match(stdout, /output +1\.23 EUR\noutput, 8 sequences +0\.50 EUR\n/);
+  for (const value of ["0", "-1", "x", "1e7", "Infinity", "NaN", "1,5"]) {
+    const { code, stderr } = await bench(`--cost ${value}`);
+    assert.equal(code, 2, value);
+    assert.match(stderr, /Cannot use --cost .*: give a number above 0 to 1000000/, value);
+  }
+});

@@ -1,10 +1,13 @@
 import { activeWeights, ternaryShapes } from "../codegen/model_spec.ts";
 import { uniqueShapes } from "../codegen/ternary_linear/template.ts";
 import { batchReports } from "./bench/batches.ts";
+import { costReport } from "./bench/cost.ts";
+import { EnergyMeter, type EnergyProblem } from "./bench/energy.ts";
+import { energyReport } from "./bench/energy_report.ts";
 import { BenchSession } from "./bench/session.ts";
 import { median, rateOf } from "./bench/statistics.ts";
 import { measureTurn, profileTurns, type Turn } from "./bench/turns.ts";
-import type { BenchOptions, BenchReport } from "./bench/types.ts";
+import type { BenchOptions, BenchReport, EnergyReport } from "./bench/types.ts";
 import { peakRssBytes } from "./memory.ts";
 
 /**
@@ -15,21 +18,37 @@ import { peakRssBytes } from "./memory.ts";
  */
 export async function runBench(options: BenchOptions): Promise<BenchReport> {
   await using session = await BenchSession.open(options);
+  const meter = options.energy ? EnergyMeter.open() : undefined;
   const turns: Turn[] = [];
   for (let i = 0; i <= options.repeat; i++) {
     options.signal?.throwIfAborted();
     const message = i === 0 ? "Warming up" : `Measuring ${i} of ${options.repeat}`;
     options.onProgress?.({ phase: "bench", message });
-    const turn = await measureTurn(session, options);
+    const turn = await measureTurn(session, options, workingMeter(meter));
     if (i > 0) turns.push(turn);
   }
   const report = reportOf(session, options, turns);
   if (options.batch) report.batches = batchReports(session, options, turns);
+  if (meter !== undefined) report.energy = energyOf(meter, turns, options);
+  if (options.cost !== undefined) report.cost = costReport(options.cost, report);
   if (options.profile) {
     options.onProgress?.({ phase: "bench", message: "Profiling" });
     report.profile = await profileTurns(session, options);
   }
   return report;
+}
+
+function workingMeter(meter?: EnergyMeter | EnergyProblem): EnergyMeter | undefined {
+  return meter instanceof EnergyMeter ? meter : undefined;
+}
+
+function energyOf(
+  meter: EnergyMeter | EnergyProblem,
+  turns: readonly Turn[],
+  options: BenchOptions,
+): EnergyReport {
+  if (!(meter instanceof EnergyMeter)) return meter;
+  return energyReport(meter.domains, turns.map((turn) => turn.energy!), options);
 }
 
 function reportOf(

@@ -1,3 +1,5 @@
+import type { EnergyMeter, EnergyProblem, Joules } from "./energy.ts";
+import type { TurnEnergy } from "./energy_report.ts";
 import { profileOf } from "./profile.ts";
 import { type BenchSession, MAX_BATCH_TOKENS } from "./session.ts";
 import { secondsOf } from "./statistics.ts";
@@ -11,20 +13,41 @@ export interface Turn {
   decodeSeconds: number;
   /** Seconds of `genTokens` steps of each of `batch`. */
   batchSeconds: number[];
+  energy?: TurnEnergy;
 }
 
 type Tokens = Pick<BenchOptions, "promptTokens" | "genTokens">;
 
-export async function measureTurn(session: BenchSession, options: BenchOptions): Promise<Turn> {
+export async function measureTurn(
+  session: BenchSession,
+  options: BenchOptions,
+  meter?: EnergyMeter,
+): Promise<Turn> {
   const peakBytesPerSecond = await session.peakBytesPerSecond();
-  const prefillSeconds = await secondsOf(() => session.prefillAll(options.promptTokens));
-  const decodeSeconds = await secondsOf(() => decodeAll(session, options));
+  const prefill = await timed(meter, () => session.prefillAll(options.promptTokens));
+  const decode = await timed(meter, () => decodeAll(session, options));
   const batchSeconds: number[] = [];
   for (const sequences of options.batch ?? []) {
     options.signal?.throwIfAborted();
     batchSeconds.push(await secondsOf(() => decodeTogether(session, sequences, options)));
   }
-  return { peakBytesPerSecond, prefillSeconds, decodeSeconds, batchSeconds };
+  const times = { prefillSeconds: prefill.seconds, decodeSeconds: decode.seconds };
+  const turn = { peakBytesPerSecond, batchSeconds, ...times };
+  if (prefill.energy === undefined || decode.energy === undefined) return turn;
+  return { ...turn, energy: { prefill: prefill.energy, decode: decode.energy, ...times } };
+}
+
+/** Seconds of some work, and what it used where there is a meter. */
+async function timed(
+  meter: EnergyMeter | undefined,
+  work: () => Promise<unknown>,
+): Promise<{ seconds: number; energy?: Joules | EnergyProblem }> {
+  if (meter === undefined) return { seconds: await secondsOf(work) };
+  let seconds = 0;
+  const energy = await meter.measure(async () => {
+    seconds = await secondsOf(work);
+  });
+  return { seconds, energy };
 }
 
 /** Prefill and decode with the stopwatch on, `repeat` times each. */

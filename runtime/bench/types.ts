@@ -1,6 +1,7 @@
 import type { Isa, KernelChoice } from "../../codegen/isa.ts";
 import type { StepPhase } from "../../codegen/step/phases.ts";
 import type { OnProgress } from "../types.ts";
+import type { EnergyDomain, EnergyProblem } from "./energy.ts";
 
 export interface BenchOptions {
   /** A synthetic model of this shape; or a real `model`; neither: the embedded one. */
@@ -15,6 +16,10 @@ export interface BenchOptions {
   profile?: boolean;
   /** Numbers of sequences that decode together, each measured in every turn. */
   batch?: readonly number[];
+  /** Read the machine's energy counters around prefill and decode. */
+  energy?: boolean;
+  /** What the machine costs an hour, in euros: gives the price of a million tokens. */
+  cost?: number;
   onProgress?: OnProgress;
   signal?: AbortSignal;
 }
@@ -48,6 +53,40 @@ export interface BenchReport {
   profile?: { prefill: StepProfile; decode: StepProfile };
   /** With `batch`, in its order. */
   batches?: BatchReport[];
+  /** With `energy`. */
+  energy?: EnergyReport;
+  /** With `cost`. */
+  cost?: CostReport;
+}
+
+/** Energy of the whole machine's processors and memory, whatever else runs on them; or why not. */
+export type EnergyReport = EnergyProblem | {
+  available: true;
+  domains: readonly Pick<EnergyDomain, "name" | "kind">[];
+  prefill: EnergyPhase;
+  decode: EnergyPhase;
+};
+
+/** Medians over the repeats. */
+export interface EnergyPhase {
+  /** All packages and their memory. */
+  joulesPerToken: number;
+  packageJoulesPerToken: number;
+  /** null where memory has no counters of its own. */
+  dramJoulesPerToken: number | null;
+  /** All that the mainboard feeds; null where there is no such counter. */
+  platformJoulesPerToken: number | null;
+  /** joulesPerToken's joules a second. */
+  watts: number;
+}
+
+export interface CostReport {
+  eurPerHour: number;
+  promptEurPerMillionTokens: number;
+  /** One sequence alone. */
+  outputEurPerMillionTokens: number;
+  /** With `batch`: of sequences that decode together. */
+  batches?: { sequences: number; outputEurPerMillionTokens: number }[];
 }
 
 /** Where the time of all measured steps of a kind went, as thread 0 saw it. */
