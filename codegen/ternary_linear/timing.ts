@@ -26,6 +26,7 @@ export function linearsSource(kernel: TernaryKernel, shapes: readonly Shape[]): 
     linears(kernel.scheme, shapes),
     timer(),
     ...uniqueShapes(shapes).map((shape) => timerOf(kernel.scheme, shape)),
+    probe(kernel.scheme, uniqueShapes(shapes)),
   ].join("\n");
 }
 
@@ -144,6 +145,33 @@ function timerOf(scheme: Scheme, shape: Shape): string {
             .memory_bytes = memory_bytes,
         };
         return timer;
+    }
+  `;
+}
+
+/** Every tile of every linear, on all blocks of a matrix of zero bytes. */
+function probe(scheme: Scheme, shapes: readonly Shape[]): string {
+  const tokens = scheme.tokenTiles.reduce((sum, m) => sum + m, 0);
+  const most = (bytesOf: (shape: Shape) => number) =>
+    Math.ceil(Math.max(...shapes.map(bytesOf)) / 64) * 64;
+  const codesAt = most((shape) => scheme.layout.packedBytes(shape.n, shape.k));
+  const outputsAt = codesAt + most(({ k }) => tokens * k);
+  const bytes = outputsAt + most(({ n }) => 4 * tokens * paddedRows(n));
+  const calls = shapes.map((shape) =>
+    `_ = trilith_${linearSymbol(shape)}(weights, codes, ${tokens}, y, 0, ${blocksOf(shape.n)});`
+  );
+  return zig`
+    /// 0 when this CPU runs every linear, else the signal that stopped a child process.
+    pub export fn trilith_probe() i32 {
+        return host.survives(touchInstructions);
+    }
+
+    fn touchInstructions() void {
+        const weights: [*]u8 = @ptrCast(host.trilith_alloc(${bytes}) orelse return);
+        const codes: [*]const i8 = @ptrCast(weights + ${codesAt});
+        const y: [*]f32 = @ptrCast(@alignCast(weights + ${outputsAt}));
+        ${calls}
+        host.trilith_free(weights, ${bytes});
     }
   `;
 }
