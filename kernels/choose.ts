@@ -1,21 +1,22 @@
 import { createHash } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
-import type { Isa, KernelChoice } from "../codegen/isa.ts";
 import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
 import { stepSource } from "../codegen/step/template.ts";
-import { defaultKernel, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
+import type { TernaryKernel } from "../codegen/ternary_linear/spec.ts";
+import { defaultFor } from "./autotune.ts";
 import { publishFile } from "./cache.ts";
 import { compileLibrary } from "./compile.ts";
-import { type Cpu, detectCpu, detectCpuWithZig, missingFeatures, supportedIsas } from "./cpu.ts";
+import { type Cpu, detectCpu, detectCpuWithZig, supportedIsas } from "./cpu.ts";
 import { type ModelLibrary, openModelLibrary } from "./native_model.ts";
 import { ProofError, proveLinears } from "./proof.ts";
+import { type KernelsOf, type Selected, selectKernels } from "./selection.ts";
 import { ensureZig, type Zig } from "./toolchain.ts";
 import { VOCABULARY } from "./vocabulary.ts";
 
 /** What choosing reports; structurally one of `runtime/types.ts`'s Progress. */
 export interface ChooseProgress {
-  phase: "toolchain" | "compile" | "prove";
+  phase: "toolchain" | "compile" | "prove" | "tune";
   message: string;
   done?: number;
   total?: number;
@@ -25,21 +26,19 @@ export interface ChooseProgress {
 export interface ChooseOptions {
   onProgress?: (progress: ChooseProgress) => void;
   signal?: AbortSignal;
+  /** Ends a tuning at first use, and nothing else. */
+  tuneSignal?: AbortSignal;
 }
 
 /** Kernels that are compiled, loaded and proved on this machine. */
 export interface OpenedKernels {
   library: ModelLibrary;
   kernel: TernaryKernel;
+  /** Why these, in words. */
+  reason: string;
   cpu: Cpu;
   /** 0 when the library was in the cache. */
   compileMs: number;
-}
-
-export interface KernelsOf {
-  spec: ModelSpec;
-  kvType: KvType;
-  choice: Exclude<KernelChoice, "reference">;
 }
 
 /** These kernels do not work on this machine, whatever its features say. */
@@ -64,15 +63,15 @@ export function librarySources(
  * @throws {KernelRejectedError} If no kernels work here.
  */
 export async function openKernels(
-  { spec, kvType, choice }: KernelsOf,
+  of: KernelsOf,
   options: ChooseOptions = {},
 ): Promise<OpenedKernels> {
   const zig = await ensureZig(options);
   const cpu = await detectCpuWithZig(zig.path, options.signal);
   const rejected: string[] = [];
-  for (const isa of candidates(cpu, choice)) {
+  for (const selected of await selectKernels(zig, cpu, of, options)) {
     try {
-      return await openIsa(zig, cpu, { spec, kvType, isa }, options);
+      return await openSelected(zig, cpu, of, selected, options);
     } catch (error) {
       if (!(error instanceof KernelRejectedError)) throw error;
       rejected.push(error.message);
@@ -92,38 +91,22 @@ export async function bestKernel(options: ChooseOptions = {}): Promise<TernaryKe
   const cpu = detected.features.size > 0
     ? detected
     : await detectCpuWithZig((await ensureZig(options)).path, options.signal);
-  return defaultKernel(supportedIsas(cpu)[0], vendorOf(cpu));
+  return defaultFor(supportedIsas(cpu)[0], cpu);
 }
 
-/** Instruction sets to try, best first. */
-function candidates(cpu: Cpu, choice: KernelsOf["choice"]): Isa[] {
-  const supported = supportedIsas(cpu);
-  if (choice === "auto") return supported;
-  const wanted: Isa[] = choice === "neon" ? ["neon-dotprod", "neon"] : [choice];
-  const found = wanted.find((isa) => supported.includes(isa));
-  if (found !== undefined) return [found];
-  throw new RangeError(
-    `Cannot run --kernels ${choice} as this CPU lacks ${
-      missingFeatures(cpu, wanted[wanted.length - 1]).join(", ")
-    }: use --kernels ${supported[0]} or auto`,
-  );
-}
-
-interface IsaOf {
-  spec: ModelSpec;
-  kvType: KvType;
-  isa: Isa;
-}
-
-async function openIsa(
+async function openSelected(
   zig: Zig,
   cpu: Cpu,
-  { spec, kvType, isa }: IsaOf,
+  { spec, kvType }: KernelsOf,
+  { kernel, reason }: Selected,
   options: ChooseOptions,
 ): Promise<OpenedKernels> {
-  const kernel = defaultKernel(isa, vendorOf(cpu));
   const sources = librarySources(spec, kernel, kvType);
-  const { path: file, compileMs } = await compileLibrary(zig, { sources, isa }, options);
+  const { path: file, compileMs } = await compileLibrary(
+    zig,
+    { sources, isa: kernel.isa },
+    options,
+  );
   const library = openModelLibrary(file);
   try {
     await proveOnce(library, file, { spec, kernel, cpu }, options);
@@ -131,12 +114,7 @@ async function openIsa(
     library.close();
     throw error;
   }
-  return { library, kernel, cpu, compileMs };
-}
-
-/** CPUID's name of the maker, as far as the model's name tells: Zig says "znver4", Linux "AMD EPYC". */
-function vendorOf(cpu: Cpu): string | null {
-  return /amd|znver/i.test(cpu.modelName) ? "AuthenticAMD" : null;
+  return { library, kernel, reason, cpu, compileMs };
 }
 
 interface ProofOf {

@@ -24,6 +24,7 @@ const TIMER_SYMBOLS = {
   ...HOST_SYMBOLS,
   trilith_timer_run: { parameters: ["pointer", "i32", "i32"], result: "u64" },
   trilith_timer_destroy: { parameters: ["pointer"], result: "void" },
+  trilith_probe: { parameters: [], result: "i32" },
 } as const;
 
 const CREATE = {
@@ -51,10 +52,11 @@ export function linearsSources(
   return new Map([...VOCABULARY, ["kernels.zig", linearsSource(kernel, shapes)]]);
 }
 
-/** Linears of one kernel, compiled and proved on this machine. */
+/** Linears of one kernel, compiled for this machine. */
 export class LinearTimers implements Disposable {
   private constructor(
     readonly kernel: TernaryKernel,
+    private readonly shapes: readonly Shape[],
     readonly library: NativeLibrary<typeof TIMER_SYMBOLS>,
     private readonly makers: NativeLibrary<Record<string, typeof CREATE>>,
   ) {}
@@ -71,15 +73,42 @@ export class LinearTimers implements Disposable {
     shapes: readonly Shape[],
     options: CompileOptions = {},
   ): Promise<LinearTimers> {
+    const timers = await LinearTimers.openUnproved(zig, kernel, shapes, options);
+    try {
+      timers.prove();
+      return timers;
+    } catch (error) {
+      timers[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** As `open`, for who proves later: wrong sums take as long as right ones. */
+  static async openUnproved(
+    zig: Zig,
+    kernel: TernaryKernel,
+    shapes: readonly Shape[],
+    options: CompileOptions = {},
+  ): Promise<LinearTimers> {
     const sources = linearsSources(kernel, shapes);
     const { path } = await compileLibrary(zig, { sources, isa: kernel.isa }, options);
-    proveShapes(path, shapes, kernel);
     const makers = Object.fromEntries(shapes.map((shape) => [timerSymbol(shape), CREATE]));
     return new LinearTimers(
       kernel,
+      shapes,
       openLibrary(path, TIMER_SYMBOLS),
       openLibrary(path, makers),
     );
+  }
+
+  /** Runs all linears in a child process. @returns The signal that stopped it, or 0. */
+  probe(): number {
+    return this.library.symbols.trilith_probe();
+  }
+
+  /** @throws {ProofError} If a sum is wrong on this machine. */
+  prove(): void {
+    proveShapes(this.library.path, this.shapes, this.kernel);
   }
 
   /**
@@ -92,23 +121,34 @@ export class LinearTimers implements Disposable {
     const matrixBytes = timedMatrixBytes(scheme, shape);
     const matrices = Math.max(1, Math.ceil(bytes / matrixBytes));
     const memory = allocate(this.library, matrices * matrixBytes);
-    const pattern = patternOf(this.kernel, shape);
-    for (let at = 0; at < memory.bytes; at += pattern.length) {
-      writeBytes(this.library, memory, pattern.subarray(0, memory.bytes - at), at);
-    }
+    this.fill(memory, { shape, from: 0, to: memory.bytes });
     return { ...memory, shape, matrices, matrixBytes };
   }
 
+  /** Fills a part of a memory with matrices of a shape. */
+  fill(
+    memory: NativeMemory,
+    { shape, from, to }: { shape: Shape; from: number; to: number },
+  ): void {
+    const pattern = patternOf(this.kernel, shape);
+    for (let at = from; at < to; at += pattern.length) {
+      writeBytes(this.library, memory, pattern.subarray(0, to - at), at);
+    }
+  }
+
   /**
-   * A timer of a linear whose `tokens` inputs are random. The team is one of `this.library`.
+   * A timer of a linear for `tokens` inputs, random ones unless given. The team is one of
+   * `this.library`.
    *
    * @throws {Error} If the system has no room.
    */
-  timer(team: NativeTeam, weights: TimedWeights, tokens: number): LinearTimer {
+  timer(
+    team: NativeTeam,
+    weights: TimedWeights,
+    tokens: number,
+    codes: Int8Array = randomInputs(weights.shape.k, tokens),
+  ): LinearTimer {
     const { shape, matrices } = weights;
-    const random = randomOf(shape.k * 31 + tokens);
-    const codes = new Int8Array(tokens * shape.k);
-    for (let i = 0; i < codes.length; i++) codes[i] = Math.floor(random() * 255) - 127;
     const make = this.makers.symbols[timerSymbol(shape)];
     const pointer = make(team.pointer, weights.pointer, matrices, codes, tokens);
     if (pointer === null) {
@@ -121,6 +161,14 @@ export class LinearTimers implements Disposable {
     this.makers.close();
     this.library.close();
   }
+}
+
+/** int8 inputs of k features, (tokens, k). */
+export function randomInputs(k: number, tokens: number): Int8Array {
+  const random = randomOf(k * 31 + tokens);
+  const codes = new Int8Array(tokens * k);
+  for (let i = 0; i < codes.length; i++) codes[i] = Math.floor(random() * 255) - 127;
+  return codes;
 }
 
 /** Rows that are packed for real; the rest of the memory repeats them. */

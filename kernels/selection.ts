@@ -1,0 +1,166 @@
+/** Which kernels are tried for a model, in which order, and why. */
+import type { Isa, KernelChoice } from "../codegen/isa.ts";
+import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
+import { kernelName, TERNARY_KERNELS, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
+import {
+  defaultFor,
+  FIRST_USE_BUDGET_MS,
+  reasonNotToTune,
+  subjectOf,
+  tuneMachine,
+  type TuneOptions,
+  type TuneProgress,
+  type TuneRequest,
+} from "./autotune.ts";
+import { type Cpu, defaultThreads, missingFeatures, supportedIsas } from "./cpu.ts";
+import type { Zig } from "./toolchain.ts";
+import { PROMPT_TOKENS_PER_TOKEN } from "./tuner.ts";
+import { findTuning, type Tuning, type TuningSubject } from "./tuning.ts";
+
+export interface KernelsOf {
+  spec: ModelSpec;
+  kvType: KvType;
+  choice: Exclude<KernelChoice, "reference">;
+  /** Name of a scheme of the registry; absent: the tuned one, or the default. */
+  scheme?: string;
+  /** Name of the model or shape, for people. */
+  model?: string;
+  /** Threads that will run them; absent: the default. */
+  threads?: number;
+  /** Whether a model that was never tuned on this CPU is tuned now, where that is wanted. */
+  tuneAtFirstUse?: boolean;
+}
+
+export interface SelectOptions extends TuneOptions {
+  /** Ends a tuning at first use, and nothing else. */
+  tuneSignal?: AbortSignal;
+}
+
+/** A kernel to try, and why. */
+export interface Selected {
+  kernel: TernaryKernel;
+  reason: string;
+}
+
+/**
+ * Kernels to try, best first. With "auto" the tuned one comes first, then each instruction set's
+ * default.
+ *
+ * @throws {RangeError} If the CPU lacks what was asked for, or there is no such scheme for it.
+ */
+export async function selectKernels(
+  zig: Zig,
+  cpu: Cpu,
+  of: KernelsOf,
+  options: SelectOptions = {},
+): Promise<Selected[]> {
+  const isas = isasFor(cpu, of.choice);
+  if (of.scheme !== undefined) return schemeOf(of.scheme, isas);
+  const tuned = await tunedKernel(zig, cpu, of, options);
+  if (typeof tuned === "string") return defaultsOf(isas, cpu, tuned);
+  if (!isas.includes(tuned.kernel.isa)) return defaultsOf(isas, cpu, "not tuned");
+  const others = defaultsOf(
+    isas,
+    cpu,
+    `${kernelName(tuned.kernel)}, which was tuned, does not work`,
+  );
+  return [tuned, ...others.filter(({ kernel }) => kernel !== tuned.kernel)];
+}
+
+/** Instruction sets to try, best first. */
+function isasFor(cpu: Cpu, choice: KernelsOf["choice"]): Isa[] {
+  const supported = supportedIsas(cpu);
+  if (choice === "auto") return supported;
+  const wanted: Isa[] = choice === "neon" ? ["neon-dotprod", "neon"] : [choice];
+  const found = wanted.find((isa) => supported.includes(isa));
+  if (found !== undefined) return [found];
+  throw new RangeError(
+    `Cannot run --kernels ${choice} as this CPU lacks ${
+      missingFeatures(cpu, wanted[wanted.length - 1]).join(", ")
+    }: use --kernels ${supported[0]} or auto`,
+  );
+}
+
+/** The first instruction set that has a scheme of this name. */
+function schemeOf(scheme: string, isas: readonly Isa[]): Selected[] {
+  const rows = isas.flatMap((isa) => TERNARY_KERNELS.filter((kernel) => kernel.isa === isa));
+  const kernel = rows.find((row) => row.scheme.name === scheme);
+  if (kernel !== undefined) return [{ kernel, reason: "asked for" }];
+  const names = [...new Set(rows.map((row) => row.scheme.name))];
+  throw new RangeError(
+    `Cannot use --scheme ${JSON.stringify(scheme.slice(0, 60))} with ${isas[0]} kernels` +
+      `: give one of ${names.join(", ")}`,
+  );
+}
+
+function defaultsOf(isas: readonly Isa[], cpu: Cpu, why: string): Selected[] {
+  return isas.map((isa) => ({ kernel: defaultFor(isa, cpu), reason: `default: ${why}` }));
+}
+
+// ---------------------------------------------------------------- tuned
+
+/** The tuned kernel, perhaps tuned now; or why there is none. */
+async function tunedKernel(
+  zig: Zig,
+  cpu: Cpu,
+  of: KernelsOf,
+  options: SelectOptions,
+): Promise<Selected | string> {
+  const threads = of.threads ?? defaultThreads(cpu);
+  const subject = subjectOf(zig, cpu, of.spec);
+  const find = () => findTuning(subject, threads);
+  const found = find();
+  if (found !== null && !("problem" in found)) return selectedBy(found, subject, threads);
+  const why = found?.problem ?? "not tuned";
+  if (of.choice !== "auto" || !of.tuneAtFirstUse || reasonNotToTune(subject.works) !== null) {
+    return why;
+  }
+  const known = () => {
+    const now = find();
+    return now === null || "problem" in now ? null : now;
+  };
+  const request = {
+    zig,
+    cpu,
+    threads,
+    model: of.model ?? "a model",
+    subject,
+    kernels: subject.kernels,
+    promptTokensPerToken: PROMPT_TOKENS_PER_TOKEN,
+    budgetMs: FIRST_USE_BUDGET_MS,
+  };
+  const tuned = await tuneUnlessStopped(request, known, options);
+  return typeof tuned === "string" ? tuned : selectedBy(tuned, subject, threads);
+}
+
+/** The tuning, or why there is none: nothing but the caller's own signal ends the command. */
+async function tuneUnlessStopped(
+  request: TuneRequest,
+  known: () => Tuning | null,
+  { onProgress, signal, tuneSignal }: SelectOptions,
+): Promise<Tuning | string> {
+  const signals = [signal, tuneSignal].filter((each) => each !== undefined);
+  try {
+    const report = (progress: TuneProgress) =>
+      onProgress?.({ ...progress, message: `${progress.message} (Ctrl-C skips)` });
+    const options = { onProgress: report, signal: AbortSignal.any(signals) };
+    return await tuneMachine(request, options, known) ?? "tuning took too long";
+  } catch (error) {
+    signal?.throwIfAborted();
+    if (tuneSignal?.aborted) return "tuning was stopped";
+    const [line] = String((error as Error).message ?? error).split("\n", 1);
+    onProgress?.({ phase: "tune", message: `Tuning failed: ${line}` });
+    return `tuning failed (${line})`;
+  }
+}
+
+function selectedBy(
+  tuning: Tuning,
+  { kernels }: TuningSubject,
+  threads: number,
+): Selected | string {
+  const kernel = kernels.find((known) => kernelName(known) === tuning.kernel);
+  if (kernel === undefined) return `the tuning names ${tuning.kernel}, which this CPU can't run`;
+  const other = tuning.threads === threads ? "" : ` with ${tuning.threads} threads`;
+  return { kernel, reason: `tuned ${tuning.tunedAt.slice(0, 10)}${other}: ${tuning.why}` };
+}
