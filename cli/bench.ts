@@ -9,6 +9,7 @@ import {
   asUsageError,
   kernelsOption,
   numberParser,
+  schemeOption,
   wholeNumber,
   wholeNumbers,
 } from "./flags.ts";
@@ -39,6 +40,7 @@ export function addBenchCommand(program: Command, context: Context): void {
     .option("-t, --threads <n>", "native threads", wholeNumber("--threads", 1, 1024))
     .option("-r, --repeat <n>", "runs to average", wholeNumber("--repeat", 1, 10_000), 3)
     .addOption(kernelsOption())
+    .addOption(schemeOption())
     .option("--profile", "divide the time of a step into its phases")
     .option(
       "--batch <list>",

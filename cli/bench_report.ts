@@ -54,8 +54,11 @@ function printKernels({ kernels }: BenchReport, stdout: Output): void {
     kernel.scheme,
     kernel.isa,
     digits(kernel.bitsPerWeight),
+    kernel.reason,
   ]);
-  stdout.write(`\n${table(stdout, ["op", "n", "k", "scheme", "isa", "bits a weight"], rows)}`);
+  stdout.write(
+    `\n${table(stdout, ["op", "n", "k", "scheme", "isa", "bits a weight", "why"], rows)}`,
+  );
 }
 
 function printBatches(batches: readonly BatchReport[], stdout: Output): void {

@@ -169,6 +169,7 @@ Deno.test("bench, doctor, inspect and kernels --json print the reports as they a
     directory: "/kernels",
     removed: 3,
     bytes: 210_000,
+    removedTunings: 0,
   });
   assert.deepEqual(JSON.parse((await run(["doctor", "--json"])).stdout), DOCTOR_REPORT);
 });

@@ -20,6 +20,12 @@ export class InterruptedError extends Error {
   override readonly name = "InterruptedError";
 }
 
+/** Work may take a Ctrl-C for itself. */
+export interface Interrupts {
+  /** Called first. True if this Ctrl-C has done what it had to. */
+  take?: () => boolean;
+}
+
 /**
  * Runs work with a signal that Ctrl-C aborts; a second Ctrl-C ends the process at once.
  *
@@ -27,15 +33,17 @@ export class InterruptedError extends Error {
  */
 export async function interruptible<T>(
   io: Io,
-  work: (signal: AbortSignal) => Promise<T>,
+  work: (signal: AbortSignal, interrupts: Interrupts) => Promise<T>,
 ): Promise<T> {
   const controller = new AbortController();
+  const interrupts: Interrupts = {};
   const remove = io.onInterrupt(() => {
+    if (interrupts.take?.()) return;
     if (controller.signal.aborted) io.exit(EXIT_INTERRUPTED);
     controller.abort(new DOMException("Stopped by Ctrl-C", "AbortError"));
   });
   try {
-    return await work(controller.signal);
+    return await work(controller.signal, interrupts);
   } catch (error) {
     if (controller.signal.aborted && isAbort(error)) throw new InterruptedError("Stopped");
     throw error;

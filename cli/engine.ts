@@ -8,6 +8,9 @@ import type {
   InspectReport,
   KernelSource,
   KernelSourceOptions,
+  KnownTuning,
+  TuneOptions,
+  TuneReport,
 } from "../runtime/reports.ts";
 import type { LoadOptions, Model, Tokenizer } from "../runtime/types.ts";
 
@@ -16,9 +19,11 @@ export interface Engine {
   loadModel(path: string | undefined, options: LoadOptions): Promise<Model>;
   loadTokenizer(path: string | undefined): Promise<Tokenizer>;
   runBench(options: BenchOptions): Promise<BenchReport>;
+  tuneModel(options: TuneOptions): Promise<TuneReport>;
   listKernels(): Promise<CachedKernel[]>;
+  listTunings(): Promise<KnownTuning[]>;
   kernelSources(options: KernelSourceOptions): Promise<KernelSource[]>;
-  clearKernels(): Promise<ClearedKernels>;
+  clearKernels(options: { tunings?: boolean }): Promise<ClearedKernels>;
   doctorReport(): Promise<DoctorReport>;
   inspectModel(path: string | undefined): Promise<InspectReport>;
 }
@@ -35,14 +40,20 @@ export const engine: Engine = {
   async runBench(options) {
     return (await import("../runtime/bench.ts")).runBench(options);
   },
+  async tuneModel(options) {
+    return (await import("../runtime/mod.ts")).tuneModel(options);
+  },
+  async listTunings() {
+    return (await import("../runtime/mod.ts")).knownTunings();
+  },
   async listKernels() {
     return (await import("../runtime/mod.ts")).listKernels();
   },
   async kernelSources(options) {
     return (await import("../runtime/mod.ts")).kernelSources(options);
   },
-  async clearKernels() {
-    return (await import("../runtime/mod.ts")).clearKernels();
+  async clearKernels(options) {
+    return (await import("../runtime/mod.ts")).clearKernels(options);
   },
   async doctorReport() {
     return (await import("../runtime/mod.ts")).doctorReport();

@@ -109,6 +109,8 @@ export class FakeModel implements Model {
   readonly contextSize: number;
   readonly threads: number;
   readonly kernels: string;
+  readonly scheme: string;
+  readonly kernelReason = "default: not tuned";
   readonly tokenizer = new ByteTokenizer();
   readonly generationDefaults: GenerationDefaults;
   isDisposed = false;
@@ -119,6 +121,7 @@ export class FakeModel implements Model {
     this.contextSize = load.contextSize ?? 256;
     this.threads = load.threads ?? 2;
     this.kernels = load.kernels ?? "portable";
+    this.scheme = load.scheme ?? "multiply";
     this.generationDefaults = {
       eosTokenIds: [EOS],
       bosTokenId: BOS,

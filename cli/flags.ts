@@ -74,6 +74,9 @@ export interface ModelFlags {
   threads?: number;
   ctx?: number;
   kernels?: LoadOptions["kernels"];
+  scheme?: string;
+  /** False with --no-tune. */
+  tune?: boolean;
   kvType?: LoadOptions["kvType"];
   quantize?: LoadOptions["quantize"];
   head?: LoadOptions["head"];
@@ -103,6 +106,8 @@ export function addModelFlags(command: Command): Command {
       wholeNumber("--ctx", 1),
     )
     .addOption(kernelsOption())
+    .addOption(schemeOption())
+    .option("--no-tune", "do not measure which kernels are best at a large model's first use")
     .addOption(
       new Option("--kv-type <type>", "type of cached keys and values").choices(["f32", "f16"]),
     )
@@ -117,11 +122,21 @@ export function kernelsOption(): Option {
     .choices(KERNEL_CHOICES);
 }
 
+/** What schemes there are depends on the CPU: the kernels check the name. */
+export function schemeOption(): Option {
+  return new Option(
+    "--scheme <name>",
+    "how they multiply; default: as tuned, or the CPU's default",
+  );
+}
+
 export function loadOptionsOf(flags: ModelFlags): LoadOptions {
   return {
     threads: flags.threads,
     contextSize: flags.ctx,
     kernels: flags.kernels,
+    scheme: flags.scheme,
+    tuneAtFirstUse: flags.tune,
     kvType: flags.kvType,
     quantize: flags.quantize,
     head: flags.head,

@@ -64,14 +64,17 @@ async function generate(
   context: Context,
 ): Promise<void> {
   const prompt = await promptOf(argument, flags, context.io);
-  await interruptible(context.io, async (signal) => {
-    await using model = await loadModel(context, flags, signal);
+  await interruptible(context.io, async (signal, interrupts) => {
+    await using model = await loadModel(context, flags, signal, interrupts);
     const options = generateOptionsOf(flags, model, signal);
     const generation = withFlagErrors(() => model.generate(prompt, options));
     const result = flags.json
       ? await generation
       : await stream(generation, prompt, model, context, flags);
-    if (flags.json) printJson(context.io.stdout, { model: model.name, ...result });
+    if (flags.json) {
+      const { name, kernels: isa, scheme, kernelReason: reason } = model;
+      printJson(context.io.stdout, { model: name, ...result, kernels: { isa, scheme, reason } });
+    }
     if (!flags.quiet) context.io.stderr.write(`${statisticsOf(result, model)}\n`);
     if (signal.aborted) context.exitCode = EXIT_INTERRUPTED;
   });

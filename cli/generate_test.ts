@@ -10,7 +10,7 @@ Deno.test("generate prints the completion alone and ends with a line of statisti
   assert.equal(stdout, "xyz\n");
   assert.equal(
     stderr,
-    "prompt 2 tokens 100 tokens/s · 4 tokens 40.0 tokens/s · first token 0.02 s · portable, 2 threads\n",
+    "prompt 2 tokens 100 tokens/s · 4 tokens 40.0 tokens/s · first token 0.02 s · portable-multiply, 2 threads\n",
   );
   assert.equal(code, 0);
   assert.ok(models[0].isDisposed);
@@ -21,11 +21,11 @@ Deno.test("generate's statistics say which guesses were right and which head was
   const { stderr } = await run(["generate", "w"], scene);
   assert.match(
     stderr,
-    / · first token 0.02 s · 7 of 9 guesses right · portable, 2 threads · two-stage head\n$/,
+    / · first token 0.02 s · 7 of 9 guesses right · portable-multiply, 2 threads · two-stage head\n$/,
   );
 });
 
-Deno.test("generate --json is the contract's object and nothing else", async () => {
+Deno.test("generate --json is the contract's object, and which kernels ran", async () => {
   const { stdout } = await run(["generate", "w", "--json"]);
   const { timings, ...rest } = JSON.parse(stdout);
   assert.deepEqual(rest, {
@@ -36,6 +36,7 @@ Deno.test("generate --json is the contract's object and nothing else", async () 
     text: "xyz",
     finishReason: "stop",
     head: "full",
+    kernels: { isa: "portable", scheme: "multiply", reason: "default: not tuned" },
   });
   assert.deepEqual(Object.keys(timings), [
     "compileMs",

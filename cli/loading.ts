@@ -1,5 +1,5 @@
-import type { Model } from "../runtime/types.ts";
-import type { Context } from "./context.ts";
+import type { LoadOptions, Model, OnProgress } from "../runtime/types.ts";
+import type { Context, Interrupts } from "./context.ts";
 import { asUsageError, loadOptionsOf, type ModelFlags } from "./flags.ts";
 import { checkModelPermissions } from "./permissions.ts";
 import { createProgress } from "./progress.ts";
@@ -9,13 +9,15 @@ export async function loadModel(
   { io, engine }: Context,
   flags: ModelFlags & { maxBatchTokens?: number },
   signal: AbortSignal,
+  interrupts: Interrupts,
 ): Promise<Model> {
   checkModelPermissions(flags.model, flags.kernels);
   const progress = createProgress(io.stderr, { quiet: flags.quiet });
+  const tuning = skippableTuning(interrupts, progress.report);
   const options = {
     ...loadOptionsOf(flags),
     maxBatchTokens: flags.maxBatchTokens,
-    onProgress: progress.report,
+    ...tuning,
     signal,
   };
   try {
@@ -23,6 +25,28 @@ export async function loadModel(
   } catch (error) {
     throw asUsageError(error);
   } finally {
+    interrupts.take = undefined;
     progress.done();
   }
+}
+
+/** While the machine is tuned, Ctrl-C ends the tuning alone: the model then loads with the defaults. */
+function skippableTuning(
+  interrupts: Interrupts,
+  report: OnProgress,
+): Pick<LoadOptions, "onProgress" | "tuneSignal"> {
+  const controller = new AbortController();
+  let isTuning = false;
+  interrupts.take = () => {
+    const isFirst = isTuning && !controller.signal.aborted;
+    if (isFirst) controller.abort(new DOMException("Tuning was skipped", "AbortError"));
+    return isFirst;
+  };
+  return {
+    tuneSignal: controller.signal,
+    onProgress(progress) {
+      isTuning = progress.phase === "tune";
+      report(progress);
+    },
+  };
 }

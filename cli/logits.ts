@@ -37,11 +37,12 @@ Examples:
 `;
 
 async function logits(flags: LogitsFlags, context: Context): Promise<void> {
-  await interruptible(context.io, async (signal) => {
+  await interruptible(context.io, async (signal, interrupts) => {
     await using model = await loadModel(
       context,
       { ...flags, maxBatchTokens: flags.chunk },
       signal,
+      interrupts,
     );
     const results = model.logits(flags.ids, { positions: flags.positions, signal });
     const print = flags.json ? printJsonStream : printTopTokens;

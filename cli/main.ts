@@ -22,6 +22,7 @@ import { addLogitsCommand } from "./logits.ts";
 import { permissionMessage } from "./permissions.ts";
 import { addPerplexityCommand } from "./perplexity.ts";
 import { addTokenizeCommand } from "./tokenize.ts";
+import { addTuneCommand } from "./tune.ts";
 
 const ADD_COMMANDS = [
   addGenerateCommand,
@@ -31,6 +32,7 @@ const ADD_COMMANDS = [
   addDetokenizeCommand,
   addPerplexityCommand,
   addBenchCommand,
+  addTuneCommand,
   addKernelsCommand,
   addDoctorCommand,
   addInspectCommand,

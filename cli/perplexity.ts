@@ -37,8 +37,8 @@ async function perplexityCommand(flags: PerplexityFlags, context: Context): Prom
   const text = flags.file === "-"
     ? await readAll(io.stdin)
     : await readTextFile(flags.file, "--file");
-  await interruptible(io, async (signal) => {
-    await using model = await loadModel(context, flags, signal);
+  await interruptible(io, async (signal, interrupts) => {
+    await using model = await loadModel(context, flags, signal, interrupts);
     const result = await measure(model, text, flags, io, signal);
     if (flags.json) return printJson(io.stdout, result);
     const { perplexity, standardError, bitsPerByte, tokens, chunks } = result;

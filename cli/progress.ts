@@ -13,6 +13,7 @@ export interface ProgressDisplay {
 const EXPLANATIONS: Partial<Record<Progress["phase"], string>> = {
   toolchain: "First run: fetching the Zig compiler (a download of about 90 MB), once",
   compile: "First run with this model on this CPU: compiling its kernels, once",
+  tune: "Measuring which kernels are best for this model on this CPU, once",
   pack: "First run with this model: packing its weights for this CPU, once",
 };
 

@@ -1,17 +1,17 @@
 import type { GenerationResult, Model, Timings } from "../runtime/types.ts";
 import { digits } from "./format.ts";
 
-/** "prompt 12 tokens 34.5 tokens/s · 128 tokens 56.7 tokens/s · first token 0.12 s · 31 of 40 guesses right · avx512, 2 threads · two-stage head" */
+/** "prompt 12 tokens 34.5 tokens/s · 128 tokens 56.7 tokens/s · first token 0.12 s · 31 of 40 guesses right · avx512-lookup48, 2 threads · two-stage head" */
 export function statisticsOf(
   { promptTokens, completionTokens, finishReason, head, timings }: GenerationResult,
-  { kernels, threads }: Pick<Model, "kernels" | "threads">,
+  model: Pick<Model, "kernels" | "scheme" | "kernelReason" | "threads">,
 ): string {
   return [
     `prompt ${rate(promptTokens, timings.prefillTokensPerSecond)}`,
     rate(completionTokens, timings.decodeTokensPerSecond),
     `first token ${digits(timings.timeToFirstTokenMs / 1000)} s`,
     ...drafts(timings),
-    `${kernels}, ${plural(threads, "thread")}`,
+    `${kernelsOf(model)}, ${plural(model.threads, "thread")}`,
     ...(head === "full" ? [] : [`${head} head`]),
     ...(finishReason === "abort" ? ["stopped"] : []),
   ].join(" · ");
@@ -21,6 +21,14 @@ export function statisticsOf(
 function drafts({ draftTokens, acceptedTokens }: Timings): string[] {
   if (draftTokens === 0) return [];
   return [`${acceptedTokens} of ${plural(draftTokens, "guess", "guesses")} right`];
+}
+
+/** "avx512-lookup48, tuned", "portable-multiply", "reference". */
+function kernelsOf(
+  { kernels, scheme, kernelReason }: Pick<Model, "kernels" | "scheme" | "kernelReason">,
+): string {
+  const name = kernels === scheme ? kernels : `${kernels}-${scheme}`;
+  return kernelReason.startsWith("tuned") ? `${name}, tuned` : name;
 }
 
 function rate(tokens: number, tokensPerSecond: number): string {

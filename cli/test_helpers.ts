@@ -1,5 +1,5 @@
 /** Runs commands in this process, with a fake model and captured streams. */
-import type { BenchReport, DoctorReport, InspectReport } from "../runtime/reports.ts";
+import type { BenchReport, DoctorReport, InspectReport, TuneReport } from "../runtime/reports.ts";
 import type { LoadOptions } from "../runtime/types.ts";
 import type { Engine } from "./engine.ts";
 import { FakeModel, type FakeModelOptions } from "./fake_model.ts";
@@ -145,7 +145,62 @@ export const BENCH_REPORT: BenchReport = {
     scheme: "lookup9",
     isa: "avx512",
     bitsPerWeight: 1.78,
+    reason: "default: not tuned",
   }],
+};
+
+const FIGURES = {
+  rounds: 7,
+  decodeNs: 15.6e6,
+  promptNs: 5.3e6,
+  ratio: 0.878,
+  spread: 0.012,
+  weightsPerSecond: 133.6e9,
+  peakFraction: 0.87,
+  measurements: [{ n: 2560, k: 2560, tokens: 1, medianNs: 56_800, spread: 0.05 }],
+};
+
+export const TUNE_REPORT: TuneReport = {
+  magic: "trilith-tuning-1",
+  key: "0123456789abcdef0123456789abcdef",
+  version: "aa",
+  model: "bitnet-2b-4t",
+  cpu: { arch: "x86_64", modelName: "Some CPU", features: ["avx2"] },
+  threads: 2,
+  works: [{ n: 2560, k: 2560, perToken: 60, makesInput: true }],
+  zigVersion: "0.17.1",
+  tunedAt: "2026-01-02T03:04:05.678Z",
+  seconds: 4.2,
+  promptTokensPerToken: 0.5,
+  kernel: "avx2-multiply",
+  why: "133.6 G weights/s, avx2-other 125.5 G weights/s",
+  peakReadBytesPerSecond: 34e9,
+  findings: [
+    {
+      kernel: "avx2-multiply",
+      layout: "rows32",
+      bitsPerWeight: 2,
+      outcome: "chosen",
+      why: "133.6 G weights/s, avx2-other 125.5 G weights/s",
+      figures: FIGURES,
+    },
+    {
+      kernel: "avx2-other",
+      layout: "rows32",
+      bitsPerWeight: 2,
+      outcome: "slower",
+      why: "+13.9 % time a token with its share of a prompt",
+      figures: { ...FIGURES, ratio: 1, spread: 0 },
+    },
+    {
+      kernel: "avx2-broken",
+      layout: "rows32",
+      bitsPerWeight: 2,
+      outcome: "rejected",
+      why: "avx2-broken stops with signal 4",
+    },
+  ],
+  path: "/tunings/0123456789abcdef0123456789abcdef-2.json",
 };
 
 export const DOCTOR_REPORT: DoctorReport = {
@@ -183,6 +238,7 @@ export function fakeEngine(scene: FakeModelOptions) {
     runBench: () => Promise.resolve(BENCH_REPORT),
     listKernels: () =>
       Promise.resolve([{
+        type: "library",
         id: "0123456789abcdef0123",
         path: "/kernels/0123456789abcdef0123.so",
         libraryBytes: 70_000,
@@ -196,7 +252,10 @@ export function fakeEngine(scene: FakeModelOptions) {
         source: "// zig",
         ...(assembly ? { assembly: "vpdpbusd" } : {}),
       }]),
-    clearKernels: () => Promise.resolve({ directory: "/kernels", removed: 3, bytes: 210_000 }),
+    clearKernels: () =>
+      Promise.resolve({ directory: "/kernels", removed: 3, bytes: 210_000, removedTunings: 0 }),
+    listTunings: () => Promise.resolve([]),
+    tuneModel: () => Promise.resolve(TUNE_REPORT),
     doctorReport: () => Promise.resolve(DOCTOR_REPORT),
     inspectModel: () => Promise.resolve(INSPECT_REPORT),
   };

@@ -89,7 +89,7 @@ function reportOf(
   };
 }
 
-function kernelsOf({ spec, opened: { kernel } }: BenchSession): BenchReport["kernels"] {
+function kernelsOf({ spec, opened: { kernel, reason } }: BenchSession): BenchReport["kernels"] {
   const shapes = uniqueShapes(ternaryShapes(spec));
   return shapes.map(({ n, k }) => ({
     op: "ternary_linear",
@@ -98,5 +98,6 @@ function kernelsOf({ spec, opened: { kernel } }: BenchSession): BenchReport["ker
     scheme: kernel.scheme.name,
     isa: kernel.isa,
     bitsPerWeight: kernel.scheme.layout.packedBytes(n, k) * 8 / (n * k),
+    reason,
   }));
 }

@@ -13,6 +13,7 @@ import { listLibraries } from "../kernels/compile.ts";
 import { isGranted, type PermissionQuery } from "../kernels/permissions.ts";
 import { folderBytes } from "./kernel_reports.ts";
 import { availableMemoryBytes } from "./memory.ts";
+import { knownTunings } from "./tune.ts";
 import { reasonOf } from "./errors.ts";
 import type { DoctorCheck, DoctorReport } from "./reports.ts";
 
@@ -33,6 +34,7 @@ export async function doctorReport(): Promise<DoctorReport> {
     memoryCheck(memoryBytes),
     compiler.check,
     cache.check,
+    ...tuningCheck(),
     ...permissionChecks(),
   ];
   return {
@@ -142,6 +144,22 @@ function cacheOf(): { check: DoctorCheck; facts: Record<string, unknown> } {
     const found = reasonOf(error);
     const advice = "Set TRILITH_CACHE to a folder that can be written";
     return { check: { subject, status: "problem", found, advice }, facts: {} };
+  }
+}
+
+/** Absent where the cache can't be used, of which its own check tells. */
+function tuningCheck(): DoctorCheck[] {
+  const subject = "tuning";
+  try {
+    const tunings = knownTunings();
+    const used = tunings.filter(({ state }) => state === "in use").length;
+    const models = `${used} of ${tunings.length} tunings fit this CPU and these kernels`;
+    if (used > 0) return [{ subject, status: "ok", found: models }];
+    const found = tunings.length === 0 ? "nothing is tuned: defaults by CPU are used" : models;
+    const advice = "`trilith tune --model M` measures which kernels are best here";
+    return [{ subject, status: "ok", found, advice }];
+  } catch {
+    return [];
   }
 }
 

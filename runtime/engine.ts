@@ -67,10 +67,8 @@ export async function loadModel(path?: string, options: LoadOptions = {}): Promi
   const defaults = await readGenerationDefaults(checkpoint.folder, config, tokenizer);
   const template = await loadChatTemplate(checkpoint.folder);
   const contextSize = contextOf(config, options);
-  const { executor, compileMs, maxBatchTokens, kvBlocks } = await startExecutor(
-    { checkpoint, config, contextSize },
-    options,
-  );
+  const started = await startExecutor({ checkpoint, config, contextSize }, options);
+  const { executor, compileMs, maxBatchTokens, kvBlocks } = started;
   const { vocabSize } = config.spec;
   const scheduler = new Scheduler({ executor, vocabSize, kvBlocks, maxBatchTokens });
   const loadMs = performance.now() - startedMs - compileMs;
@@ -79,17 +77,21 @@ export async function loadModel(path?: string, options: LoadOptions = {}): Promi
     tokenizer,
     defaults,
     template,
-    executor,
+    ...started,
     scheduler,
     contextSize,
     head: options.head ?? "auto",
-    compileMs,
     loadMs,
   });
 }
 
-function checkOptions({ threads, contextSize, maxBatchTokens, signal }: LoadOptions): void {
+function checkOptions(
+  { threads, contextSize, maxBatchTokens, scheme, kernels, signal }: LoadOptions,
+): void {
   signal?.throwIfAborted();
+  if (scheme !== undefined && kernels === "reference") {
+    throw new RangeError(`Cannot use scheme ${JSON.stringify(scheme)} with the reference kernels`);
+  }
   for (const [name, value] of Object.entries({ threads, contextSize, maxBatchTokens })) {
     const most = LIMITS[name as keyof typeof LIMITS];
     if (value === undefined || (Number.isInteger(value) && value >= 1 && value <= most)) continue;
@@ -118,6 +120,8 @@ interface ExecutorInput {
 
 interface StartedExecutor {
   executor: Executor;
+  scheme: string;
+  kernelReason: string;
   compileMs: number;
   maxBatchTokens: number;
   kvBlocks: number;
@@ -137,7 +141,8 @@ async function startExecutor(input: ExecutorInput, options: LoadOptions): Promis
     const packer = () => referencePacker(ROWS32);
     const packed = await readPackedData(await packedFileOf(input, ROWS32, packer, options));
     const executor = new ReferenceExecutor(spec, packed, rope, kvType);
-    return { executor, compileMs: 0, maxBatchTokens, kvBlocks };
+    const names = { scheme: "reference", kernelReason: "asked for" };
+    return { executor, ...names, compileMs: 0, maxBatchTokens, kvBlocks };
   }
   const sizes = { maxBatchTokens, kvBlocks, contextSize: input.contextSize };
   const native = await startNative(input, { choice, kvType, rope, sizes }, options);
@@ -155,9 +160,9 @@ async function startNative(
   input: ExecutorInput,
   { choice, kvType, rope, sizes }: NativeInput,
   options: LoadOptions,
-): Promise<{ executor: NativeExecutor; compileMs: number }> {
-  const { spec } = input.config;
-  const opened = await openKernels({ spec, kvType, choice }, options);
+): Promise<Omit<StartedExecutor, "maxBatchTokens" | "kvBlocks">> {
+  const { name: model, spec } = input.config;
+  const opened = await openKernels({ ...options, model, spec, kvType, choice }, options);
   try {
     const { layout } = opened.kernel.scheme;
     const threads = options.threads ?? defaultThreads(opened.cpu);
@@ -175,7 +180,8 @@ async function startNative(
       rope: joinedTables(rope),
       ...sizes,
     });
-    return { executor, compileMs: opened.compileMs };
+    const { kernel: { scheme: { name: scheme } }, reason: kernelReason, compileMs } = opened;
+    return { executor, scheme, kernelReason, compileMs };
   } catch (error) {
     opened.library.close();
     throw error;
@@ -199,6 +205,8 @@ interface Loaded {
   defaults: GenerationDefaults;
   template: ChatTemplate | null;
   executor: Executor;
+  scheme: string;
+  kernelReason: string;
   scheduler: Scheduler;
   contextSize: number;
   head: HeadChoice;
@@ -212,6 +220,8 @@ class LoadedModel implements Model {
   readonly contextSize: number;
   readonly threads: number;
   readonly kernels: string;
+  readonly scheme: string;
+  readonly kernelReason: string;
   readonly tokenizer: Tokenizer;
   readonly generationDefaults: GenerationDefaults;
   readonly #loaded: Loaded;
@@ -226,6 +236,8 @@ class LoadedModel implements Model {
     this.contextSize = contextSize;
     this.threads = executor.threads;
     this.kernels = executor.kernels;
+    this.scheme = loaded.scheme;
+    this.kernelReason = loaded.kernelReason;
     this.tokenizer = tokenizer;
     this.generationDefaults = defaults;
     this.#context = {

@@ -5,6 +5,7 @@ import { ternaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { cacheDirectory } from "../kernels/cache.ts";
 import { bestKernel, librarySources } from "../kernels/choose.ts";
 import { assemble, clearLibraries, listLibraries, type Target } from "../kernels/compile.ts";
+import { clearTunings } from "../kernels/tuning.ts";
 import { ensureZig } from "../kernels/toolchain.ts";
 import { openCheckpoint } from "./checkpoint.ts";
 import { readModelConfig } from "./config.ts";
@@ -16,6 +17,7 @@ import { shapeOf } from "./shapes.ts";
 export function listKernels(): Promise<CachedKernel[]> {
   return Promise.resolve(
     listLibraries().map(({ key, path, isa, bytes, compiledAt }) => ({
+      type: "library",
       id: key,
       path,
       libraryBytes: bytes,
@@ -25,11 +27,15 @@ export function listKernels(): Promise<CachedKernel[]> {
   );
 }
 
-/** Deletes compiled kernels; processes that have loaded them keep them. */
-export function clearKernels(): Promise<ClearedKernels> {
+/**
+ * Deletes compiled kernels; processes that have loaded them keep them. With `tunings` also what is
+ * known of which are best: models then use the defaults, or are tuned anew.
+ */
+export function clearKernels(options: { tunings?: boolean } = {}): Promise<ClearedKernels> {
   const directory = cacheDirectory("kernels");
   const bytes = listLibraries().reduce((sum, library) => sum + library.bytes, 0);
-  return Promise.resolve({ directory, removed: clearLibraries(), bytes });
+  const removedTunings = options.tunings ? clearTunings() : 0;
+  return Promise.resolve({ directory, removed: clearLibraries(), bytes, removedTunings });
 }
 
 /** The generated Zig of a model, or of a known shape, and its assembly when asked for. */

@@ -17,6 +17,7 @@ export { inspectModel } from "./inspect.ts";
 export { doctorReport } from "./doctor.ts";
 export { clearKernels, kernelSources, listKernels } from "./kernel_reports.ts";
 export { runBench } from "./bench.ts";
+export { knownTunings, tuneModel } from "./tune.ts";
 export { SHAPES } from "./shapes.ts";
 export * from "./errors.ts";
 export type * from "./types.ts";

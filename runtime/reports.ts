@@ -4,8 +4,11 @@ import type { OnProgress } from "./types.ts";
 
 export type * from "./bench/types.ts";
 
+export type { KnownTuning, TuneOptions, TuneReport } from "./tune.ts";
+
 /** A compiled library in the cache. */
 export interface CachedKernel {
+  type: "library";
   /** Hash of source, compiler and CPU features: the name in the cache. */
   id: string;
   path: string;
@@ -20,6 +23,8 @@ export interface ClearedKernels {
   directory: string;
   removed: number;
   bytes: number;
+  /** Tunings that were deleted with them. */
+  removedTunings: number;
 }
 
 export interface KernelSourceOptions {

@@ -4,7 +4,7 @@ import type { SpeculateChoice } from "./speculation.ts";
 
 /** A step of long work that a person may want to see: fetching, compiling, packing, proving. */
 export interface Progress {
-  phase: "toolchain" | "compile" | "prove" | "pack" | "load" | "prefill" | "bench";
+  phase: "toolchain" | "compile" | "prove" | "tune" | "pack" | "load" | "prefill" | "bench";
   message: string;
   /** Work done and in total, in `unit`s; absent when it can't be known. */
   done?: number;
@@ -20,6 +20,15 @@ export type HeadKind = "full" | "two-stage";
 /** Options of `loadModel`. Every field has a sound default. */
 export interface LoadOptions {
   kernels?: KernelChoice;
+  /** Name of a scheme of `codegen/ternary_linear/spec.ts`; default: the tuned one, or the CPU's default. */
+  scheme?: string;
+  /**
+   * Measure which kernels are best (20 s at most) where the model was never tuned on this CPU, it is
+   * large enough for that to matter, and the environment has neither CI nor TRILITH_TUNE=0.
+   */
+  tuneAtFirstUse?: boolean;
+  /** Ends such a tuning, and nothing else: the model then loads with the default kernels. */
+  tuneSignal?: AbortSignal;
   /** Native threads; default: the physical cores that affinity and cgroup allow. */
   threads?: number;
   /** Tokens that fit in the KV cache, prompts and completions of all sequences together. Default: the model's. */
@@ -123,6 +132,9 @@ export interface Model extends AsyncDisposable {
   readonly threads: number;
   /** The kernels that run: "avx512", ..., "reference". */
   readonly kernels: string;
+  /** How they multiply: "lookup48", ..., "reference"; and why it is these. */
+  readonly scheme: string;
+  readonly kernelReason: string;
   readonly tokenizer: Tokenizer;
   readonly generationDefaults: GenerationDefaults;
   generate(prompt: string | readonly number[], options?: GenerateOptions): Generation;

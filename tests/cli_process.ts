@@ -18,6 +18,8 @@ export interface Ended {
 export interface RunOptions {
   /** TRILITH_CACHE. */
   cache: string;
+  /** Added to this process's environment. */
+  env?: Record<string, string>;
   /** What runs `cli.ts`; default: this Deno with all permissions. */
   runtime?: readonly string[];
 }
@@ -31,12 +33,12 @@ const DENO = [Deno.execPath(), "run", "-A"];
 
 export function startCli(
   args: readonly string[],
-  { cache, runtime = DENO }: RunOptions,
+  { cache, env = {}, runtime = DENO }: RunOptions,
 ): Running {
   const [program, ...rest] = [...runtime, CLI, ...args];
   const child = spawn(program, rest, {
     // Coverage of what is killed can't be written, and would be told on standard error.
-    env: { ...process.env, TRILITH_CACHE: cache, TRILITH_ZIG: ZIG.path, NO_COLOR: "1" },
+    env: { ...process.env, TRILITH_CACHE: cache, TRILITH_ZIG: ZIG.path, NO_COLOR: "1", ...env },
     stdio: ["ignore", "pipe", "pipe"],
     timeout: TIMEOUT_MS,
     killSignal: "SIGKILL",

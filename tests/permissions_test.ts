@@ -91,6 +91,7 @@ Deno.test("permissions: generate, on an empty cache and on a warm one, needs exa
       ["bench", "--prompt-tokens", "4", "--gen-tokens", "2", "--repeat", "1"],
       ["perplexity", "--file", path.join(MODEL, "tokenizer_config.json"), "--ctx", "64"],
       ["doctor"],
+      ["tune", "--scheme", "multiply"],
     ];
     for (const args of commands) await assertRuns(permissions, args, places.cache);
   });

@@ -43,7 +43,10 @@ export class BenchSession implements AsyncDisposable {
     }
     const source = await benchSource(options);
     const kvType = "f32";
-    const opened = await openKernels({ spec: source.spec, kvType, choice }, options);
+    const opened = await openKernels(
+      { ...options, model: source.name, spec: source.spec, kvType, choice },
+      options,
+    );
     try {
       return await BenchSession.#load(source, opened, kvType, options);
     } catch (error) {

@@ -12,6 +12,8 @@ export interface BenchOptions {
   threads?: number;
   repeat: number;
   kernels?: KernelChoice;
+  /** Name of a scheme; default: the tuned one, or the CPU's default. */
+  scheme?: string;
   /** Divide prefill and decode into phases, in turns of their own. */
   profile?: boolean;
   /** Numbers of sequences that decode together, each measured in every turn. */
@@ -48,7 +50,16 @@ export interface BenchReport {
     weightBytes: number;
     peakRssBytes: number;
   };
-  kernels: { op: string; n: number; k: number; scheme: string; isa: Isa; bitsPerWeight: number }[];
+  kernels: {
+    op: string;
+    n: number;
+    k: number;
+    scheme: string;
+    isa: Isa;
+    bitsPerWeight: number;
+    /** Why this kernel: tuned, default, or asked for. */
+    reason: string;
+  }[];
   /** With `profile`. */
   profile?: { prefill: StepProfile; decode: StepProfile };
   /** With `batch`, in its order. */
