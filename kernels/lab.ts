@@ -5,7 +5,6 @@ import { uniqueShapes } from "../codegen/ternary_linear/template.ts";
 import { timedMatrixBytes } from "../codegen/ternary_linear/timing.ts";
 import type { LinearWork } from "../codegen/ternary_linear/work.ts";
 import type { Cpu } from "./cpu.ts";
-import { pointerAt } from "./ffi.ts";
 import { allocate, type NativeMemory, NativeTeam } from "./native_model.ts";
 import type { Candidate } from "./race.ts";
 import { LinearTimers, randomInputs, type TimedWeights } from "./timing.ts";
@@ -156,8 +155,7 @@ function makeWeights(
   for (const plan of plans) {
     const bytes = plan.matrices * plan.matrixBytes;
     timers.fill(memory, { shape: plan.shape, from, to: from + bytes });
-    const pointer = pointerAt(memory.pointer, from);
-    parts.set(linearSymbol(plan.shape), { ...plan, pointer, bytes, release: () => {} });
+    parts.set(linearSymbol(plan.shape), { ...memory, ...plan, offset: from });
     from += bytes;
   }
   return { memory, parts };

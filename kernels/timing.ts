@@ -28,12 +28,14 @@ const TIMER_SYMBOLS = {
 } as const;
 
 const CREATE = {
-  parameters: ["pointer", "pointer", "i32", "buffer", "i32"],
+  parameters: ["pointer", "pointer", "u64", "i32", "buffer", "i32"],
   result: "pointer",
 } as const;
 
 /** Matrices of one shape in native memory, one after the other. */
 export interface TimedWeights extends NativeMemory {
+  /** Bytes from the memory's start to the first matrix. */
+  readonly offset: number;
   readonly shape: Shape;
   /** 1 stays in the caches where it fits; many of them come from memory. */
   readonly matrices: number;
@@ -122,7 +124,7 @@ export class LinearTimers implements Disposable {
     const matrices = Math.max(1, Math.ceil(bytes / matrixBytes));
     const memory = allocate(this.library, matrices * matrixBytes);
     this.fill(memory, { shape, from: 0, to: memory.bytes });
-    return { ...memory, shape, matrices, matrixBytes };
+    return { ...memory, offset: 0, shape, matrices, matrixBytes };
   }
 
   /** Fills a part of a memory with matrices of a shape. */
@@ -148,9 +150,9 @@ export class LinearTimers implements Disposable {
     tokens: number,
     codes: Int8Array = randomInputs(weights.shape.k, tokens),
   ): LinearTimer {
-    const { shape, matrices } = weights;
+    const { shape, offset, matrices } = weights;
     const make = this.makers.symbols[timerSymbol(shape)];
-    const pointer = make(team.pointer, weights.pointer, matrices, codes, tokens);
+    const pointer = make(team.pointer, weights.pointer, BigInt(offset), matrices, codes, tokens);
     if (pointer === null) {
       throw new Error(`Cannot allocate the inputs of ${tokens} tokens: the system refused`);
     }

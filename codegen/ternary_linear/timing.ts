@@ -110,11 +110,11 @@ function timerOf(scheme: Scheme, shape: Shape): string {
   return zig`
     /// A timer of ${n} x ${k}: matrices of ${
     timedMatrixBytes(scheme, shape)
-  } bytes each. codes: (tokens, ${k}) int8, copied. Null if
+  } bytes each, the first one offset bytes from weights. codes: (tokens, ${k}) int8, copied. Null if
     /// memory is short. The team and the weights are the caller's, and must outlive it.
     pub export fn ${
     timerSymbol(shape)
-  }(team: *Team, weights: [*]const u8, matrices: i32, codes: [*]const i8, tokens: i32) ?*Timer {
+  }(team: *Team, weights: [*]const u8, offset: u64, matrices: i32, codes: [*]const i8, tokens: i32) ?*Timer {
         const count: usize = @intCast(tokens);
         const input_bytes = std.mem.alignForward(usize, count * ${bytes}, 64);
         const memory_bytes = input_bytes + count * ${4 * paddedRows(n)};
@@ -138,7 +138,7 @@ function timerOf(scheme: Scheme, shape: Shape): string {
             .y = @ptrCast(@alignCast(memory + input_bytes)),
             .y_stride = ${paddedRows(n)},
             .blocks = ${blocksOf(n)},
-            .weights = weights,
+            .weights = weights + offset,
             .matrix_bytes = ${timedMatrixBytes(scheme, shape)},
             .matrices = @intCast(matrices),
             .memory = memory,
