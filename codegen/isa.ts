@@ -1,11 +1,20 @@
 /** Instruction sets for which kernels are generated, and the reference that defines their results. */
-export const ISAS = ["avx512", "avx2", "neon-dotprod", "neon", "portable"] as const;
+export const ISAS = [
+  "avx512",
+  "avxvnni",
+  "avx2",
+  "neon-i8mm",
+  "neon-dotprod",
+  "neon",
+  "portable",
+] as const;
 export type Isa = (typeof ISAS)[number];
 
 /** What a person may ask for: `neon` means the best NEON kernel that the CPU has. */
 export const KERNEL_CHOICES = [
   "auto",
   "avx512",
+  "avxvnni",
   "avx2",
   "neon",
   "portable",

@@ -33,6 +33,8 @@ export interface CompileRequest {
   root?: string;
   isa: Isa;
   target?: Target;
+  /** The compiler's name of a CPU in place of the instruction set's: other encodings, for tests. */
+  cpu?: string;
 }
 
 /** Structurally one of `runtime/types.ts`'s Progress. */
@@ -149,7 +151,9 @@ function linuxAbi(): "gnu" | "musl" {
 const LEVELS: Record<Isa, { arch?: Target["arch"]; cpu: string }> = {
   // LLVM shies from 512-bit registers on CPUs that once clocked down for them.
   avx512: { arch: "x86_64", cpu: "x86_64_v4-prefer_256_bit+avx512vnni+avx512vbmi" },
+  avxvnni: { arch: "x86_64", cpu: "x86_64_v3+avxvnni" },
   avx2: { arch: "x86_64", cpu: "x86_64_v3" },
+  "neon-i8mm": { arch: "aarch64", cpu: "generic+dotprod+i8mm" },
   "neon-dotprod": { arch: "aarch64", cpu: "generic+dotprod" },
   neon: { arch: "aarch64", cpu: "generic" },
   portable: { cpu: "baseline" },
@@ -165,8 +169,8 @@ function tripleOf({ arch, os, abi = "gnu" }: Target): string {
 }
 
 /** Flags that decide what the result is, without paths. */
-function flagsFor(isa: Isa, target: Target): string[] {
-  const { arch, cpu } = LEVELS[isa];
+function flagsFor({ isa, cpu = LEVELS[isa].cpu }: CompileRequest, target: Target): string[] {
+  const { arch } = LEVELS[isa];
   if (arch !== undefined && arch !== target.arch) {
     throw new RangeError(
       `Cannot compile ${isa} kernels as they need an ${arch} target: current value is ${target.arch}`,
@@ -239,7 +243,7 @@ function describe(zig: Zig, request: CompileRequest, product: Product): Job {
   const target = request.target ?? hostTarget();
   // Threads in a shared library need libc on Linux; on Windows it would compile all of mingw's.
   const libc = product.noLibc || target.os === "windows" ? [] : ["-lc"];
-  const flags = [...product.command, ...flagsFor(isa, target), ...libc];
+  const flags = [...product.command, ...flagsFor(request, target), ...libc];
   const files = [...sources].sort(([a], [b]) => a < b ? -1 : 1);
   const identity = JSON.stringify([zig.version, product.output, root, flags, files]);
   const key = createHash("sha256").update(identity).digest("hex");

@@ -214,7 +214,9 @@ const AVX512 = ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"];
  */
 const REQUIREMENTS: Record<Isa, { arch?: string; features: readonly string[] }> = {
   avx512: { arch: "x86_64", features: [...X86_64_V3, ...AVX512, "avx512_vnni", "avx512vbmi"] },
+  avxvnni: { arch: "x86_64", features: [...X86_64_V3, "avx_vnni"] },
   avx2: { arch: "x86_64", features: X86_64_V3 },
+  "neon-i8mm": { arch: "aarch64", features: ["asimd", "asimddp", "i8mm"] },
   "neon-dotprod": { arch: "aarch64", features: ["asimd", "asimddp"] },
   neon: { arch: "aarch64", features: ["asimd"] },
   portable: { features: [] },

@@ -102,6 +102,11 @@ Deno.test("supportedIsas of real CPUs, best first", () => {
   assert.deepEqual(isas("x86_64", ZEN4), ["avx512", "avx2", "portable"]);
   assert.deepEqual(isas("aarch64", NEOVERSE), ["neon-dotprod", "neon", "portable"]);
   assert.deepEqual(isas("aarch64", PI4), ["neon", "portable"]);
+  // Alder Lake has no AVX-512; Graviton 3 and Apple's M2 have Arm's matrix instructions.
+  const alderLake = ZEN3.replaceAll(" avx2 ", " avx2 avx_vnni ");
+  assert.deepEqual(isas("x86_64", alderLake), ["avxvnni", "avx2", "portable"]);
+  const graviton3 = NEOVERSE.replaceAll(" asimddp", " asimddp i8mm");
+  assert.deepEqual(isas("aarch64", graviton3), ["neon-i8mm", "neon-dotprod", "neon", "portable"]);
   assert.deepEqual(isas("riscv64", "processor : 0\nisa : rv64gc\n"), ["portable"]);
   assert.deepEqual(isas("x86_64", "\u0000\u0001 not a table ::: \n:::"), ["portable"]);
 });

@@ -77,8 +77,16 @@ export function proveShapes(
 }
 
 function proveShape(library: LinearLibrary, shape: Shape, kernel: TernaryKernel): number {
-  // Each tile size runs once: the sum of all of them splits into exactly one of each.
-  const tokens = kernel.scheme.tokenTiles.reduce((sum, m) => sum + m, 0);
+  const counts = kernel.scheme.provedTokens;
+  return counts.reduce((sum, tokens) => sum + proveTokens(library, shape, kernel, tokens), 0);
+}
+
+function proveTokens(
+  library: LinearLibrary,
+  shape: Shape,
+  kernel: TernaryKernel,
+  tokens: number,
+): number {
   const rows = Math.min(shape.n, PROVED_BLOCKS * BLOCK_ROWS);
   const random = randomOf(shape.n * 31 + shape.k);
   for (const [weights, activations] of CASES) {

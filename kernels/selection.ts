@@ -71,7 +71,7 @@ export async function selectKernels(
 function isasFor(cpu: Cpu, choice: KernelsOf["choice"]): Isa[] {
   const supported = supportedIsas(cpu);
   if (choice === "auto") return supported;
-  const wanted: Isa[] = choice === "neon" ? ["neon-dotprod", "neon"] : [choice];
+  const wanted: Isa[] = choice === "neon" ? ["neon-i8mm", "neon-dotprod", "neon"] : [choice];
   const found = wanted.find((isa) => supported.includes(isa));
   if (found !== undefined) return [found];
   throw new RangeError(

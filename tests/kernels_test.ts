@@ -5,14 +5,14 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
-import { kernelName } from "../codegen/ternary_linear/spec.ts";
+import { kernelName, TERNARY_KERNELS } from "../codegen/ternary_linear/spec.ts";
 import { KernelRejectedError, librarySources, openKernels } from "../kernels/choose.ts";
 import { compileLibrary } from "../kernels/compile.ts";
 import { ProofError, proveShapes } from "../kernels/proof.ts";
 import { withEnvironment } from "../kernels/test_helpers.ts";
 import { linearsSources } from "../kernels/timing.ts";
 import { EDGE_SHAPES } from "./edge_linears.ts";
-import { KERNELS_OF_ARCH, lackingFor, NATIVE_ISAS, ZIG } from "./machine.ts";
+import { CPU, KERNELS_OF_ARCH, lackingFor, NATIVE_ISAS, ZIG } from "./machine.ts";
 import { ODD_MODELS } from "./odd_models.ts";
 import { withFolder } from "./safetensors_file.ts";
 import { testUnless } from "./tools.ts";
@@ -24,6 +24,22 @@ for (const kernel of KERNELS_OF_ARCH) {
     const { path: file } = await compileLibrary(ZIG, { sources, isa: kernel.isa });
     const compared = proveShapes(file, EDGE_SHAPES, kernel);
     assert.ok(compared > EDGE_SHAPES.length * 10, `only ${compared} sums were compared`);
+  });
+}
+
+/**
+ * AVX-VNNI is vpdpbusd on 256 bits, which CPUs with AVX-512 VNNI have too, in another encoding: the
+ * same source, compiled for that, can be proved where no CPU with AVX-VNNI is at hand.
+ */
+const EVEX = ["avx512vl", "avx512_vnni"].filter((feature) => !CPU.features.has(feature));
+for (const kernel of TERNARY_KERNELS.filter(({ isa }) => isa === "avxvnni")) {
+  const name = `kernels: ${kernelName(kernel)} in AVX-512's encoding equals the reference`;
+  const reason = EVEX.length === 0 ? null : `this CPU lacks ${EVEX.join(", ")}`;
+  testUnless(reason, name, async () => {
+    const sources = linearsSources(kernel, EDGE_SHAPES);
+    const cpu = "x86_64_v3+avx512vl+avx512vnni";
+    const { path: file } = await compileLibrary(ZIG, { sources, isa: kernel.isa, cpu });
+    assert.ok(proveShapes(file, EDGE_SHAPES, kernel) > EDGE_SHAPES.length * 10);
   });
 }
 

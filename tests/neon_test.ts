@@ -136,17 +136,17 @@ const FILLS: readonly [weight: (r: number) => number, activation: (r: number) =>
 ];
 
 function linearCases(kernel: TernaryKernel, shapes: readonly Shape[]): LinearCase[] {
-  // The sum of all tiles is split into one of each.
-  const tokens = kernel.scheme.tokenTiles.reduce((sum, m) => sum + m, 0);
   const random = randomOf(3);
   return shapes.flatMap((shape, index) =>
-    FILLS.map(([weight, activation]) => ({
-      shape,
-      index,
-      tokens,
-      codes: new Uint8Array(shape.n * shape.k).map(() => weight(random())),
-      x: new Int8Array(tokens * shape.k).map(() => activation(random())),
-    }))
+    kernel.scheme.provedTokens.flatMap((tokens) =>
+      FILLS.map(([weight, activation]) => ({
+        shape,
+        index,
+        tokens,
+        codes: new Uint8Array(shape.n * shape.k).map(() => weight(random())),
+        x: new Int8Array(tokens * shape.k).map(() => activation(random())),
+      }))
+    )
   );
 }
 

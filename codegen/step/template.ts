@@ -756,9 +756,9 @@ function layerLoop(context: Context): string {
   `;
 }
 
-/** Tokens with which every tile of a linear runs. */
+/** Most tokens of a linear that the probe runs. */
 function probeTokens({ options }: Context): number {
-  return options.kernel.scheme.tokenTiles.reduce((sum, m) => sum + m, 0);
+  return Math.max(...options.kernel.scheme.provedTokens);
 }
 
 /** Room for the largest of what the probe needs: a matrix, the inputs or the outputs of its tokens. */
@@ -778,11 +778,13 @@ function probeBytes(context: Context): number {
 /** A unit of blocks and one more, so that every tile of every linear runs. */
 function probeCalls(context: Context): string[] {
   const shapes = uniqueShapes(ternaryShapes(context.spec));
-  const tokens = probeTokens(context);
+  const counts = context.options.kernel.scheme.provedTokens;
   return [
-    ...shapes.map((shape) => {
+    ...shapes.flatMap((shape) => {
       const last = Math.min(blocksOf(shape.n), 5);
-      return `_ = trilith_${linearSymbol(shape)}(weights, codes, ${tokens}, y, 0, ${last});`;
+      return counts.map((tokens) =>
+        `_ = trilith_${linearSymbol(shape)}(weights, codes, ${tokens}, y, 0, ${last});`
+      );
     }),
     ...[...new Set(shapes.map((shape) => shape.k))].map((k) =>
       `${quantizeSymbol(k)}(f32, y, largest_k${k}(y), inputIn_k${k}(memory, 1), 0);`

@@ -119,7 +119,8 @@ export function lookup(
   return {
     name: prefetch ? `${words.name}-prefetch` : words.name,
     layout,
-    tokenTiles,
+    // The sum of all tiles is split into one of each.
+    provedTokens: [tokenTiles.reduce((sum, m) => sum + m, 0)],
     inputBuffers: (k) => [
       { name: "tables", type: "i16", elements: tablesOf(words, k) * TABLE_LANES },
     ],
@@ -128,7 +129,6 @@ export function lookup(
       `buildTables(${groupsOf(words, k)}, x.codes + t * ${activationStride(k)}, x.tables + t * ${
         tablesOf(words, k) * TABLE_LANES
       });`,
-    tiles: () => "",
     linear: ({ n, k }) =>
       zig`
         lookUpLinear(.{ .words = ${wordsOf(words, k)}, .blocks = ${

@@ -17,8 +17,8 @@ export interface InputBuffer {
 export interface Scheme {
   readonly name: string;
   readonly layout: TernaryLayout;
-  /** Tokens that one pass over a block of weights serves, largest first; the last is 1. */
-  readonly tokenTiles: readonly number[];
+  /** Counts of tokens that between them run every tile: what a proof and a probe must try. */
+  readonly provedTokens: readonly number[];
   /** Arrays that the scheme needs beside the int8 codes, for k features. */
   inputBuffers(k: number): readonly InputBuffer[];
   /** Types, intrinsics and small functions, once a file. */
@@ -28,8 +28,6 @@ export interface Scheme {
    * codes.
    */
   prepare(k: number): string;
-  /** Functions that all linears of k input features share, or "". */
-  tiles(k: number): string;
   /**
    * Body of `fn linear_{n}x{k}(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride:
    * usize, blocks: [2]usize) void`.

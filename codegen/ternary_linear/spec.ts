@@ -1,6 +1,6 @@
 import type { Isa } from "../isa.ts";
 import type { TernaryLayout } from "../layouts/layout.ts";
-import { dotFour, pairwise, widening } from "./dialects.ts";
+import { AVX2, AVX512, AVX_VNNI, NEON, NEON_DOTPROD, NEON_I8MM, PORTABLE } from "./dialects.ts";
 import { lookup, LOOKUP_10, LOOKUP_48, LOOKUP_9 } from "./lookup.ts";
 import { multiply } from "./multiply.ts";
 import type { Scheme } from "./scheme.ts";
@@ -33,15 +33,17 @@ export interface TernaryKernel {
  * win everywhere, and reach 92 % of the memory peak without fetching ahead.
  */
 export const TERNARY_KERNELS: readonly TernaryKernel[] = [
-  { isa: "avx512", scheme: multiply([8, 4, 2, 1], dotFour("avx512")) },
+  { isa: "avx512", scheme: multiply(AVX512) },
   ...[LOOKUP_48, LOOKUP_9, LOOKUP_10].flatMap((code): TernaryKernel[] => [
     { isa: "avx512", scheme: lookup(code, [4, 2, 1], false) },
     { isa: "avx512", scheme: lookup(code, [4, 2, 1], true) },
   ]),
-  { isa: "avx2", scheme: multiply([6, 2, 1], pairwise()) },
-  { isa: "neon-dotprod", scheme: multiply([4, 2, 1], dotFour("neon-dotprod")) },
-  { isa: "neon", scheme: multiply([4, 1], widening()) },
-  { isa: "portable", scheme: multiply([4, 1], widening()) },
+  { isa: "avxvnni", scheme: multiply(AVX_VNNI) },
+  { isa: "avx2", scheme: multiply(AVX2) },
+  { isa: "neon-i8mm", scheme: multiply(NEON_I8MM) },
+  { isa: "neon-dotprod", scheme: multiply(NEON_DOTPROD) },
+  { isa: "neon", scheme: multiply(NEON) },
+  { isa: "portable", scheme: multiply(PORTABLE) },
 ];
 
 /** A kernel's name in reports and file names: `avx512-lookup`. */

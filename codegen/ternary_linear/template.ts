@@ -75,9 +75,8 @@ export function linears(
   const ks = [...new Set(shapes.map((shape) => shape.k))];
   return [
     ...ks.map((k) => prepare(scheme, k)),
-    ...ks.map((k) => scheme.tiles(k)),
     ...uniqueShapes(shapes).map((shape) => linear(scheme, shape, options)),
-  ].filter((text) => text !== "").join("\n");
+  ].join("\n");
 }
 
 export function uniqueShapes(shapes: readonly Shape[]): Shape[] {

@@ -151,14 +151,16 @@ function timerOf(scheme: Scheme, shape: Shape): string {
 
 /** Every tile of every linear, on all blocks of a matrix of zero bytes. */
 function probe(scheme: Scheme, shapes: readonly Shape[]): string {
-  const tokens = scheme.tokenTiles.reduce((sum, m) => sum + m, 0);
+  const tokens = Math.max(...scheme.provedTokens);
   const most = (bytesOf: (shape: Shape) => number) =>
     Math.ceil(Math.max(...shapes.map(bytesOf)) / 64) * 64;
   const codesAt = most((shape) => scheme.layout.packedBytes(shape.n, shape.k));
   const outputsAt = codesAt + most(({ k }) => tokens * k);
   const bytes = outputsAt + most(({ n }) => 4 * tokens * paddedRows(n));
-  const calls = shapes.map((shape) =>
-    `_ = trilith_${linearSymbol(shape)}(weights, codes, ${tokens}, y, 0, ${blocksOf(shape.n)});`
+  const calls = shapes.flatMap((shape) =>
+    scheme.provedTokens.map((count) =>
+      `_ = trilith_${linearSymbol(shape)}(weights, codes, ${count}, y, 0, ${blocksOf(shape.n)});`
+    )
   );
   return zig`
     /// 0 when this CPU runs every linear, else the signal that stopped a child process.

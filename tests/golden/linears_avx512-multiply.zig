@@ -17,13 +17,42 @@ inline fn finish(exact: math.I, linear: Linear, inverse: f64, row: usize, y: [*]
     math.store(y + row, out);
 }
 
+const vector_rows = 16;
+const block_vectors = 2;
 const Sums = @Vector(16, i32);
 const Codes = @Vector(64, u8);
+const Activations = @Vector(64, i8);
+
+const Partial = Sums;
+
+inline fn widen(partial: Partial) Sums {
+    return partial;
+}
+
 extern fn @"llvm.x86.avx512.vpdpbusd.512"(Sums, Sums, Sums) callconv(.{ .x86_64_sysv = .{} }) Sums;
 
-/// acc[lane] += sum over j < 4 of codes[4 lane + j] * x[4 lane + j]: vpdpbusd.
-inline fn dotFour(acc: Sums, codes: Codes, x: Sums) Sums {
-    return @"llvm.x86.avx512.vpdpbusd.512"(acc, @bitCast(codes), x);
+/// Lane l: partial + the sum over j < 4 of codes[4l + j] * x[4l + j]: vpdpbusd.
+inline fn addProducts(partial: Partial, codes: Codes, x: Activations) Partial {
+    return @"llvm.x86.avx512.vpdpbusd.512"(partial, @bitCast(codes), @bitCast(x));
+}
+
+/// Activations 4i .. 4i + 3 of 16, for each row.
+inline fn broadcastFour(x: [*]const i8, comptime i: usize) Activations {
+    const four: i32 = @bitCast(x[4 * i ..][0..4].*);
+    return @bitCast(@as(Sums, @splat(four)));
+}
+
+/// y = (y - sum of x) * scale for the rows of a block and tokens first .. last, whose sums of codes * x
+/// are in y.
+inline fn finishBlock(linear: Linear, x: Quantized, tokens: [2]usize, row: usize, y: [*]f32, y_stride: usize) void {
+    const sums: [*]const i32 = @ptrCast(y);
+    for (tokens[0]..tokens[1]) |t| {
+        const offset: math.I = @splat(x.sums[t]);
+        inline for (0..2) |half| {
+            const coded: math.I = sums[t * y_stride + row + half * 16 ..][0..16].*;
+            finish(coded - offset, linear, x.inverse[t], row + half * 16, y + t * y_stride);
+        }
+    }
 }
 
 /// The codes in bits 2i, 2i + 1 of every byte.
@@ -34,18 +63,68 @@ inline fn plane(packed_codes: Codes, comptime i: u4) Codes {
     return shifted & @as(Codes, @splat(3));
 }
 
-inline fn broadcastFour(x: [*]const i8) Sums {
-    const four: i32 = @bitCast(x[0..4].*);
-    return @splat(four);
+/// Sums of code * x for a block of 32 rows and m tokens. A code is 0, 1 or 2 for weight -1, 0, +1, so
+/// the caller subtracts the sum of x.
+fn maskedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, x: [*]const i8, y: [*]i32, y_stride: usize) void {
+    // A product is at most 128 * 128 in size, and a lane adds four of them a step to each plane.
+    comptime if (steps * 4 * 128 * 128 >= 1 << 31) @compileError("sums overflow int32");
+    inline for (0..block_vectors / vectors) |part| {
+        var acc: [m][vectors][4]Sums = @splat(@splat(@splat(@splat(0))));
+        for (0..steps) |step| {
+            const from = w + step * 128 + part * vectors * vector_rows * 4;
+            if (m == 1) {
+                inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 8192 + 64 * line, .{ .locality = 2 });
+            }
+            inline for (0..4) |i| {
+                inline for (0..vectors) |v| {
+                    const all: Codes = from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*;
+                    const codes = all & @as(Codes, @splat(3 << (2 * i)));
+                    inline for (0..m) |t| {
+                        const x_t = broadcastFour(x + t * x_stride + step * 16, i);
+                        acc[t][v][i] = addProducts(acc[t][v][i], codes, x_t);
+                    }
+                }
+            }
+        }
+        inline for (0..m) |t| {
+            inline for (0..vectors) |v| {
+                var sums = acc[t][v][0];
+                inline for (1..4) |i| sums += acc[t][v][i] >> @splat(2 * i);
+                y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows].* = sums;
+            }
+        }
+    }
 }
 
-/// y[t] = sums - sum of x, scaled, for the 32 rows of a block.
-inline fn finishBlock(comptime m: usize, sums: *const [m][32]i32, linear: Linear, x: Quantized, t_0: usize, row: usize, y: [*]f32, y_stride: usize) void {
-    inline for (0..m) |t| {
-        const offset: math.I = @splat(x.sums[t_0 + t]);
-        inline for (0..2) |half| {
-            const coded: math.I = sums[t][half * 16 ..][0..16].*;
-            finish(coded - offset, linear, x.inverse[t_0 + t], row + half * 16, y + (t_0 + t) * y_stride);
+/// Sums of code * x for a block of 32 rows and m tokens. A code is 0, 1 or 2 for weight -1, 0, +1, so
+/// the caller subtracts the sum of x.
+fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, x: [*]const i8, y: [*]i32, y_stride: usize) void {
+    const partial_steps = @min(524288, steps);
+    inline for (0..block_vectors / vectors) |part| {
+        var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
+        var first: usize = 0;
+        while (first < steps) : (first += partial_steps) {
+            var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
+            for (first..@min(first + partial_steps, steps)) |step| {
+                const from = w + step * 128 + part * vectors * vector_rows * 4;
+                if (m == 1) {
+                    inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 8192 + 64 * line, .{ .locality = 2 });
+                }
+                inline for (0..4) |i| {
+                    var codes: [vectors]Codes = undefined;
+                    inline for (0..vectors) |v| codes[v] = plane(from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*, i);
+                    inline for (0..m) |t| {
+                        const x_t = broadcastFour(x + t * x_stride + step * 16, i);
+                        inline for (0..vectors) |v| acc[t][v] = addProducts(acc[t][v], codes[v], x_t);
+                    }
+                }
+            }
+            inline for (0..m) |t| {
+                inline for (0..vectors) |v| sums[t][v] += widen(acc[t][v]);
+            }
+        }
+        inline for (0..m) |t| {
+            inline for (0..vectors) |v| y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows].* = sums[t][v];
         }
     }
 }
@@ -54,8 +133,8 @@ inline fn finishBlock(comptime m: usize, sums: *const [m][32]i32, linear: Linear
 fn prepare_k64(x: Quantized, t: usize) void {
     const codes = x.codes + t * 128;
     var sums: math.I = @splat(0);
-    for (0..4) |step| {
-        const some: @Vector(16, i8) = codes[step * 16 ..][0..16].*;
+    for (0..4) |i| {
+        const some: @Vector(16, i8) = codes[i * 16 ..][0..16].*;
         sums += @as(math.I, some);
     }
     x.sums[t] = @reduce(.Add, sums);
@@ -74,8 +153,8 @@ fn inputIn_k64(memory: [*]u8, tokens: usize) Quantized {
 fn prepare_k96(x: Quantized, t: usize) void {
     const codes = x.codes + t * 160;
     var sums: math.I = @splat(0);
-    for (0..6) |step| {
-        const some: @Vector(16, i8) = codes[step * 16 ..][0..16].*;
+    for (0..6) |i| {
+        const some: @Vector(16, i8) = codes[i * 16 ..][0..16].*;
         sums += @as(math.I, some);
     }
     x.sums[t] = @reduce(.Add, sums);
@@ -90,237 +169,19 @@ fn inputIn_k96(memory: [*]u8, tokens: usize) Quantized {
     };
 }
 
-/// Sums of code * x for a block of 32 rows and 8 token(s), k = 64. A code is 0, 1 or 2
-/// for weight -1, 0, +1, so the caller subtracts the sum of x.
-fn tile_k64_m8(w: [*]const u8, x: [*]const i8, out: *[8][32]i32) void {
-    inline for (0..1) |group| {
-        var acc: [8][2]Sums = @splat(@splat(@splat(0)));
-        for (0..4) |step| {
-            const from = w + step * 128 + group * 128;
-            @prefetch(from + 8192, .{ .locality = 2 });
-            @prefetch(from + 8256, .{ .locality = 2 });
-            inline for (0..4) |i| {
-                var codes: [2]Codes = undefined;
-                inline for (0..2) |v| codes[v] = plane(from[v * 64 ..][0..64].*, i);
-                inline for (0..8) |t| {
-                    const x_t = broadcastFour(x + t * 128 + step * 16 + i * 4);
-                    inline for (0..2) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
-                }
-            }
-        }
-        inline for (0..8) |t| {
-            inline for (0..2) |v| out[t][(group * 2 + v) * 16 ..][0..16].* = acc[t][v];
-        }
-    }
-}
-
-/// Sums of code * x for a block of 32 rows and 4 token(s), k = 64. A code is 0, 1 or 2
-/// for weight -1, 0, +1, so the caller subtracts the sum of x.
-fn tile_k64_m4(w: [*]const u8, x: [*]const i8, out: *[4][32]i32) void {
-    inline for (0..1) |group| {
-        var acc: [4][2]Sums = @splat(@splat(@splat(0)));
-        for (0..4) |step| {
-            const from = w + step * 128 + group * 128;
-            @prefetch(from + 8192, .{ .locality = 2 });
-            @prefetch(from + 8256, .{ .locality = 2 });
-            inline for (0..4) |i| {
-                var codes: [2]Codes = undefined;
-                inline for (0..2) |v| codes[v] = plane(from[v * 64 ..][0..64].*, i);
-                inline for (0..4) |t| {
-                    const x_t = broadcastFour(x + t * 128 + step * 16 + i * 4);
-                    inline for (0..2) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
-                }
-            }
-        }
-        inline for (0..4) |t| {
-            inline for (0..2) |v| out[t][(group * 2 + v) * 16 ..][0..16].* = acc[t][v];
-        }
-    }
-}
-
-/// Sums of code * x for a block of 32 rows and 2 token(s), k = 64. A code is 0, 1 or 2
-/// for weight -1, 0, +1, so the caller subtracts the sum of x.
-fn tile_k64_m2(w: [*]const u8, x: [*]const i8, out: *[2][32]i32) void {
-    var acc: [2][2][4]Sums = @splat(@splat(@splat(@splat(0))));
-    for (0..4) |step| {
-        const from = w + step * 128;
-        inline for (0..4) |i| {
-            inline for (0..2) |v| {
-                const all: Codes = from[v * 64 ..][0..64].*;
-                const codes = all & @as(Codes, @splat(3 << (2 * i)));
-                inline for (0..2) |t| {
-                    const x_t = broadcastFour(x + t * 128 + step * 16 + i * 4);
-                    acc[t][v][i] = dotFour(acc[t][v][i], codes, x_t);
-                }
-            }
-        }
-    }
-    inline for (0..2) |t| {
-        inline for (0..2) |v| {
-            var sums = acc[t][v][0];
-            inline for (1..4) |i| sums += acc[t][v][i] >> @splat(2 * i);
-            out[t][v * 16 ..][0..16].* = sums;
-        }
-    }
-}
-
-/// Sums of code * x for a block of 32 rows and 1 token(s), k = 64. A code is 0, 1 or 2
-/// for weight -1, 0, +1, so the caller subtracts the sum of x.
-fn tile_k64_m1(w: [*]const u8, x: [*]const i8, out: *[1][32]i32) void {
-    var acc: [1][2][4]Sums = @splat(@splat(@splat(@splat(0))));
-    for (0..4) |step| {
-        const from = w + step * 128;
-        @prefetch(from + 8192, .{ .locality = 2 });
-        @prefetch(from + 8256, .{ .locality = 2 });
-        inline for (0..4) |i| {
-            inline for (0..2) |v| {
-                const all: Codes = from[v * 64 ..][0..64].*;
-                const codes = all & @as(Codes, @splat(3 << (2 * i)));
-                inline for (0..1) |t| {
-                    const x_t = broadcastFour(x + t * 128 + step * 16 + i * 4);
-                    acc[t][v][i] = dotFour(acc[t][v][i], codes, x_t);
-                }
-            }
-        }
-    }
-    inline for (0..1) |t| {
-        inline for (0..2) |v| {
-            var sums = acc[t][v][0];
-            inline for (1..4) |i| sums += acc[t][v][i] >> @splat(2 * i);
-            out[t][v * 16 ..][0..16].* = sums;
-        }
-    }
-}
-
-/// Sums of code * x for a block of 32 rows and 8 token(s), k = 96. A code is 0, 1 or 2
-/// for weight -1, 0, +1, so the caller subtracts the sum of x.
-fn tile_k96_m8(w: [*]const u8, x: [*]const i8, out: *[8][32]i32) void {
-    inline for (0..1) |group| {
-        var acc: [8][2]Sums = @splat(@splat(@splat(0)));
-        for (0..6) |step| {
-            const from = w + step * 128 + group * 128;
-            @prefetch(from + 8192, .{ .locality = 2 });
-            @prefetch(from + 8256, .{ .locality = 2 });
-            inline for (0..4) |i| {
-                var codes: [2]Codes = undefined;
-                inline for (0..2) |v| codes[v] = plane(from[v * 64 ..][0..64].*, i);
-                inline for (0..8) |t| {
-                    const x_t = broadcastFour(x + t * 160 + step * 16 + i * 4);
-                    inline for (0..2) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
-                }
-            }
-        }
-        inline for (0..8) |t| {
-            inline for (0..2) |v| out[t][(group * 2 + v) * 16 ..][0..16].* = acc[t][v];
-        }
-    }
-}
-
-/// Sums of code * x for a block of 32 rows and 4 token(s), k = 96. A code is 0, 1 or 2
-/// for weight -1, 0, +1, so the caller subtracts the sum of x.
-fn tile_k96_m4(w: [*]const u8, x: [*]const i8, out: *[4][32]i32) void {
-    inline for (0..1) |group| {
-        var acc: [4][2]Sums = @splat(@splat(@splat(0)));
-        for (0..6) |step| {
-            const from = w + step * 128 + group * 128;
-            @prefetch(from + 8192, .{ .locality = 2 });
-            @prefetch(from + 8256, .{ .locality = 2 });
-            inline for (0..4) |i| {
-                var codes: [2]Codes = undefined;
-                inline for (0..2) |v| codes[v] = plane(from[v * 64 ..][0..64].*, i);
-                inline for (0..4) |t| {
-                    const x_t = broadcastFour(x + t * 160 + step * 16 + i * 4);
-                    inline for (0..2) |v| acc[t][v] = dotFour(acc[t][v], codes[v], x_t);
-                }
-            }
-        }
-        inline for (0..4) |t| {
-            inline for (0..2) |v| out[t][(group * 2 + v) * 16 ..][0..16].* = acc[t][v];
-        }
-    }
-}
-
-/// Sums of code * x for a block of 32 rows and 2 token(s), k = 96. A code is 0, 1 or 2
-/// for weight -1, 0, +1, so the caller subtracts the sum of x.
-fn tile_k96_m2(w: [*]const u8, x: [*]const i8, out: *[2][32]i32) void {
-    var acc: [2][2][4]Sums = @splat(@splat(@splat(@splat(0))));
-    for (0..6) |step| {
-        const from = w + step * 128;
-        inline for (0..4) |i| {
-            inline for (0..2) |v| {
-                const all: Codes = from[v * 64 ..][0..64].*;
-                const codes = all & @as(Codes, @splat(3 << (2 * i)));
-                inline for (0..2) |t| {
-                    const x_t = broadcastFour(x + t * 160 + step * 16 + i * 4);
-                    acc[t][v][i] = dotFour(acc[t][v][i], codes, x_t);
-                }
-            }
-        }
-    }
-    inline for (0..2) |t| {
-        inline for (0..2) |v| {
-            var sums = acc[t][v][0];
-            inline for (1..4) |i| sums += acc[t][v][i] >> @splat(2 * i);
-            out[t][v * 16 ..][0..16].* = sums;
-        }
-    }
-}
-
-/// Sums of code * x for a block of 32 rows and 1 token(s), k = 96. A code is 0, 1 or 2
-/// for weight -1, 0, +1, so the caller subtracts the sum of x.
-fn tile_k96_m1(w: [*]const u8, x: [*]const i8, out: *[1][32]i32) void {
-    var acc: [1][2][4]Sums = @splat(@splat(@splat(@splat(0))));
-    for (0..6) |step| {
-        const from = w + step * 128;
-        @prefetch(from + 8192, .{ .locality = 2 });
-        @prefetch(from + 8256, .{ .locality = 2 });
-        inline for (0..4) |i| {
-            inline for (0..2) |v| {
-                const all: Codes = from[v * 64 ..][0..64].*;
-                const codes = all & @as(Codes, @splat(3 << (2 * i)));
-                inline for (0..1) |t| {
-                    const x_t = broadcastFour(x + t * 160 + step * 16 + i * 4);
-                    acc[t][v][i] = dotFour(acc[t][v][i], codes, x_t);
-                }
-            }
-        }
-    }
-    inline for (0..1) |t| {
-        inline for (0..2) |v| {
-            var sums = acc[t][v][0];
-            inline for (1..4) |i| sums += acc[t][v][i] >> @splat(2 * i);
-            out[t][v * 16 ..][0..16].* = sums;
-        }
-    }
-}
-
 /// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
 /// W: (96, 64) ternary. x: (tokens, 64) int8. y: (tokens, y_stride).
 fn linear_96x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    const sums: [*]i32 = @ptrCast(y);
     for (blocks[0]..blocks[1]) |block| {
         const w = linear.codes + block * 512;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 8 <= tokens) : (t += 8) {
-            var sums: [8][32]i32 = undefined;
-            tile_k64_m8(w, x.codes + t * 128, &sums);
-            finishBlock(8, &sums, linear, x, t, row, y, y_stride);
-        }
-        while (t + 4 <= tokens) : (t += 4) {
-            var sums: [4][32]i32 = undefined;
-            tile_k64_m4(w, x.codes + t * 128, &sums);
-            finishBlock(4, &sums, linear, x, t, row, y, y_stride);
-        }
-        while (t + 2 <= tokens) : (t += 2) {
-            var sums: [2][32]i32 = undefined;
-            tile_k64_m2(w, x.codes + t * 128, &sums);
-            finishBlock(2, &sums, linear, x, t, row, y, y_stride);
-        }
-        while (t + 1 <= tokens) : (t += 1) {
-            var sums: [1][32]i32 = undefined;
-            tile_k64_m1(w, x.codes + t * 128, &sums);
-            finishBlock(1, &sums, linear, x, t, row, y, y_stride);
-        }
+        while (t + 8 <= tokens) : (t += 8) packedTile(8, 2, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 2 <= tokens) : (t += 2) maskedTile(2, 2, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 1 <= tokens) : (t += 1) maskedTile(1, 2, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        finishBlock(linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
 
@@ -345,30 +206,16 @@ pub export fn trilith_linear_96x64(weights: [*]const u8, codes: [*]const i8, tok
 /// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
 /// W: (64, 96) ternary. x: (tokens, 96) int8. y: (tokens, y_stride).
 fn linear_64x96(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    const sums: [*]i32 = @ptrCast(y);
     for (blocks[0]..blocks[1]) |block| {
         const w = linear.codes + block * 768;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 8 <= tokens) : (t += 8) {
-            var sums: [8][32]i32 = undefined;
-            tile_k96_m8(w, x.codes + t * 160, &sums);
-            finishBlock(8, &sums, linear, x, t, row, y, y_stride);
-        }
-        while (t + 4 <= tokens) : (t += 4) {
-            var sums: [4][32]i32 = undefined;
-            tile_k96_m4(w, x.codes + t * 160, &sums);
-            finishBlock(4, &sums, linear, x, t, row, y, y_stride);
-        }
-        while (t + 2 <= tokens) : (t += 2) {
-            var sums: [2][32]i32 = undefined;
-            tile_k96_m2(w, x.codes + t * 160, &sums);
-            finishBlock(2, &sums, linear, x, t, row, y, y_stride);
-        }
-        while (t + 1 <= tokens) : (t += 1) {
-            var sums: [1][32]i32 = undefined;
-            tile_k96_m1(w, x.codes + t * 160, &sums);
-            finishBlock(1, &sums, linear, x, t, row, y, y_stride);
-        }
+        while (t + 8 <= tokens) : (t += 8) packedTile(8, 2, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        while (t + 2 <= tokens) : (t += 2) maskedTile(2, 2, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        while (t + 1 <= tokens) : (t += 1) maskedTile(1, 2, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        finishBlock(linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
 

@@ -17,9 +17,46 @@ inline fn finish(exact: math.I, linear: Linear, inverse: f64, row: usize, y: [*]
     math.store(y + row, out);
 }
 
+const vector_rows = 4;
+const block_vectors = 8;
 const Sums = @Vector(4, i32);
 const Codes = @Vector(16, u8);
-const Products = @Vector(16, i16);
+const Activations = @Vector(16, i8);
+
+const Partial = @Vector(16, i16);
+
+/// Lane l: partial + codes[l] * x[l], exact in 16 bits.
+inline fn addProducts(partial: Partial, codes: Codes, x: Activations) Partial {
+    const signed: Activations = @bitCast(codes);
+    return partial +% @as(Partial, signed) * @as(Partial, x);
+}
+
+/// Lane r: the sum of products 4r .. 4r + 3, in 32 bits.
+inline fn widen(partial: Partial) Sums {
+    const wide: @Vector(16, i32) = partial;
+    var sums: Sums = @splat(0);
+    inline for (0..4) |j| sums += @shuffle(i32, wide, undefined, [4]i32{ j, 4 + j, 8 + j, 12 + j });
+    return sums;
+}
+
+/// Activations 4i .. 4i + 3 of 16, for each row.
+inline fn broadcastFour(x: [*]const i8, comptime i: usize) Activations {
+    const four: i32 = @bitCast(x[4 * i ..][0..4].*);
+    return @bitCast(@as(Sums, @splat(four)));
+}
+
+/// y = (y - sum of x) * scale for the rows of a block and tokens first .. last, whose sums of codes * x
+/// are in y.
+inline fn finishBlock(linear: Linear, x: Quantized, tokens: [2]usize, row: usize, y: [*]f32, y_stride: usize) void {
+    const sums: [*]const i32 = @ptrCast(y);
+    for (tokens[0]..tokens[1]) |t| {
+        const offset: math.I = @splat(x.sums[t]);
+        inline for (0..2) |half| {
+            const coded: math.I = sums[t * y_stride + row + half * 16 ..][0..16].*;
+            finish(coded - offset, linear, x.inverse[t], row + half * 16, y + t * y_stride);
+        }
+    }
+}
 
 /// The codes in bits 2i, 2i + 1 of every byte.
 inline fn plane(packed_codes: Codes, comptime i: u4) Codes {
@@ -29,42 +66,122 @@ inline fn plane(packed_codes: Codes, comptime i: u4) Codes {
     return shifted & @as(Codes, @splat(3));
 }
 
-/// codes[l] * x[l], exact in 16 bits.
-inline fn multiply(codes: Codes, x: @Vector(16, i8)) Products {
-    const w: @Vector(16, i8) = @bitCast(codes);
-    return @as(Products, w) * @as(Products, x);
-}
-
-/// Lane r: the sum of products 4r .. 4r + 3, in 32 bits.
-inline fn addFours(products: Products) Sums {
-    const wide: @Vector(16, i32) = products;
-    var sums: Sums = @splat(0);
-    inline for (0..4) |j| sums += @shuffle(i32, wide, undefined, [4]i32{ j, 4 + j, 8 + j, 12 + j });
-    return sums;
-}
-
-inline fn broadcastFour(x: [*]const i8) @Vector(16, i8) {
-    const four: i32 = @bitCast(x[0..4].*);
-    return @bitCast(@as(Sums, @splat(four)));
-}
-
-/// y[t] = sums - sum of x, scaled, for the 32 rows of a block.
-inline fn finishBlock(comptime m: usize, sums: *const [m][32]i32, linear: Linear, x: Quantized, t_0: usize, row: usize, y: [*]f32, y_stride: usize) void {
-    inline for (0..m) |t| {
-        const offset: math.I = @splat(x.sums[t_0 + t]);
-        inline for (0..2) |half| {
-            const coded: math.I = sums[t][half * 16 ..][0..16].*;
-            finish(coded - offset, linear, x.inverse[t_0 + t], row + half * 16, y + (t_0 + t) * y_stride);
+/// Sums of code * x for a block of 32 rows and m tokens. A code is 0, 1 or 2 for weight -1, 0, +1, so
+/// the caller subtracts the sum of x.
+fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, x: [*]const i8, y: [*]i32, y_stride: usize) void {
+    const partial_steps = @min(32, steps);
+    inline for (0..block_vectors / vectors) |part| {
+        var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
+        var first: usize = 0;
+        while (first < steps) : (first += partial_steps) {
+            var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
+            for (first..@min(first + partial_steps, steps)) |step| {
+                const from = w + step * 128 + part * vectors * vector_rows * 4;
+                if (m == 1) {
+                    inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 8192 + 64 * line, .{ .locality = 2 });
+                }
+                inline for (0..4) |i| {
+                    var codes: [vectors]Codes = undefined;
+                    inline for (0..vectors) |v| codes[v] = plane(from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*, i);
+                    inline for (0..m) |t| {
+                        const x_t = broadcastFour(x + t * x_stride + step * 16, i);
+                        inline for (0..vectors) |v| acc[t][v] = addProducts(acc[t][v], codes[v], x_t);
+                    }
+                }
+            }
+            inline for (0..m) |t| {
+                inline for (0..vectors) |v| sums[t][v] += widen(acc[t][v]);
+            }
+        }
+        inline for (0..m) |t| {
+            inline for (0..vectors) |v| y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows].* = sums[t][v];
         }
     }
+}
+
+/// Shape of a matrix and how its input lies: bytes from one token's activations to the next, and
+/// tokens that share an unpacking.
+const Matrix = struct { features: usize, blocks: usize, x_stride: usize, token_group: usize };
+
+const slice_features = 512;
+
+/// Codes of a block, [group of four features][register].
+const Slice = [slice_features / 4][8]Codes;
+
+/// Puts registers v of groups g and g + 1.
+inline fn putCodes(out: *Slice, g: usize, comptime v: usize, even: Codes, odd: Codes) void {
+    out[g][v] = even;
+    out[g + 1][v] = odd;
+}
+
+/// Sums of codes * x for a block and m tokens, added to y, or stored if the slice is the first.
+fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, first: bool, y: [*]i32, y_stride: usize) void {
+    inline for (0..block_vectors / vectors) |part| {
+        var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
+        inline for (0..m) |t| @prefetch(y + t * y_stride + part * vectors * vector_rows, .{ .rw = .write });
+        for (0..steps) |step| {
+            inline for (0..4) |i| {
+                inline for (0..m) |t| {
+                    const x_t = broadcastFour(x + t * x_stride + step * 16, i);
+                    inline for (0..vectors) |v| acc[t][v] = addProducts(acc[t][v], codes[step * 4 + i][part * vectors + v], x_t);
+                }
+            }
+        }
+        inline for (0..m) |t| {
+            inline for (0..vectors) |v| {
+                const y_v = y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows];
+                const sums = widen(acc[t][v]);
+                y_v.* = if (first) sums else @as(Sums, y_v.*) + sums;
+            }
+        }
+    }
+}
+
+/// All tokens: y holds the integer sums of codes * x until they are scaled.
+inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    const sums: [*]i32 = @ptrCast(y);
+    // Past the last feature activations are zero, whatever the codes are.
+    var codes: Slice align(64) = @splat(@splat(@splat(0)));
+    var t_0: usize = 0;
+    while (t_0 < tokens) : (t_0 += matrix.token_group) {
+        const t_1 = @min(t_0 + matrix.token_group, tokens);
+        for (blocks[0]..blocks[1]) |block| {
+            const row = block * 32;
+            for (0..(matrix.features + slice_features - 1) / slice_features) |slice| {
+                const steps = unpackSlice(matrix, linear.codes, block, slice, &codes);
+                const x_slice = x.codes + slice * slice_features;
+                var t = t_0;
+                while (t + 4 <= t_1) : (t += 4) unpackedTile(4, 2, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);
+                while (t + 1 <= t_1) : (t += 1) unpackedTile(1, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);
+            }
+            finishBlock(linear, x, .{ t_0, t_1 }, row, y, y_stride);
+        }
+    }
+}
+
+/// Codes of a slice of a block. Returns the number of its steps of 16 features.
+fn unpackSlice(comptime matrix: Matrix, codes: [*]const u8, block: usize, slice: usize, out: *Slice) usize {
+    const slice_steps = slice_features / 16;
+    const steps = (matrix.features + 15) / 16;
+    const first = slice * slice_steps;
+    const from = codes + (block * steps + first) * 128;
+    const count: usize = @min(slice_steps, steps - first);
+    for (0..count) |step| {
+        inline for (0..block_vectors) |v| {
+            const all: Codes = from[step * 128 + v * vector_rows * 4 ..][0 .. vector_rows * 4].*;
+            putCodes(out, step * 4, v, plane(all, 0), plane(all, 1));
+            putCodes(out, step * 4 + 2, v, plane(all, 2), plane(all, 3));
+        }
+    }
+    return count;
 }
 
 /// From the codes of token t, what linears of 64 features read.
 fn prepare_k64(x: Quantized, t: usize) void {
     const codes = x.codes + t * 128;
     var sums: math.I = @splat(0);
-    for (0..4) |step| {
-        const some: @Vector(16, i8) = codes[step * 16 ..][0..16].*;
+    for (0..4) |i| {
+        const some: @Vector(16, i8) = codes[i * 16 ..][0..16].*;
         sums += @as(math.I, some);
     }
     x.sums[t] = @reduce(.Add, sums);
@@ -83,8 +200,8 @@ fn inputIn_k64(memory: [*]u8, tokens: usize) Quantized {
 fn prepare_k96(x: Quantized, t: usize) void {
     const codes = x.codes + t * 160;
     var sums: math.I = @splat(0);
-    for (0..6) |step| {
-        const some: @Vector(16, i8) = codes[step * 16 ..][0..16].*;
+    for (0..6) |i| {
+        const some: @Vector(16, i8) = codes[i * 16 ..][0..16].*;
         sums += @as(math.I, some);
     }
     x.sums[t] = @reduce(.Add, sums);
@@ -99,139 +216,21 @@ fn inputIn_k96(memory: [*]u8, tokens: usize) Quantized {
     };
 }
 
-/// Sums of code * x for a block of 32 rows and 4 token(s), k = 64. A code is 0, 1 or 2
-/// for weight -1, 0, +1, so the caller subtracts the sum of x.
-fn tile_k64_m4(w: [*]const u8, x: [*]const i8, out: *[4][32]i32) void {
-    inline for (0..4) |group| {
-        var sums: [4][2]Sums = @splat(@splat(@splat(0)));
-        var first: usize = 0;
-        while (first < 4) : (first += 32) {
-            var acc: [4][2]Products = @splat(@splat(@splat(0)));
-            for (first..@min(first + 32, 4)) |step| {
-                const from = w + step * 128 + group * 32;
-                inline for (0..4) |i| {
-                    var codes: [2]Codes = undefined;
-                    inline for (0..2) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
-                    inline for (0..4) |t| {
-                        const x_t = broadcastFour(x + t * 128 + step * 16 + i * 4);
-                        inline for (0..2) |v| acc[t][v] +%= multiply(codes[v], x_t);
-                    }
-                }
-            }
-            inline for (0..4) |t| {
-                inline for (0..2) |v| sums[t][v] += addFours(acc[t][v]);
-            }
-        }
-        inline for (0..4) |t| {
-            inline for (0..2) |v| out[t][(group * 2 + v) * 4 ..][0..4].* = sums[t][v];
-        }
-    }
-}
-
-/// Sums of code * x for a block of 32 rows and 1 token(s), k = 64. A code is 0, 1 or 2
-/// for weight -1, 0, +1, so the caller subtracts the sum of x.
-fn tile_k64_m1(w: [*]const u8, x: [*]const i8, out: *[1][32]i32) void {
-    inline for (0..2) |group| {
-        var sums: [1][4]Sums = @splat(@splat(@splat(0)));
-        var first: usize = 0;
-        while (first < 4) : (first += 32) {
-            var acc: [1][4]Products = @splat(@splat(@splat(0)));
-            for (first..@min(first + 32, 4)) |step| {
-                const from = w + step * 128 + group * 64;
-                inline for (0..4) |i| {
-                    var codes: [4]Codes = undefined;
-                    inline for (0..4) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
-                    inline for (0..1) |t| {
-                        const x_t = broadcastFour(x + t * 128 + step * 16 + i * 4);
-                        inline for (0..4) |v| acc[t][v] +%= multiply(codes[v], x_t);
-                    }
-                }
-            }
-            inline for (0..1) |t| {
-                inline for (0..4) |v| sums[t][v] += addFours(acc[t][v]);
-            }
-        }
-        inline for (0..1) |t| {
-            inline for (0..4) |v| out[t][(group * 4 + v) * 4 ..][0..4].* = sums[t][v];
-        }
-    }
-}
-
-/// Sums of code * x for a block of 32 rows and 4 token(s), k = 96. A code is 0, 1 or 2
-/// for weight -1, 0, +1, so the caller subtracts the sum of x.
-fn tile_k96_m4(w: [*]const u8, x: [*]const i8, out: *[4][32]i32) void {
-    inline for (0..4) |group| {
-        var sums: [4][2]Sums = @splat(@splat(@splat(0)));
-        var first: usize = 0;
-        while (first < 6) : (first += 32) {
-            var acc: [4][2]Products = @splat(@splat(@splat(0)));
-            for (first..@min(first + 32, 6)) |step| {
-                const from = w + step * 128 + group * 32;
-                inline for (0..4) |i| {
-                    var codes: [2]Codes = undefined;
-                    inline for (0..2) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
-                    inline for (0..4) |t| {
-                        const x_t = broadcastFour(x + t * 160 + step * 16 + i * 4);
-                        inline for (0..2) |v| acc[t][v] +%= multiply(codes[v], x_t);
-                    }
-                }
-            }
-            inline for (0..4) |t| {
-                inline for (0..2) |v| sums[t][v] += addFours(acc[t][v]);
-            }
-        }
-        inline for (0..4) |t| {
-            inline for (0..2) |v| out[t][(group * 2 + v) * 4 ..][0..4].* = sums[t][v];
-        }
-    }
-}
-
-/// Sums of code * x for a block of 32 rows and 1 token(s), k = 96. A code is 0, 1 or 2
-/// for weight -1, 0, +1, so the caller subtracts the sum of x.
-fn tile_k96_m1(w: [*]const u8, x: [*]const i8, out: *[1][32]i32) void {
-    inline for (0..2) |group| {
-        var sums: [1][4]Sums = @splat(@splat(@splat(0)));
-        var first: usize = 0;
-        while (first < 6) : (first += 32) {
-            var acc: [1][4]Products = @splat(@splat(@splat(0)));
-            for (first..@min(first + 32, 6)) |step| {
-                const from = w + step * 128 + group * 64;
-                inline for (0..4) |i| {
-                    var codes: [4]Codes = undefined;
-                    inline for (0..4) |v| codes[v] = plane(from[v * 16 ..][0..16].*, i);
-                    inline for (0..1) |t| {
-                        const x_t = broadcastFour(x + t * 160 + step * 16 + i * 4);
-                        inline for (0..4) |v| acc[t][v] +%= multiply(codes[v], x_t);
-                    }
-                }
-            }
-            inline for (0..1) |t| {
-                inline for (0..4) |v| sums[t][v] += addFours(acc[t][v]);
-            }
-        }
-        inline for (0..1) |t| {
-            inline for (0..4) |v| out[t][(group * 4 + v) * 4 ..][0..4].* = sums[t][v];
-        }
-    }
-}
-
 /// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
 /// W: (96, 64) ternary. x: (tokens, 64) int8. y: (tokens, y_stride).
 fn linear_96x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    if (tokens >= 8) {
+        const matrix: Matrix = .{ .features = 64, .blocks = 3, .x_stride = 128, .token_group = 6144 };
+        return unpackedLinear(matrix, linear, x, tokens, y, y_stride, blocks);
+    }
+    const sums: [*]i32 = @ptrCast(y);
     for (blocks[0]..blocks[1]) |block| {
         const w = linear.codes + block * 512;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 4 <= tokens) : (t += 4) {
-            var sums: [4][32]i32 = undefined;
-            tile_k64_m4(w, x.codes + t * 128, &sums);
-            finishBlock(4, &sums, linear, x, t, row, y, y_stride);
-        }
-        while (t + 1 <= tokens) : (t += 1) {
-            var sums: [1][32]i32 = undefined;
-            tile_k64_m1(w, x.codes + t * 128, &sums);
-            finishBlock(1, &sums, linear, x, t, row, y, y_stride);
-        }
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        finishBlock(linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
 
@@ -256,20 +255,18 @@ pub export fn trilith_linear_96x64(weights: [*]const u8, codes: [*]const i8, tok
 /// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
 /// W: (64, 96) ternary. x: (tokens, 96) int8. y: (tokens, y_stride).
 fn linear_64x96(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    if (tokens >= 8) {
+        const matrix: Matrix = .{ .features = 96, .blocks = 2, .x_stride = 160, .token_group = 4096 };
+        return unpackedLinear(matrix, linear, x, tokens, y, y_stride, blocks);
+    }
+    const sums: [*]i32 = @ptrCast(y);
     for (blocks[0]..blocks[1]) |block| {
         const w = linear.codes + block * 768;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 4 <= tokens) : (t += 4) {
-            var sums: [4][32]i32 = undefined;
-            tile_k96_m4(w, x.codes + t * 160, &sums);
-            finishBlock(4, &sums, linear, x, t, row, y, y_stride);
-        }
-        while (t + 1 <= tokens) : (t += 1) {
-            var sums: [1][32]i32 = undefined;
-            tile_k96_m1(w, x.codes + t * 160, &sums);
-            finishBlock(1, &sums, linear, x, t, row, y, y_stride);
-        }
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        finishBlock(linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
 

@@ -1,0 +1,315 @@
+/// One ternary matrix: packed weights, the factor of a weight, and a bias of one f32 a row.
+const Linear = struct { codes: [*]const u8, scale: f32, bias: ?[*]const f32 };
+
+/// Inputs of all tokens: int8 codes, max |x| / 127, and what the linears read in the codes' place.
+const Quantized = struct {
+    codes: [*]i8,
+    inverse: [*]f64,
+    sums: [*]i32,
+};
+
+/// y = exact * (scale * inverse), rounded once, + bias for 16 rows of a token.
+inline fn finish(exact: math.I, linear: Linear, inverse: f64, row: usize, y: [*]f32) void {
+    const wide: math.D = @floatFromInt(exact);
+    const factor: math.D = @splat(linear.scale * inverse);
+    var out: math.F = @floatCast(wide * factor);
+    if (linear.bias) |bias| out += math.load(bias + row);
+    math.store(y + row, out);
+}
+
+const vector_rows = 4;
+const block_vectors = 8;
+const Sums = @Vector(4, i32);
+const Codes = @Vector(16, u8);
+const Activations = @Vector(16, i8);
+
+const Partial = Sums;
+
+inline fn widen(partial: Partial) Sums {
+    return partial;
+}
+
+extern fn @"llvm.aarch64.neon.sdot.v4i32.v16i8"(Sums, Activations, Activations) Sums;
+
+/// Lane l: partial + the sum over j < 4 of codes[4l + j] * x[4l + j]: sdot.
+inline fn addProducts(partial: Partial, codes: Codes, x: Activations) Partial {
+    return @"llvm.aarch64.neon.sdot.v4i32.v16i8"(partial, @bitCast(codes), x);
+}
+
+/// Activations 4i .. 4i + 3 of 16, for each row.
+inline fn broadcastFour(x: [*]const i8, comptime i: usize) Activations {
+    const all: @Vector(16, i8) = x[0..16].*;
+    const fours: Sums = @bitCast(all);
+    return @bitCast(@as(Sums, @shuffle(i32, fours, undefined, [4]i32{ i, i, i, i })));
+}
+
+/// y = (y - sum of x) * scale for the rows of a block and tokens first .. last, whose sums of codes * x
+/// are in y.
+inline fn finishBlock(linear: Linear, x: Quantized, tokens: [2]usize, row: usize, y: [*]f32, y_stride: usize) void {
+    const sums: [*]const i32 = @ptrCast(y);
+    for (tokens[0]..tokens[1]) |t| {
+        const offset: math.I = @splat(x.sums[t]);
+        inline for (0..2) |half| {
+            const coded: math.I = sums[t * y_stride + row + half * 16 ..][0..16].*;
+            finish(coded - offset, linear, x.inverse[t], row + half * 16, y + t * y_stride);
+        }
+    }
+}
+
+/// The codes in bits 2i, 2i + 1 of every byte.
+inline fn plane(packed_codes: Codes, comptime i: u4) Codes {
+    const Words = @Vector(@typeInfo(Codes).vector.len / 2, u16);
+    const words: Words = @bitCast(packed_codes);
+    const shifted: Codes = @bitCast(words >> @splat(2 * i));
+    return shifted & @as(Codes, @splat(3));
+}
+
+/// Sums of code * x for a block of 32 rows and m tokens. A code is 0, 1 or 2 for weight -1, 0, +1, so
+/// the caller subtracts the sum of x.
+fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, x: [*]const i8, y: [*]i32, y_stride: usize) void {
+    const partial_steps = @min(524288, steps);
+    inline for (0..block_vectors / vectors) |part| {
+        var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
+        var first: usize = 0;
+        while (first < steps) : (first += partial_steps) {
+            var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
+            for (first..@min(first + partial_steps, steps)) |step| {
+                const from = w + step * 128 + part * vectors * vector_rows * 4;
+                if (m == 1) {
+                    inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 8192 + 64 * line, .{ .locality = 2 });
+                }
+                inline for (0..4) |i| {
+                    var codes: [vectors]Codes = undefined;
+                    inline for (0..vectors) |v| codes[v] = plane(from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*, i);
+                    inline for (0..m) |t| {
+                        const x_t = broadcastFour(x + t * x_stride + step * 16, i);
+                        inline for (0..vectors) |v| acc[t][v] = addProducts(acc[t][v], codes[v], x_t);
+                    }
+                }
+            }
+            inline for (0..m) |t| {
+                inline for (0..vectors) |v| sums[t][v] += widen(acc[t][v]);
+            }
+        }
+        inline for (0..m) |t| {
+            inline for (0..vectors) |v| y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows].* = sums[t][v];
+        }
+    }
+}
+
+/// Shape of a matrix and how its input lies: bytes from one token's activations to the next, and
+/// tokens that share an unpacking.
+const Matrix = struct { features: usize, blocks: usize, x_stride: usize, token_group: usize };
+
+const slice_features = 512;
+
+extern fn @"llvm.aarch64.neon.smmla.v4i32.v16i8"(Sums, Activations, Activations) Sums;
+
+/// Codes of a block, [group of eight features][pair of rows], the rows' codes one after the other.
+const Slice = [slice_features / 8][16]Codes;
+
+/// Puts four rows of groups g and g + 1, as two pairs of rows.
+inline fn putCodes(out: *Slice, g: usize, comptime v: usize, even: Codes, odd: Codes) void {
+    const first: Sums = @bitCast(even);
+    const second: Sums = @bitCast(odd);
+    out[g / 2][2 * v] = @bitCast(@shuffle(i32, first, second, [4]i32{ 0, -1, 1, -2 }));
+    out[g / 2][2 * v + 1] = @bitCast(@shuffle(i32, first, second, [4]i32{ 2, -3, 3, -4 }));
+}
+
+/// Eight activations of one token, then eight of another.
+inline fn twoTokens(x: [*]const i8, other: [*]const i8) Activations {
+    const a: @Vector(8, i8) = x[0..8].*;
+    const b: @Vector(8, i8) = other[0..8].*;
+    return @shuffle(i8, a, b, [16]i32{ 0, 1, 2, 3, 4, 5, 6, 7, -1, -2, -3, -4, -5, -6, -7, -8 });
+}
+
+/// Adds four rows' sums of one token to y, or stores them.
+inline fn putSums(sums: Sums, first: bool, y: [*]i32) void {
+    y[0..4].* = if (first) sums else @as(Sums, y[0..4].*) + sums;
+}
+
+/// Sums of codes * x for a block and m tokens, added to y, or stored if the slice is the first. A
+/// single token is multiplied twice.
+fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, first: bool, y: [*]i32, y_stride: usize) void {
+    const couples = (m + 1) / 2;
+    inline for (0..block_vectors / vectors) |part| {
+        var acc: [couples][2 * vectors]Sums = @splat(@splat(@splat(0)));
+        for (0..steps) |step| {
+            inline for (0..2) |half| {
+                inline for (0..couples) |c| {
+                    const from = x + 2 * c * x_stride + step * 16 + half * 8;
+                    const x_c = twoTokens(from, if (m == 1) from else from + x_stride);
+                    inline for (0..2 * vectors) |pair| {
+                        const codes_p: Activations = @bitCast(codes[step * 2 + half][part * 2 * vectors + pair]);
+                        acc[c][pair] = @"llvm.aarch64.neon.smmla.v4i32.v16i8"(acc[c][pair], codes_p, x_c);
+                    }
+                }
+            }
+        }
+        inline for (0..couples) |c| {
+            inline for (0..vectors) |v| {
+                // Rows 0 and 1, then 2 and 3; of each, one token and the other.
+                const low = acc[c][2 * v];
+                const high = acc[c][2 * v + 1];
+                const y_c = y + 2 * c * y_stride + (part * vectors + v) * 4;
+                putSums(@shuffle(i32, low, high, [4]i32{ 0, 2, -1, -3 }), first, y_c);
+                if (m > 1) putSums(@shuffle(i32, low, high, [4]i32{ 1, 3, -2, -4 }), first, y_c + y_stride);
+            }
+        }
+    }
+}
+
+/// All tokens: y holds the integer sums of codes * x until they are scaled.
+inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    const sums: [*]i32 = @ptrCast(y);
+    // Past the last feature activations are zero, whatever the codes are.
+    var codes: Slice align(64) = @splat(@splat(@splat(0)));
+    var t_0: usize = 0;
+    while (t_0 < tokens) : (t_0 += matrix.token_group) {
+        const t_1 = @min(t_0 + matrix.token_group, tokens);
+        for (blocks[0]..blocks[1]) |block| {
+            const row = block * 32;
+            for (0..(matrix.features + slice_features - 1) / slice_features) |slice| {
+                const steps = unpackSlice(matrix, linear.codes, block, slice, &codes);
+                const x_slice = x.codes + slice * slice_features;
+                var t = t_0;
+                while (t + 8 <= t_1) : (t += 8) unpackedTile(8, 2, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);
+                while (t + 4 <= t_1) : (t += 4) unpackedTile(4, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);
+                while (t + 2 <= t_1) : (t += 2) unpackedTile(2, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);
+                while (t + 1 <= t_1) : (t += 1) unpackedTile(1, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);
+            }
+            finishBlock(linear, x, .{ t_0, t_1 }, row, y, y_stride);
+        }
+    }
+}
+
+/// Codes of a slice of a block. Returns the number of its steps of 16 features.
+fn unpackSlice(comptime matrix: Matrix, codes: [*]const u8, block: usize, slice: usize, out: *Slice) usize {
+    const slice_steps = slice_features / 16;
+    const steps = (matrix.features + 15) / 16;
+    const first = slice * slice_steps;
+    const from = codes + (block * steps + first) * 128;
+    const count: usize = @min(slice_steps, steps - first);
+    for (0..count) |step| {
+        inline for (0..block_vectors) |v| {
+            const all: Codes = from[step * 128 + v * vector_rows * 4 ..][0 .. vector_rows * 4].*;
+            putCodes(out, step * 4, v, plane(all, 0), plane(all, 1));
+            putCodes(out, step * 4 + 2, v, plane(all, 2), plane(all, 3));
+        }
+    }
+    return count;
+}
+
+/// From the codes of token t, what linears of 64 features read.
+fn prepare_k64(x: Quantized, t: usize) void {
+    const codes = x.codes + t * 128;
+    var sums: math.I = @splat(0);
+    for (0..4) |i| {
+        const some: @Vector(16, i8) = codes[i * 16 ..][0..16].*;
+        sums += @as(math.I, some);
+    }
+    x.sums[t] = @reduce(.Add, sums);
+}
+
+/// Inputs of 64 features, each array in its part of tokens * 256 bytes.
+fn inputIn_k64(memory: [*]u8, tokens: usize) Quantized {
+    return .{
+        .codes = @ptrCast(@alignCast(memory + tokens * 0)),
+        .inverse = @ptrCast(@alignCast(memory + tokens * 128)),
+        .sums = @ptrCast(@alignCast(memory + tokens * 192)),
+    };
+}
+
+/// From the codes of token t, what linears of 96 features read.
+fn prepare_k96(x: Quantized, t: usize) void {
+    const codes = x.codes + t * 160;
+    var sums: math.I = @splat(0);
+    for (0..6) |i| {
+        const some: @Vector(16, i8) = codes[i * 16 ..][0..16].*;
+        sums += @as(math.I, some);
+    }
+    x.sums[t] = @reduce(.Add, sums);
+}
+
+/// Inputs of 96 features, each array in its part of tokens * 320 bytes.
+fn inputIn_k96(memory: [*]u8, tokens: usize) Quantized {
+    return .{
+        .codes = @ptrCast(@alignCast(memory + tokens * 0)),
+        .inverse = @ptrCast(@alignCast(memory + tokens * 192)),
+        .sums = @ptrCast(@alignCast(memory + tokens * 256)),
+    };
+}
+
+/// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
+/// W: (96, 64) ternary. x: (tokens, 64) int8. y: (tokens, y_stride).
+fn linear_96x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    if (tokens >= 8) {
+        const matrix: Matrix = .{ .features = 64, .blocks = 3, .x_stride = 128, .token_group = 6144 };
+        return unpackedLinear(matrix, linear, x, tokens, y, y_stride, blocks);
+    }
+    const sums: [*]i32 = @ptrCast(y);
+    for (blocks[0]..blocks[1]) |block| {
+        const w = linear.codes + block * 512;
+        const row = block * 32;
+        var t: usize = 0;
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 4, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 2 <= tokens) : (t += 2) packedTile(2, 8, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 1 <= tokens) : (t += 1) packedTile(1, 8, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        finishBlock(linear, x, .{ 0, tokens }, row, y, y_stride);
+    }
+}
+
+/// The bare linear, for proof and measurement: y[t, row] = sum over k of W[row, k] * codes[t, k].
+/// codes: (tokens, 64) int8. y: (tokens, 96). Returns 1 if memory is short, else 0.
+pub export fn trilith_linear_96x64(weights: [*]const u8, codes: [*]const i8, tokens: i32, y: [*]f32, first: i32, last: i32) i32 {
+    const count: usize = @intCast(tokens);
+    const bytes = count * 256;
+    const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
+    defer host.trilith_free(memory, bytes);
+    const x = inputIn_k64(memory, count);
+    for (0..count) |t| {
+        @memcpy(x.codes[t * 128 ..][0..64], codes[t * 64 ..][0..64]);
+        x.inverse[t] = 1;
+        prepare_k64(x, t);
+    }
+    const plain: Linear = .{ .codes = weights, .scale = 1, .bias = null };
+    linear_96x64(plain, x, count, y, 96, .{ @intCast(first), @intCast(last) });
+    return 0;
+}
+
+/// y[t, row] = scale * sum over k of W[row, k] * x[t, k] for the rows of blocks first .. last.
+/// W: (64, 96) ternary. x: (tokens, 96) int8. y: (tokens, y_stride).
+fn linear_64x96(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
+    if (tokens >= 8) {
+        const matrix: Matrix = .{ .features = 96, .blocks = 2, .x_stride = 160, .token_group = 4096 };
+        return unpackedLinear(matrix, linear, x, tokens, y, y_stride, blocks);
+    }
+    const sums: [*]i32 = @ptrCast(y);
+    for (blocks[0]..blocks[1]) |block| {
+        const w = linear.codes + block * 768;
+        const row = block * 32;
+        var t: usize = 0;
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 4, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        while (t + 2 <= tokens) : (t += 2) packedTile(2, 8, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        while (t + 1 <= tokens) : (t += 1) packedTile(1, 8, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        finishBlock(linear, x, .{ 0, tokens }, row, y, y_stride);
+    }
+}
+
+/// The bare linear, for proof and measurement: y[t, row] = sum over k of W[row, k] * codes[t, k].
+/// codes: (tokens, 96) int8. y: (tokens, 64). Returns 1 if memory is short, else 0.
+pub export fn trilith_linear_64x96(weights: [*]const u8, codes: [*]const i8, tokens: i32, y: [*]f32, first: i32, last: i32) i32 {
+    const count: usize = @intCast(tokens);
+    const bytes = count * 320;
+    const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
+    defer host.trilith_free(memory, bytes);
+    const x = inputIn_k96(memory, count);
+    for (0..count) |t| {
+        @memcpy(x.codes[t * 160 ..][0..96], codes[t * 96 ..][0..96]);
+        x.inverse[t] = 1;
+        prepare_k96(x, t);
+    }
+    const plain: Linear = .{ .codes = weights, .scale = 1, .bias = null };
+    linear_64x96(plain, x, count, y, 64, .{ @intCast(first), @intCast(last) });
+    return 0;
+}
