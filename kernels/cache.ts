@@ -117,14 +117,14 @@ function temporaryPath(directory: string, name: string): string {
  * Writes `directory/name` as a whole or not at all: to a temporary file, synced, then renamed over
  * what was there.
  *
- * @param write Fills the file; when it throws, nothing stays behind.
+ * @param write Fills the file, whose path for now is `temporary`; when it throws, nothing stays behind.
  * @returns The file's path.
  * @throws {CacheError} If the directory is not writable or full.
  */
 export async function publishFile(
   directory: string,
   name: string,
-  write: (file: FileHandle) => Promise<void>,
+  write: (file: FileHandle, temporary: string) => Promise<void>,
 ): Promise<string> {
   const temporary = temporaryPath(directory, name);
   const target = path.join(directory, name);
@@ -140,10 +140,13 @@ export async function publishFile(
   return target;
 }
 
-async function writeSynced(file: string, write: (file: FileHandle) => Promise<void>) {
+async function writeSynced(
+  file: string,
+  write: (file: FileHandle, temporary: string) => Promise<void>,
+) {
   const handle = await open(file, "wx", 0o600);
   try {
-    await write(handle);
+    await write(handle, file);
     await handle.sync();
   } finally {
     await handle.close();

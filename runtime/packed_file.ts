@@ -88,9 +88,11 @@ async function write(
   options: Omit<PackOptions, "packer">,
 ): Promise<void> {
   using packer = source.packer();
-  await publishFile(directory, name, async (file) => {
+  await publishFile(directory, name, async (file, temporary) => {
+    await using flusher = await openFlusher(temporary);
     const data = new DataWriter(async (bytes, at) => {
       await writeAll(file, bytes, HEADER_BYTES + at);
+      flusher.written(bytes.length);
     });
     const { spec, layout } = source;
     const sink = (bytes: Uint8Array, at: number) => data.put(bytes, at);
@@ -117,6 +119,40 @@ async function writeAll(file: Writable, bytes: Uint8Array, at: number): Promise<
     const { bytesWritten } = await file.write(bytes, done, bytes.length - done, at + done);
     done += bytesWritten;
   }
+}
+
+/** Bytes that are written before they are sent to the disk. */
+const FLUSH_BYTES = 64 << 20;
+
+interface Flusher extends AsyncDisposable {
+  /** Tells that so many bytes more are written. */
+  written(bytes: number): void;
+}
+
+/**
+ * Has the disk write a file while it is still being made: the system would begin when a tenth of the
+ * memory is unwritten, or at the end. By a handle of its own, as calls on one wait for each other.
+ */
+async function openFlusher(path: string): Promise<Flusher> {
+  const handle = await open(path, "r+");
+  let waiting = 0;
+  let flushing: Promise<void> | null = null;
+  const flush = async () => {
+    waiting = 0;
+    // What can't be written is told when the whole file is synced.
+    await handle.datasync().catch(() => {});
+    flushing = null;
+  };
+  return {
+    written(bytes) {
+      waiting += bytes;
+      if (waiting >= FLUSH_BYTES) flushing ??= flush();
+    },
+    async [Symbol.asyncDispose]() {
+      await flushing;
+      await handle.close();
+    },
+  };
 }
 
 function encodeHeader(header: Header): Uint8Array {
