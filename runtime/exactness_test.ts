@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { startGeneration } from "./generation.ts";
-import { TOY_VOCAB_SIZE, toyContext, type ToyOptions } from "./toy_model.ts";
+import { TOY_VOCAB_SIZE, toyContext, type ToyOptions } from "./fake_executor.ts";
 import type { GenerateOptions, GenerationResult } from "./types.ts";
 
 const id = fc.integer({ min: 0, max: TOY_VOCAB_SIZE - 1 });
