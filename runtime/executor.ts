@@ -8,6 +8,6 @@ export interface Executor extends AsyncDisposable {
   readonly threads: number;
   /** "two-stage" where the batch's `logitCandidates` are made use of. */
   readonly head: HeadKind;
-  /** One call at a time. @returns Logits, (logitRows, vocabSize) float32. */
+  /** One call at a time. @returns Logits, (logitRows, vocabSize) float32, until the next step. */
   step(batch: Batch): Promise<Float32Array>;
 }
