@@ -9,6 +9,7 @@ import { inspectModel } from "./inspect.ts";
 import { clearKernels, kernelSources, listKernels } from "./kernel_reports.ts";
 import { shapeOf, SHAPES } from "./shapes.ts";
 import { fillSynthetic } from "./synthetic.ts";
+import { referencePacker } from "./ternary_packer.ts";
 
 const TINY: ModelSpec = {
   ...shapeOf("bitnet-2b-4t"),
@@ -42,11 +43,11 @@ Deno.test("shapes have the published numbers of weights", () => {
   assert.throws(() => shapeOf("toString"), /give one of bitnet-2b-4t/);
 });
 
-Deno.test("synthetic weights fill every region with valid codes", () => {
+Deno.test("synthetic weights fill every region with valid codes", async () => {
   for (const layout of LAYOUTS) {
     const plan = planOf(TINY, layout);
     const data = new Uint8Array(plan.totalBytes);
-    fillSynthetic(TINY, layout, (bytes, at) => data.set(bytes, at));
+    await fillSynthetic(TINY, referencePacker(layout), (bytes, at) => data.set(bytes, at));
     const { offset, bytes } = regionOf(plan.layer, "down_codes");
     const { n, k } = linearShape(TINY, "down");
     const start = plan.layersOffset + plan.layerBytes + offset;
@@ -60,7 +61,7 @@ Deno.test("synthetic weights fill every region with valid codes", () => {
   }
 });
 
-Deno.test("synthetic experts are all alike, and their rows of the router are not", () => {
+Deno.test("synthetic experts are all alike, and their rows of the router are not", async () => {
   const experts = {
     numExperts: 5,
     numExpertsPerTok: 2,
@@ -71,7 +72,7 @@ Deno.test("synthetic experts are all alike, and their rows of the router are not
   for (const layout of LAYOUTS) {
     const plan = planOf(spec, layout);
     const data = new Uint8Array(plan.totalBytes);
-    fillSynthetic(spec, layout, (bytes, at) => data.set(bytes, at));
+    await fillSynthetic(spec, referencePacker(layout), (bytes, at) => data.set(bytes, at));
     const start = plan.layersOffset + plan.layerBytes;
     const parts = (name: string) => {
       const { offset, bytes } = regionOf(plan.layer, name);

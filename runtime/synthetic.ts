@@ -1,23 +1,25 @@
 import { randomOf } from "../codegen/random.ts";
 import { FLOAT_BYTES } from "../codegen/dense/template.ts";
 import { paddedFloats } from "../codegen/norm_quantize/template.ts";
-import { packMatrix, type TernaryLayout } from "../codegen/layouts/layout.ts";
 import {
   expertShapes,
   type FloatType,
-  layerLinears,
   LINEAR_NAMES,
-  type LinearName,
   linearShape,
   type ModelSpec,
   type Shape,
+  ternaryShapes,
 } from "../codegen/model_spec.ts";
+import type { StoredMatrix } from "../codegen/pack/stored.ts";
 import { type PackedPlan, planOf, type Region, regionOf } from "../codegen/plan.ts";
+import { linearSymbol } from "../codegen/ternary_linear/scheme.ts";
+import { uniqueShapes } from "../codegen/ternary_linear/template.ts";
+import type { TernaryPacker } from "./ternary_packer.ts";
 
 /** Writes bytes at an offset of the packed data. */
 export type Fill = (bytes: Uint8Array, offset: number) => void;
 
-/** Rows that are packed for real; the rest of a matrix repeats them. */
+/** Rows of bytes of four codes that are made for real; the rest of a matrix repeats them. */
 const PATTERN_ROWS = 64;
 /** Factor of a made-up weight. */
 const SCALE = 0.02;
@@ -28,17 +30,51 @@ const PATTERN_FLOATS = 1 << 16;
  * Fills packed data with made-up weights of a shape: valid codes of every kind in equal shares, so
  * that memory and instructions see what a real model gives them. Numbers mean nothing.
  */
-export function fillSynthetic(spec: ModelSpec, layout: TernaryLayout, fill: Fill): void {
-  const plan = planOf(spec, layout);
+export async function fillSynthetic(
+  spec: ModelSpec,
+  packer: TernaryPacker,
+  fill: Fill,
+): Promise<void> {
+  const plan = planOf(spec, packer.layout);
   const random = randomOf(20260101);
   for (const region of plan.globals) fillFloats(spec, region, random, fill);
-  const patterns = new Map(
-    layerLinears(spec).map((name) => [name, ternaryPattern(spec, layout, name, random)]),
-  );
-  const expert = spec.experts === undefined ? null : expertPatterns(spec, layout, plan, random);
+  const matrices = await ternaryMatrices(spec, packer, random);
+  const expert = spec.experts === undefined ? null : expertPatterns(spec, plan, matrices, random);
   for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
-    fillLayer(plan, layer, { patterns, expert }, fill);
+    fillLayer(spec, plan, layer, { matrices, expert }, fill);
   }
+}
+
+/** One packed matrix a shape. */
+type Matrices = ReadonlyMap<string, Uint8Array>;
+
+async function ternaryMatrices(
+  spec: ModelSpec,
+  packer: TernaryPacker,
+  random: () => number,
+): Promise<Matrices> {
+  const matrices = new Map<string, Uint8Array>();
+  for (const shape of uniqueShapes(ternaryShapes(spec))) {
+    const symbol = linearSymbol(shape);
+    const packed = new Uint8Array(packer.layout.packedBytes(shape.n, shape.k));
+    await packer.pack(randomQuarters(shape, random), symbol, packed);
+    matrices.set(symbol, packed);
+  }
+  return matrices;
+}
+
+function randomQuarters({ n, k }: Shape, random: () => number): StoredMatrix {
+  const bytes = new Uint8Array(Math.ceil(n / 4) * k);
+  const made = Math.min(bytes.length, PATTERN_ROWS * k);
+  for (let i = 0; i < made; i++) bytes[i] = fourCodes(Math.floor(random() * 81));
+  for (let done = made; done < bytes.length; done *= 2) bytes.copyWithin(done, 0, done);
+  return { kind: "quarters", bytes, n, k };
+}
+
+/** The digits of a number below 81 in base 3, two bits each. */
+function fourCodes(value: number): number {
+  const digit = (place: number) => Math.floor(value / 3 ** place) % 3;
+  return digit(0) | digit(1) << 2 | digit(2) << 4 | digit(3) << 6;
 }
 
 /** A layer's router and one whole expert, which all experts are. */
@@ -49,16 +85,16 @@ interface ExpertPatterns {
 
 function expertPatterns(
   spec: ModelSpec,
-  layout: TernaryLayout,
   plan: PackedPlan,
+  matrices: Matrices,
   random: () => number,
 ): ExpertPatterns {
   const expert = new Uint8Array(plan.expertBytes);
-  const [gateUp, down] = expertShapes(spec);
   const put = (name: string, bytes: Uint8Array) =>
     expert.set(bytes, regionOf(plan.expert, name).offset);
-  put("gate_up_codes", ternaryMatrix(layout, gateUp, random));
-  put("down_codes", ternaryMatrix(layout, down, random));
+  const [gateUp, down] = expertShapes(spec);
+  put("gate_up_codes", matrices.get(linearSymbol(gateUp))!);
+  put("down_codes", matrices.get(linearSymbol(down))!);
   for (const name of ["gate_up_scales", "down_scales"]) {
     put(name, floats(regionOf(plan.expert, name).bytes / 4, () => SCALE));
   }
@@ -69,38 +105,21 @@ function expertPatterns(
 }
 
 function fillLayer(
+  spec: ModelSpec,
   plan: PackedPlan,
   layer: number,
-  { patterns, expert }: {
-    patterns: ReadonlyMap<LinearName, Uint8Array>;
-    expert: ExpertPatterns | null;
-  },
+  { matrices, expert }: { matrices: Matrices; expert: ExpertPatterns | null },
   fill: Fill,
 ): void {
   const start = plan.layersOffset + layer * plan.layerBytes;
   for (const region of plan.layer) {
     const at = { ...region, offset: start + region.offset };
     const name = LINEAR_NAMES.find((linear) => region.name === `${linear}_codes`);
-    if (name !== undefined) repeat(patterns.get(name)!, at, fill);
+    if (name !== undefined) fill(matrices.get(linearSymbol(linearShape(spec, name)))!, at.offset);
     else if (region.name === "experts") repeat(expert!.expert, at, fill);
     else if (region.name === "router") repeat(expert!.router, at, fill);
     else repeat(floats(region.bytes / 4, () => /scales$/.test(region.name) ? SCALE : 1), at, fill);
   }
-}
-
-function ternaryPattern(
-  spec: ModelSpec,
-  layout: TernaryLayout,
-  name: LinearName,
-  random: () => number,
-): Uint8Array {
-  return ternaryMatrix(layout, { n: PATTERN_ROWS, k: linearShape(spec, name).k }, random);
-}
-
-function ternaryMatrix(layout: TernaryLayout, { n, k }: Shape, random: () => number): Uint8Array {
-  const codes = new Uint8Array(n * k);
-  for (let i = 0; i < codes.length; i++) codes[i] = Math.floor(random() * 3);
-  return packMatrix(layout, codes, n, k);
 }
 
 function fillFloats(spec: ModelSpec, region: Region, random: () => number, fill: Fill): void {

@@ -1,4 +1,3 @@
-import type { TernaryLayout } from "../../codegen/layouts/layout.ts";
 import type { ModelSpec } from "../../codegen/model_spec.ts";
 import { openCheckpoint } from "../checkpoint.ts";
 import { openWeights } from "../checkpoint_weights.ts";
@@ -22,17 +21,12 @@ export async function benchSource(
 ): Promise<BenchSource> {
   if (shape !== undefined) {
     const spec = shapeOf(shape);
-    return { name: shape, spec, fill: ({ layout }, write) => fillMade(spec, layout, write) };
+    return { name: shape, spec, fill: (packer, write) => fillSynthetic(spec, packer, write) };
   }
   const path = model ?? embeddedModelFolder();
   await using checkpoint = await openCheckpoint(path);
   const { name, spec } = readModelConfig(checkpoint);
   return { name, spec, fill: (packer, write) => fillReal(path, packer, write) };
-}
-
-function fillMade(spec: ModelSpec, layout: TernaryLayout, write: Fill): Promise<void> {
-  fillSynthetic(spec, layout, write);
-  return Promise.resolve();
 }
 
 async function fillReal(path: string, packer: TernaryPacker, write: Fill): Promise<void> {
