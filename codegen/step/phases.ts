@@ -29,3 +29,6 @@ export const STEP_PHASES = {
 
 export type StepPhase = keyof typeof STEP_PHASES;
 export const STEP_PHASE_NAMES = Object.keys(STEP_PHASES) as StepPhase[];
+
+/** Phases that only models with experts have. */
+export const EXPERT_PHASES: readonly StepPhase[] = ["router", "pick", "gather", "combine"];

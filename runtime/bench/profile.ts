@@ -1,4 +1,4 @@
-import { STEP_PHASES, type StepPhase } from "../../codegen/step/phases.ts";
+import { EXPERT_PHASES, STEP_PHASES, type StepPhase } from "../../codegen/step/phases.ts";
 import type { PhaseTime } from "../../kernels/native_model.ts";
 import type { BenchSession } from "./session.ts";
 import type { PhaseReport, StepProfile } from "./types.ts";
@@ -12,7 +12,9 @@ export async function profileOf(
 ): Promise<StepProfile> {
   const times = await session.executor.profile(work);
   const seconds = sum([...times.values()].map((time) => time.workSeconds + time.waitSeconds));
-  const phases = [...times].map(([phase, time]) => phaseOf(session, counts, phase, time, seconds));
+  const phases = [...times]
+    .filter(([phase]) => session.spec.experts !== undefined || !EXPERT_PHASES.includes(phase))
+    .map(([phase, time]) => phaseOf(session, counts, phase, time, seconds));
   const waitShare = sum(phases.map(({ waitSeconds }) => waitSeconds)) / seconds;
   const useful = phases.filter(({ kind }) => kind !== "rest")
     .map((phase) => phase.seconds - phase.waitSeconds);
