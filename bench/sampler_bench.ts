@@ -1,6 +1,7 @@
-/** What drawing one token of a large vocabulary costs, by sampler: `deno bench bench/sampler_bench.ts`. */
+/** What drawing one token of a large vocabulary costs, by sampler: `deno bench -A bench/sampler_bench.ts`. */
 import { createSampler } from "../runtime/sampler.ts";
 import type { SamplerOptions } from "../runtime/types.ts";
+import { RUNS } from "./machine.ts";
 
 const VOCAB_SIZE = 128_256;
 const LOGITS = Float32Array.from({ length: VOCAB_SIZE }, (_, i) => Math.sin(i * 12.9898) * 8);
@@ -14,7 +15,7 @@ const SAMPLERS: Record<string, SamplerOptions> = {
 
 for (const [name, options] of Object.entries(SAMPLERS)) {
   const sampler = createSampler({ seed: 1, ...options }, VOCAB_SIZE);
-  Deno.bench({ name, group: "sampler", baseline: name === "greedy" }, () => {
+  Deno.bench({ name, group: "sampler", baseline: name === "greedy", ...RUNS }, () => {
     sampler.sample(LOGITS, []);
   });
 }

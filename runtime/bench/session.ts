@@ -35,13 +35,16 @@ export class BenchSession implements AsyncDisposable {
     private readonly tableStride: number,
   ) {}
 
-  /** @throws {RangeError} If the shape is unknown, does not fit in memory, or an option is out of range. */
-  static async open(options: BenchOptions): Promise<BenchSession> {
+  /**
+   * @param given A model that is none of the options' shapes.
+   * @throws {RangeError} If the shape is unknown, does not fit in memory, or an option is out of range.
+   */
+  static async open(options: BenchOptions, given?: BenchSource): Promise<BenchSession> {
     const choice = options.kernels ?? "auto";
     if (choice === "reference") {
       throw new RangeError("Cannot measure --kernels reference: it is for checking, not for speed");
     }
-    const source = await benchSource(options);
+    const source = given ?? await benchSource(options);
     const kvType = "f32";
     const opened = await openKernels(
       { ...options, model: source.name, spec: source.spec, kvType, choice },

@@ -19,14 +19,16 @@ export interface BenchSource {
 export async function benchSource(
   { shape, model }: { shape?: string; model?: string },
 ): Promise<BenchSource> {
-  if (shape !== undefined) {
-    const spec = shapeOf(shape);
-    return { name: shape, spec, fill: (packer, write) => fillSynthetic(spec, packer, write) };
-  }
+  if (shape !== undefined) return madeUpSource(shape, shapeOf(shape));
   const path = model ?? embeddedModelFolder();
   await using checkpoint = await openCheckpoint(path);
   const { name, spec } = readModelConfig(checkpoint);
   return { name, spec, fill: (packer, write) => fillReal(path, packer, write) };
+}
+
+/** A model of made-up weights. */
+export function madeUpSource(name: string, spec: ModelSpec): BenchSource {
+  return { name, spec, fill: (packer, write) => fillSynthetic(spec, packer, write) };
 }
 
 async function fillReal(path: string, packer: TernaryPacker, write: Fill): Promise<void> {
