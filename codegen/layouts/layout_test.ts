@@ -156,7 +156,7 @@ Deno.test("lookup layouts: words lie by slice, unit of four blocks, word, block 
       const block = Math.floor(row / 32);
       const [unit, width] = block < 4 ? [0, 4] : [4, 2];
       const vector = slice * most * blocks + unit * count + word % most * width + block - unit;
-      return packed.getUint16(vector * VECTOR_BYTES + row % 32 * 2, true);
+      return packed.getUint16(vector * VECTOR_BYTES + (row % 16 * 2 + (row % 32 >> 4)) * 2, true);
     };
     for (let row = 0; row < n; row += 7) {
       for (let group = 0; group < groups; group++) {

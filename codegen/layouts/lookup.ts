@@ -12,13 +12,22 @@ import { BLOCK_ROWS, blocksOf, type TernaryLayout, ZERO_CODE } from "./layout.ts
  * lie in exactly the order in which a kernel reads them that does a slice for all rows before the
  * next:
  *
- *     [slice][unit][word][block][row: 32][2 bytes, little-endian]
+ *     [slice][unit][word][block][lane: 32][2 bytes, little-endian]
+ *
+ * Rows 0 to 15 of a block have the even lanes, rows 16 to 31 the odd ones: so a multiplication by 1
+ * and 0 in pairs widens the sums of 16 neighbouring rows.
  *
  * A slice's tables (5 to 6 KB for one token) stay in the first-level cache, and its sums fit in 16
  * bits. On Zen 4 this order reads memory at 92 % of its peak; row blocks as four streams at 55 %.
  */
 export const UNIT_BLOCKS = 4;
 export const VECTOR_BYTES = BLOCK_ROWS * 2;
+
+/** The lane of a block's row. */
+export function laneOf(row: number): number {
+  const inBlock = row % BLOCK_ROWS;
+  return inBlock < BLOCK_ROWS / 2 ? 2 * inBlock : 2 * inBlock - BLOCK_ROWS + 1;
+}
 
 /** Trits of an index. */
 export const INDEX_FEATURES = 3;
@@ -241,7 +250,7 @@ function forEachGroup(
     const start = (first * blocks + unit * count + block - unit) * VECTOR_BYTES;
     for (let word = 0; word < count; word += code.groupWords) {
       const group = (first + word) / code.groupWords;
-      visit(group, start + word * stride + row % BLOCK_ROWS * 2, stride);
+      visit(group, start + word * stride + laneOf(row) * 2, stride);
     }
   }
 }

@@ -23,7 +23,7 @@ const TABLE_LANES = 32;
  * Tokens whose slices are done before the next slice: their sums (64 tokens of 2,560 rows take
  * 655 kB) and a slice's weights (2,560 rows: 143 kB) stay in the second-level cache.
  */
-const TOKEN_GROUP = 64;
+const TOKEN_GROUP = 32;
 
 /** Registers of AVX-512. */
 const REGISTERS = 32;
@@ -63,21 +63,19 @@ export const LOOKUP_48: LookupCode = {
   words: WORDS_48,
   vectors: 2,
   group: zig`
-    // Bits 15 of the words, gathered to the sixteenth index.
-    var last: [width]Indices = undefined;
+    // Bits 15 of the words, of which the sixteenth index is made: in bits 5 to 9, as there they come by.
+    var bits: [width]Indices = @splat(@splat(0));
     inline for (0..5) |j| {
         var indices = take(width, w, w_stride, j);
-        inline for (0..width) |b| {
-            const bit = indices[b] >> @splat(15);
-            last[b] = if (j == 0) bit else last[b] +% last[b] +% bit;
-        }
         add(m, width, acc, tables, table_stride, 3 * j, indices);
         ${SHIFT_FIVE}
         add(m, width, acc, tables, table_stride, 3 * j + 1, indices);
         ${SHIFT_FIVE}
         add(m, width, acc, tables, table_stride, 3 * j + 2, indices);
+        inline for (0..width) |b| bits[b] = withBit(bits[b] +% bits[b], indices[b]);
     }
-    add(m, width, acc, tables, table_stride, 15, last);
+    inline for (&bits) |*last| last.* >>= @splat(5);
+    add(m, width, acc, tables, table_stride, 15, bits);
   `,
 };
 
@@ -166,8 +164,8 @@ function tableFunctions({ groupFeatures, lookups }: WordCode): string {
     const Lanes = @Vector(${TABLE_LANES}, i16);
     const Bytes = @Vector(64, i8);
     extern fn @"llvm.x86.avx512.vpdpbusd.512"(math.I, math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) math.I;
+    extern fn @"llvm.x86.avx512.vpdpwssd.512"(math.I, math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) math.I;
     extern fn @"llvm.x86.avx512.packssdw.512"(math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) Lanes;
-    extern fn @"llvm.x86.avx512.permvar.hi.512"(Indices, Indices) callconv(.{ .x86_64_sysv = .{} }) Indices;
     extern fn @"llvm.x86.avx512.pmulhu.w.512"(Indices, Indices) callconv(.{ .x86_64_sysv = .{} }) Indices;
 
     /// The weights that a table's lane names: digits in base 3, digit 0, 1, 2 for weight -1, 0, +1.
@@ -266,7 +264,29 @@ function sliceFunctions(
 
     /// vpermw: lane r is the table's lane that index r names by its five lower bits.
     inline fn lookUp(table: Indices, indices: Indices) Lanes {
-        return @bitCast(@"llvm.x86.avx512.permvar.hi.512"(table, indices));
+        return asm volatile ("vpermw %[table], %[indices], %[found]"
+            : [found] "=v" (-> Lanes),
+            : [table] "v" (table),
+              [indices] "v" (indices),
+        );
+    }
+
+    inline fn addTo(acc: Lanes, found: Lanes) Lanes {
+        return asm volatile ("vpaddw %[found], %[acc], %[sum]"
+            : [sum] "=v" (-> Lanes),
+            : [acc] "0" (acc),
+              [found] "v" (found),
+        );
+    }
+
+    /// bits | indices & 32, now: the compiler would put it off until all words of a group are at hand.
+    inline fn withBit(bits: Indices, indices: Indices) Indices {
+        return asm volatile ("vpternlogd $0xf8, %[mask], %[indices], %[all]"
+            : [all] "=v" (-> Indices),
+            : [bits] "0" (bits),
+              [indices] "v" (indices),
+              [mask] "v" (@as(Indices, @splat(32))),
+        );
     }
 
     /// Word j of a group, for each block.
@@ -276,11 +296,16 @@ function sliceFunctions(
         return indices;
     }
 
-    /// Adds what table i of a group holds at the indices, for each token and block.
+    /// Adds what table i of a group holds at the indices, for each token and block: first all blocks'
+    /// lookups, then their sums. Volatile assembly keeps this order. The compiler's own needs more registers
+    /// than there are (207 G MAC/s of four tokens), and a sum straight after its lookup makes Zen 4 hold up
+    /// the lookups, which only half of its pipes can do (228; in this order 250).
     inline fn add(comptime m: usize, comptime width: usize, acc: *[m][width]Lanes, tables: [*]const Indices, table_stride: usize, comptime i: usize, indices: [width]Indices) void {
         inline for (0..m) |t| {
             const table = tables[t * table_stride + i];
-            inline for (0..width) |b| acc[t][b] +%= lookUp(table, indices[b]);
+            var found: [width]Lanes = undefined;
+            inline for (0..width) |b| found[b] = lookUp(table, indices[b]);
+            inline for (0..width) |b| acc[t][b] = addTo(acc[t][b], found[b]);
         }
     }
 
@@ -303,12 +328,16 @@ function sliceFunctions(
         }
     }
 
+    /// A pair of lanes that is multiplied by the one or the other gives its even or its odd lane.
+    const even: math.I = @splat(1);
+    const odd: math.I = @splat(1 << 16);
+
+    /// Adds a block's sums: its first 16 rows are in even lanes, the others in odd ones.
     inline fn addLanes(lanes: Lanes, first: bool, y: [*]i32) void {
-        const halves: [2]@Vector(16, i16) = @bitCast(lanes);
-        inline for (halves, 0..) |half, h| {
-            const sums: math.I = half;
-            const y_h = y[h * 16 ..][0..16];
-            y_h.* = if (first) sums else @as(math.I, y_h.*) + sums;
+        inline for (.{ even, odd }, 0..) |ones, half| {
+            const y_half = y[half * 16 ..][0..16];
+            const before: math.I = if (first) @splat(0) else y_half.*;
+            y_half.* = @"llvm.x86.avx512.vpdpwssd.512"(before, @bitCast(lanes), ones);
         }
     }
 
