@@ -6,6 +6,9 @@ export function blocksOf(n: number): number {
   return Math.ceil(n / BLOCK_ROWS);
 }
 
+/** Rows of a block, in order. */
+export const ROWS_IN_ORDER: readonly number[] = Array.from({ length: BLOCK_ROWS }, (_, i) => i);
+
 /** Outputs of a linear are written a block at a time, so their rows are padded to 32. */
 export function paddedRows(n: number): number {
   return blocksOf(n) * BLOCK_ROWS;
@@ -17,7 +20,7 @@ export const ZERO_CODE = 1;
 /**
  * What the native packer must know of a layout. Words of 32 rows lie in the order
  *
- *     [slice][unit][word][block][row: 32]
+ *     [slice][unit][word][block][lane: 32]
  *
  * slices and units being shorter at the end.
  */
@@ -31,6 +34,8 @@ export interface NativeLayout {
   readonly sliceGroups: number;
   /** Blocks of a unit. */
   readonly unitBlocks: number;
+  /** The row of its block that each lane holds. */
+  readonly laneRows: readonly number[];
   /**
    * Zig: the body of `fn encode(codes: *const [groupFeatures]pack.Codes) [groupWords]@Vector(32, Word)`,
    * the words of a group of 32 rows.

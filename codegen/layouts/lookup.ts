@@ -1,5 +1,5 @@
 import { zig } from "../writer.ts";
-import { BLOCK_ROWS, blocksOf, type TernaryLayout, ZERO_CODE } from "./layout.ts";
+import { BLOCK_ROWS, blocksOf, ROWS_IN_ORDER, type TernaryLayout, ZERO_CODE } from "./layout.ts";
 
 /**
  * Layouts of 16-bit words for kernels that look sums up in tables instead of multiplying.
@@ -184,6 +184,7 @@ function lookupLayout(code: WordCode): TernaryLayout {
       groupWords: code.groupWords,
       sliceGroups: code.sliceGroups,
       unitBlocks: UNIT_BLOCKS,
+      laneRows: ROWS_IN_ORDER.toSorted((a, b) => laneOf(a) - laneOf(b)),
       encode: code.nativeEncode,
     },
   };

@@ -1,5 +1,12 @@
 import { zig } from "../writer.ts";
-import { BLOCK_ROWS, blocksOf, packMatrix, type TernaryLayout, ZERO_CODE } from "./layout.ts";
+import {
+  BLOCK_ROWS,
+  blocksOf,
+  packMatrix,
+  ROWS_IN_ORDER,
+  type TernaryLayout,
+  ZERO_CODE,
+} from "./layout.ts";
 
 /**
  * Two bits a weight, rows in lanes: the layout that AVX-512, AVX2, NEON and portable kernels share,
@@ -48,6 +55,7 @@ export const ROWS32: TernaryLayout = {
     groupWords: 1,
     sliceGroups: 0,
     unitBlocks: 1,
+    laneRows: ROWS_IN_ORDER,
     encode: zig`
       var word: @Vector(${BLOCK_ROWS}, u32) = @splat(0);
       inline for (0..4) |j| {

@@ -11,7 +11,8 @@ export function packSymbol(layout: TernaryLayout): string {
  * The file imports pack.zig as `pack` and `Team`.
  */
 export function packer(layout: TernaryLayout): string {
-  const { wordBits, groupFeatures, groupWords, sliceGroups, unitBlocks, encode } = layout.native;
+  const { wordBits, groupFeatures, groupWords, sliceGroups, unitBlocks, laneRows, encode } =
+    layout.native;
   return zig`
     /// Ternary matrices lie as codegen/layouts says of ${layout.name}.
     const Layout = struct {
@@ -20,6 +21,7 @@ export function packer(layout: TernaryLayout): string {
         pub const group_words = ${groupWords};
         pub const slice_groups = ${sliceGroups};
         pub const unit_blocks = ${unitBlocks};
+        pub const lane_rows = [_]i32{ ${laneRows.join(", ")} };
 
         pub inline fn encode(codes: *const [${groupFeatures}]pack.Codes) [${groupWords}]@Vector(${BLOCK_ROWS}, u${wordBits}) {
             ${encode}

@@ -111,9 +111,10 @@ inline fn ternarise(comptime T: type, p: [*]const u8, factor: f32) Line {
 ///     group_words     words of a group
 ///     slice_groups    groups of a slice; 0 if the whole matrix is one
 ///     unit_blocks     blocks of a unit
+///     lane_rows       the row of a block that each lane of a word holds
 ///     encode          fn (codes: *const [group_features]Codes) [group_words]@Vector(rows, Word)
 ///
-/// Words lie in the order [slice][unit][word][block][row], slices and units short at the end.
+/// Words lie in the order [slice][unit][word][block][lane], slices and units short at the end.
 pub fn Packer(comptime Layout: type) type {
     return struct {
         /// Features that are transposed at a time: whole groups and whole lines, about 600.
@@ -219,7 +220,7 @@ pub fn Packer(comptime Layout: type) type {
             const start = (first * run.blocks + unit * count) * Layout.group_words + block - unit;
             const vectors: [*]align(1) Vector = @ptrCast(run.out);
             inline for (words, 0..) |vector, i| {
-                vectors[start + ((group - first) * Layout.group_words + i) * width] = vector;
+                vectors[start + ((group - first) * Layout.group_words + i) * width] = @shuffle(Layout.Word, vector, undefined, Layout.lane_rows);
             }
         }
     };

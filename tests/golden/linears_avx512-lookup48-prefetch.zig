@@ -21,8 +21,8 @@ const Indices = @Vector(32, u16);
 const Lanes = @Vector(32, i16);
 const Bytes = @Vector(64, i8);
 extern fn @"llvm.x86.avx512.vpdpbusd.512"(math.I, math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) math.I;
+extern fn @"llvm.x86.avx512.vpdpwssd.512"(math.I, math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) math.I;
 extern fn @"llvm.x86.avx512.packssdw.512"(math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) Lanes;
-extern fn @"llvm.x86.avx512.permvar.hi.512"(Indices, Indices) callconv(.{ .x86_64_sysv = .{} }) Indices;
 extern fn @"llvm.x86.avx512.pmulhu.w.512"(Indices, Indices) callconv(.{ .x86_64_sysv = .{} }) Indices;
 
 /// The weights that a table's lane names: digits in base 3, digit 0, 1, 2 for weight -1, 0, +1.
@@ -84,7 +84,29 @@ const Words = [*]align(1) const Indices;
 
 /// vpermw: lane r is the table's lane that index r names by its five lower bits.
 inline fn lookUp(table: Indices, indices: Indices) Lanes {
-    return @bitCast(@"llvm.x86.avx512.permvar.hi.512"(table, indices));
+    return asm volatile ("vpermw %[table], %[indices], %[found]"
+        : [found] "=v" (-> Lanes),
+        : [table] "v" (table),
+          [indices] "v" (indices),
+    );
+}
+
+inline fn addTo(acc: Lanes, found: Lanes) Lanes {
+    return asm volatile ("vpaddw %[found], %[acc], %[sum]"
+        : [sum] "=v" (-> Lanes),
+        : [acc] "0" (acc),
+          [found] "v" (found),
+    );
+}
+
+/// bits | indices & 32, now: the compiler would put it off until all words of a group are at hand.
+inline fn withBit(bits: Indices, indices: Indices) Indices {
+    return asm volatile ("vpternlogd $0xf8, %[mask], %[indices], %[all]"
+        : [all] "=v" (-> Indices),
+        : [bits] "0" (bits),
+          [indices] "v" (indices),
+          [mask] "v" (@as(Indices, @splat(32))),
+    );
 }
 
 /// Word j of a group, for each block.
@@ -94,31 +116,34 @@ inline fn take(comptime width: usize, w: Words, w_stride: usize, comptime j: usi
     return indices;
 }
 
-/// Adds what table i of a group holds at the indices, for each token and block.
+/// Adds what table i of a group holds at the indices, for each token and block: first all blocks'
+/// lookups, then their sums. Volatile assembly keeps this order. The compiler's own needs more registers
+/// than there are (207 G MAC/s of four tokens), and a sum straight after its lookup makes Zen 4 hold up
+/// the lookups, which only half of its pipes can do (228; in this order 250).
 inline fn add(comptime m: usize, comptime width: usize, acc: *[m][width]Lanes, tables: [*]const Indices, table_stride: usize, comptime i: usize, indices: [width]Indices) void {
     inline for (0..m) |t| {
         const table = tables[t * table_stride + i];
-        inline for (0..width) |b| acc[t][b] +%= lookUp(table, indices[b]);
+        var found: [width]Lanes = undefined;
+        inline for (0..width) |b| found[b] = lookUp(table, indices[b]);
+        inline for (0..width) |b| acc[t][b] = addTo(acc[t][b], found[b]);
     }
 }
 
 /// Looks up all indices of a group of 5 word(s).
 inline fn lookUpGroup(comptime m: usize, comptime width: usize, acc: *[m][width]Lanes, w: Words, w_stride: usize, tables: [*]const Indices, table_stride: usize) void {
-    // Bits 15 of the words, gathered to the sixteenth index.
-    var last: [width]Indices = undefined;
+    // Bits 15 of the words, of which the sixteenth index is made: in bits 5 to 9, as there they come by.
+    var bits: [width]Indices = @splat(@splat(0));
     inline for (0..5) |j| {
         var indices = take(width, w, w_stride, j);
-        inline for (0..width) |b| {
-            const bit = indices[b] >> @splat(15);
-            last[b] = if (j == 0) bit else last[b] +% last[b] +% bit;
-        }
         add(m, width, acc, tables, table_stride, 3 * j, indices);
         inline for (&indices) |*index| index.* >>= @splat(5);
         add(m, width, acc, tables, table_stride, 3 * j + 1, indices);
         inline for (&indices) |*index| index.* >>= @splat(5);
         add(m, width, acc, tables, table_stride, 3 * j + 2, indices);
+        inline for (0..width) |b| bits[b] = withBit(bits[b] +% bits[b], indices[b]);
     }
-    add(m, width, acc, tables, table_stride, 15, last);
+    inline for (&bits) |*last| last.* >>= @splat(5);
+    add(m, width, acc, tables, table_stride, 15, bits);
 }
 
 /// Sums of m tokens for width blocks over the words of a slice. Words of a block are w_stride vectors
@@ -137,12 +162,16 @@ inline fn lookUpTile(comptime m: usize, comptime width: usize, table_stride: usi
     }
 }
 
+/// A pair of lanes that is multiplied by the one or the other gives its even or its odd lane.
+const even: math.I = @splat(1);
+const odd: math.I = @splat(1 << 16);
+
+/// Adds a block's sums: its first 16 rows are in even lanes, the others in odd ones.
 inline fn addLanes(lanes: Lanes, first: bool, y: [*]i32) void {
-    const halves: [2]@Vector(16, i16) = @bitCast(lanes);
-    inline for (halves, 0..) |half, h| {
-        const sums: math.I = half;
-        const y_h = y[h * 16 ..][0..16];
-        y_h.* = if (first) sums else @as(math.I, y_h.*) + sums;
+    inline for (.{ even, odd }, 0..) |ones, half| {
+        const y_half = y[half * 16 ..][0..16];
+        const before: math.I = if (first) @splat(0) else y_half.*;
+        y_half.* = @"llvm.x86.avx512.vpdpwssd.512"(before, @bitCast(lanes), ones);
     }
 }
 
@@ -183,8 +212,8 @@ inline fn lookUpLinear(grid: Grid, linear: Linear, x: Quantized, tokens: usize, 
     const tables: [*]const Indices = @ptrCast(@alignCast(x.tables));
     const sums: [*]i32 = @ptrCast(y);
     var t_0: usize = 0;
-    while (t_0 < tokens) : (t_0 += 64) {
-        const t_1 = @min(t_0 + 64, tokens);
+    while (t_0 < tokens) : (t_0 += 32) {
+        const t_1 = @min(t_0 + 32, tokens);
         for (0..(grid.words + slice_words - 1) / slice_words) |slice| {
             var t = t_0;
             while (t + 4 <= t_1) : (t += 4) lookUpSlice(4, grid, slice, w, tables, t, sums, y_stride, blocks);

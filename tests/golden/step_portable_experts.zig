@@ -1389,6 +1389,7 @@ const Layout = struct {
     pub const group_words = 1;
     pub const slice_groups = 0;
     pub const unit_blocks = 1;
+    pub const lane_rows = [_]i32{ 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31 };
 
     pub inline fn encode(codes: *const [16]pack.Codes) [1]@Vector(32, u32) {
         var word: @Vector(32, u32) = @splat(0);
