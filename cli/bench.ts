@@ -7,6 +7,7 @@ import {
   addJsonFlag,
   addQuietFlag,
   asUsageError,
+  headOption,
   kernelsOption,
   numberParser,
   schemeOption,
@@ -40,6 +41,7 @@ export function addBenchCommand(program: Command, context: Context): void {
     .option("-t, --threads <n>", "native threads", wholeNumber("--threads", 1, 1024))
     .option("-r, --repeat <n>", "runs to average", wholeNumber("--repeat", 1, 10_000), 3)
     .addOption(kernelsOption())
+    .addOption(headOption())
     .addOption(schemeOption())
     .option("--profile", "divide the time of a step into its phases")
     .option(

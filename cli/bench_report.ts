@@ -13,8 +13,10 @@ import type { Output } from "./io.ts";
 import { plural } from "./statistics.ts";
 
 export function printReport(report: BenchReport, repeat: number, stdout: Output): void {
-  const { shape, threads, cpu, profile, batches, energy, cost } = report;
-  stdout.write(`${shape} on ${cpu}, ${plural(threads, "thread")}, ${plural(repeat, "run")}\n\n`);
+  const { shape, threads, cpu, head, profile, batches, energy, cost } = report;
+  stdout.write(
+    `${shape} on ${cpu}, ${plural(threads, "thread")}, ${plural(repeat, "run")}, ${head} head\n\n`,
+  );
   printRates(report, stdout);
   printKernels(report, stdout);
   if (batches) printBatches(batches, stdout);

@@ -119,6 +119,7 @@ export const BENCH_REPORT: BenchReport = {
   shape: "bitnet-2b-4t",
   threads: 2,
   cpu: "Some CPU",
+  head: "full",
   prefill: {
     tokensPerSecond: 123.45,
     stdev: 1.2,

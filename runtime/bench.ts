@@ -68,6 +68,7 @@ function reportOf(
     shape: source.name,
     threads,
     cpu: opened.cpu.modelName,
+    head: session.head,
     prefill: {
       ...prefill,
       promptTokens,

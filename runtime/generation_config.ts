@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { ModelConfig } from "./config.ts";
 import { ConfigReader } from "./config_reader.ts";
 import { CheckpointError } from "./errors.ts";
-import { isJsonObject, type Json, parseJson, readTextFile } from "./json.ts";
+import { isJsonObject, type Json, type JsonObject, parseJson, readTextFile } from "./json.ts";
 import type { GenerationDefaults, Tokenizer } from "./types.ts";
 
 const FILE = "generation_config.json";
@@ -44,6 +44,7 @@ export function parseGenerationDefaults(
     padTokenId: reader.tokenIds("pad_token_id", vocabSize)[0] ?? null,
     doSample: reader.flag("do_sample", false),
     ...samplerOf(reader),
+    ...impliedTopK(json),
   };
 }
 
@@ -51,6 +52,14 @@ function llama3Ends(tokenizer: Tokenizer | null, vocabSize: number): number[] {
   const ids = LLAMA3_ENDS.map((token) => tokenizer?.tokenId(token) ?? -1);
   const isLlama3 = ids.every((id) => id >= 0 && id < vocabSize && tokenizer!.isSpecial(id));
   return isLlama3 ? ids : [];
+}
+
+/**
+ * Of a sampler that does not say, transformers keeps 50 tokens; null says that there is no limit.
+ * Source: GenerationConfig.
+ */
+function impliedTopK(json: JsonObject): Pick<GenerationDefaults, "topK"> {
+  return json.do_sample === true && json.top_k === undefined ? { topK: 50 } : {};
 }
 
 function samplerOf(reader: ConfigReader): Partial<GenerationDefaults> {

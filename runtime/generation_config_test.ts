@@ -27,7 +27,7 @@ Deno.test("the Llama 3 vocabulary ends at both of its end tokens", () => {
   assert.deepEqual(of("llama2").eosTokenIds, [128001, 2]);
 });
 
-Deno.test("the authors' sampler is taken over, and nothing is made up", () => {
+Deno.test("the authors' sampler is taken over, with what transformers adds to it", () => {
   const json = {
     bos_token_id: 7,
     pad_token_id: 8,
@@ -54,6 +54,11 @@ Deno.test("the authors' sampler is taken over, and nothing is made up", () => {
     repeatPenalty: 1.1,
     maxNewTokens: 100,
   });
+  const topK = (json: JsonObject) => parseGenerationDefaults(json, CONFIG).topK;
+  assert.equal(topK({ do_sample: true }), 50, "as transformers");
+  assert.equal(topK({ do_sample: true, top_k: null }), undefined);
+  assert.equal(topK({ do_sample: true, top_k: 0 }), 0);
+  assert.equal(topK({ temperature: 0.6 }), undefined);
   assert.deepEqual(parseGenerationDefaults({ top_k: null }, CONFIG), {
     eosTokenIds: [2],
     bosTokenId: 1,

@@ -12,6 +12,7 @@ import {
 } from "../../kernels/native_model.ts";
 import { availableMemoryBytes } from "../memory.ts";
 import { NativeExecutor } from "../native_executor.ts";
+import type { HeadKind } from "../types.ts";
 import { openPacker } from "../ternary_packer.ts";
 import { joinedTables, ropeTables } from "../rope.ts";
 import { type BenchSource, benchSource } from "./source.ts";
@@ -33,6 +34,7 @@ export class BenchSession implements AsyncDisposable {
     readonly executor: NativeExecutor,
     private readonly memory: NativeMemory,
     private readonly tableStride: number,
+    readonly head: HeadKind,
   ) {}
 
   /**
@@ -75,7 +77,8 @@ export class BenchSession implements AsyncDisposable {
       await source.fill(packer, (bytes, at) => writeBytes(opened.library, memory, bytes, at));
       const tableStride = blocksFor(options.promptTokens + options.genTokens);
       const executor = startExecutor(source.spec, opened, memory, options);
-      return new BenchSession(source, opened, plan, kvType, executor, memory, tableStride);
+      const head = options.head === "full" ? "full" : executor.head;
+      return new BenchSession(source, opened, plan, kvType, executor, memory, tableStride, head);
     } catch (error) {
       memory.release();
       throw error;
@@ -133,7 +136,7 @@ export class BenchSession implements AsyncDisposable {
       positions: Int32Array.from(tokens, ([, position]) => position),
       tablesOf: Int32Array.from(tokens, ([sequence]) => sequence),
       logitRows: Int32Array.from(logitRows),
-      logitCandidates: new Int32Array(logitRows.length),
+      logitCandidates: new Int32Array(logitRows.length).fill(this.head === "full" ? 0 : 1),
       tables: Int32Array.from({ length: sequences * this.tableStride }, (_, i) => i),
       tableStride: this.tableStride,
     };

@@ -1,6 +1,6 @@
 import type { Isa, KernelChoice } from "../../codegen/isa.ts";
 import type { StepPhase } from "../../codegen/step/phases.ts";
-import type { OnProgress } from "../types.ts";
+import type { HeadChoice, HeadKind, OnProgress } from "../types.ts";
 import type { EnergyDomain, EnergyProblem } from "./energy.ts";
 
 export interface BenchOptions {
@@ -12,6 +12,8 @@ export interface BenchOptions {
   threads?: number;
   repeat: number;
   kernels?: KernelChoice;
+  /** "auto": each step makes its largest logit, as greedy decoding needs it; "full": all of them. */
+  head?: HeadChoice;
   /** Name of a scheme; default: the tuned one, or the CPU's default. */
   scheme?: string;
   /** Divide prefill and decode into phases, in turns of their own. */
@@ -36,6 +38,7 @@ export interface BenchReport {
   shape: string;
   threads: number;
   cpu: string;
+  head: HeadKind;
   prefill: Rate & {
     promptTokens: number;
     /** Ternary multiply-adds a second and thread, all other work counted as if it were theirs. */
