@@ -35,6 +35,21 @@ testWith(bun(), "bun: generate gives the same tokens and text", async (command) 
   }
 });
 
+testWith(bun(), "bun: drafts change no token there either", async (command) => {
+  const args = ["generate", "one two three four one two three four one two", "--model", GOLDEN];
+  const more = ["--json", "--quiet", "--temperature", "0.3", "--seed", "2", "--max-tokens", "24"];
+  const plain = await inBoth(command, [...args, ...more, "--speculate", "off"]);
+  for (const speculate of ["auto", "6"]) {
+    const drafted = await inBoth(command, [...args, ...more, "--speculate", speculate]);
+    for (const ended of drafted) {
+      const { tokenIds, timings } = documentOf(ended);
+      assert.deepEqual(tokenIds, documentOf(plain[0]).tokenIds);
+      if (speculate !== "auto") assert.ok(timings.draftTokens > 0);
+    }
+  }
+  assert.deepEqual(documentOf(plain[1]).tokenIds, documentOf(plain[0]).tokenIds);
+});
+
 testWith(bun(), "bun: logits are the same bits, native and reference", async (command) => {
   const args = ["logits", "--ids", "1,20,300,4,5", "--model", GOLDEN, "--json", "--quiet"];
   const texts = new Set<string>();
