@@ -177,4 +177,9 @@ Deno.test("exactness: results say which head the tokens came from", async () => 
   assert.equal(await headOf("two-stage", { temperature: 0, repeatPenalty: 0.5 }), "full");
   assert.equal(await headOf("two-stage", { topK: 5, logitBias: new Map([[1, 1]]) }), "full");
   assert.equal(await headOf("full", { temperature: 0 }), "full");
+  // Who needs all logits makes them for all that share its steps.
+  const context = toyContext({ head: "two-stage" });
+  const together = [{ temperature: 0, maxTokens: 3 }, { topP: 0.9, maxTokens: 4 }];
+  const results = await Promise.all(together.map((o) => startGeneration(context, [1], o)));
+  assert.deepEqual(results.map(({ head }) => head), ["full", "full"]);
 });

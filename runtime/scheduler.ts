@@ -21,7 +21,7 @@ export interface SequenceWork {
   /**
    * Logits, (vocabSize,), valid only during the call. May add to `pending`.
    *
-   * @param candidates What `candidatesAt` said.
+   * @param candidates What `candidatesAt` said, or 0 where another sequence needed all logits.
    */
   accept(position: number, logits: Float32Array, candidates: number): void;
   /** Called once, when the sequence has left: with the error that ended it, or without. */
@@ -289,6 +289,10 @@ function batchOf(shares: readonly Share[]): { batch: Batch; wanted: Wanted[] } {
       tablesOf.push(row);
     });
   });
+  // A step has one head: for those who need all logits it makes all of everybody's.
+  if (wanted.some(({ candidates }) => candidates === 0)) {
+    wanted.forEach((row) => row.candidates = 0);
+  }
   const batch: Batch = {
     ids: Int32Array.from(ids),
     positions: Int32Array.from(positions),
