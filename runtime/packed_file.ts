@@ -3,7 +3,7 @@ import { open } from "node:fs/promises";
 import path from "node:path";
 import { crc32 } from "node:zlib";
 import type { ModelSpec } from "../codegen/model_spec.ts";
-import type { TernaryLayout } from "../codegen/layouts/layout.ts";
+import { packMatrix, type TernaryLayout } from "../codegen/layouts/layout.ts";
 import { planOf } from "../codegen/plan.ts";
 import { cacheDirectory, publishFile, removeStaleTemporaries, withLock } from "../kernels/cache.ts";
 import { MAP_ALIGNMENT } from "../kernels/native_model.ts";
@@ -17,11 +17,15 @@ import type { WeightSource } from "./weights.ts";
  *
  *     {"magic": "trilith-packed-1", "key": ..., "dataBytes": ..., "checksum": CRC-32 of the data}
  *
- * The key is the SHA-256 of the source's identity, the spec and the layout, so that a change of any
- * gives another file.
+ * The key is the SHA-256 of the source's identity, the spec and the layout (its sizes, and where it
+ * puts a sample's weights), so that a change of any gives another file.
  */
 export const HEADER_BYTES = MAP_ALIGNMENT;
 const MAGIC = "trilith-packed-1";
+
+/** More than a unit of blocks of rows, more than a slice of features. */
+const SAMPLE_N = 140;
+const SAMPLE_K = 260;
 
 /** Files up to this size are checked against their checksum whenever they are opened. */
 const CHECKED_BYTES = 64 << 20;
@@ -59,7 +63,7 @@ export async function ensurePackedFile(
   options: Omit<PackOptions, "packer"> = {},
 ): Promise<PackedFile> {
   const directory = cacheDirectory("models");
-  const key = keyOf(source);
+  const key = packedKey(source);
   const name = `${key.slice(0, 32)}.packed`;
   const file = path.join(directory, name);
   const dataBytes = planOf(source.spec, source.layout).totalBytes;
@@ -74,10 +78,24 @@ export async function ensurePackedFile(
   }, { signal: options.signal });
 }
 
-function keyOf({ spec, layout, identity }: PackedSource): string {
+export function packedKey(
+  { spec, layout, identity }: Pick<PackedSource, "spec" | "layout" | "identity">,
+): string {
   const plan = planOf(spec, layout);
-  return createHash("sha256").update(JSON.stringify([MAGIC, identity, spec, layout.name, plan]))
+  return createHash("sha256")
+    .update(JSON.stringify([MAGIC, identity, spec, layout.name, plan]))
+    .update(packedSample(layout))
     .digest("hex");
+}
+
+/**
+ * A small matrix in a layout. A layout that lets weights lie elsewhere than the last version did
+ * keeps its name and its sizes: without this a file of the last version would be read as noise.
+ */
+function packedSample(layout: TernaryLayout): Uint8Array {
+  const codes = new Uint8Array(SAMPLE_N * SAMPLE_K);
+  for (let i = 0; i < codes.length; i++) codes[i] = (Math.imul(i, 0x9e3779b1) >>> 8) % 3;
+  return packMatrix(layout, codes, SAMPLE_N, SAMPLE_K);
 }
 
 async function write(
