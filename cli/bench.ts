@@ -2,6 +2,7 @@ import { type Command, Option } from "commander";
 import type { BenchOptions } from "../runtime/reports.ts";
 import { SHAPES } from "../runtime/shapes.ts";
 import { type Context, interruptible } from "./context.ts";
+import { addReportCommand } from "./bench_machine.ts";
 import { printReport } from "./bench_report.ts";
 import {
   addJsonFlag,
@@ -57,7 +58,9 @@ export function addBenchCommand(program: Command, context: Context): void {
     );
   addQuietFlag(addJsonFlag(command))
     .addHelpText("after", BENCH_HELP)
-    .action((flags: BenchFlags) => bench(flags, context));
+    .action((flags: BenchFlags) => bench(flags, context))
+    .enablePositionalOptions();
+  addReportCommand(command, context);
 }
 
 const BENCH_HELP = `

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { BenchOptions, BenchReport } from "../runtime/reports.ts";
-import { BENCH_REPORT, run } from "./test_helpers.ts";
+import { BENCH_REPORT, MACHINE_REPORT, run } from "./test_helpers.ts";
 
 /** Runs `bench` with an engine that gives this report, and tells what it was asked. */
 async function bench(args: string, report: BenchReport = BENCH_REPORT) {
@@ -135,4 +135,32 @@ Deno.test("bench prints prices, and refuses what is no price", async () => {
     assert.equal(code, 2, value);
     assert.match(stderr, /Cannot use --cost .*: give a number above 0 to 1000000/, value);
   }
+});
+
+Deno.test("bench report passes its own flags on, not those of bench", async () => {
+  const given: unknown[] = [];
+  const engine = {
+    reportMachine(files: unknown, options: { onProgress?: unknown; signal?: unknown }) {
+      const { onProgress: _, signal: __, ...rest } = options;
+      given.push(files, rest);
+      return Promise.resolve(MACHINE_REPORT);
+    },
+  };
+  const args = "bench report -o there --shape bitnet-700m -r 7 -t 1,4 --peers p.json --batch 2";
+  const { code, stdout } = await run(args.split(" "), { engine });
+  assert.equal(code, 0);
+  assert.equal(stdout, "there/report.md\n");
+  const [{ version, ...files }, options] = given as [Record<string, string>, unknown];
+  assert.match(version, /^\d+\.\d+\.\d+/);
+  assert.deepEqual(files, { out: "there", peers: "p.json" });
+  assert.deepEqual(options, {
+    shape: "bitnet-700m",
+    promptTokens: 128,
+    genTokens: 8,
+    repeat: 7,
+    batch: [2],
+    threads: [1, 4],
+  });
+  const json = await run(["bench", "report", "--json"], { engine });
+  assert.deepEqual(JSON.parse(json.stdout), MACHINE_REPORT);
 });

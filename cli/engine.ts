@@ -9,6 +9,9 @@ import type {
   KernelSource,
   KernelSourceOptions,
   KnownTuning,
+  MachineReport,
+  MachineReportOptions,
+  ReportFiles,
   TuneOptions,
   TuneReport,
 } from "../runtime/reports.ts";
@@ -19,6 +22,10 @@ export interface Engine {
   loadModel(path: string | undefined, options: LoadOptions): Promise<Model>;
   loadTokenizer(path: string | undefined): Promise<Tokenizer>;
   runBench(options: BenchOptions): Promise<BenchReport>;
+  reportMachine(
+    files: ReportFiles,
+    options: Omit<MachineReportOptions, "peers">,
+  ): Promise<MachineReport>;
   tuneModel(options: TuneOptions): Promise<TuneReport>;
   listKernels(): Promise<CachedKernel[]>;
   listTunings(): Promise<KnownTuning[]>;
@@ -39,6 +46,9 @@ export const engine: Engine = {
   },
   async runBench(options) {
     return (await import("../runtime/bench.ts")).runBench(options);
+  },
+  async reportMachine(files, options) {
+    return (await import("../runtime/machine_report.ts")).reportMachine(files, options);
   },
   async tuneModel(options) {
     return (await import("../runtime/mod.ts")).tuneModel(options);

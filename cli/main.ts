@@ -67,6 +67,8 @@ function createProgram(context: Context): Command {
     getOutHasColors: () => io.stdout.hasColour,
     getErrHasColors: () => io.stderr.hasColour,
   });
+  // A flag after a command is that command's, also where the one above it has the same.
+  program.enablePositionalOptions();
   for (const add of ADD_COMMANDS) add(program, context);
   return program;
 }

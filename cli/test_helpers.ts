@@ -1,5 +1,11 @@
 /** Runs commands in this process, with a fake model and captured streams. */
-import type { BenchReport, DoctorReport, InspectReport, TuneReport } from "../runtime/reports.ts";
+import type {
+  BenchReport,
+  DoctorReport,
+  InspectReport,
+  MachineReport,
+  TuneReport,
+} from "../runtime/reports.ts";
 import type { LoadOptions } from "../runtime/types.ts";
 import type { Engine } from "./engine.ts";
 import { FakeModel, type FakeModelOptions } from "./fake_model.ts";
@@ -204,6 +210,18 @@ export const TUNE_REPORT: TuneReport = {
   path: "/tunings/0123456789abcdef0123456789abcdef-2.json",
 };
 
+export const MACHINE_REPORT: MachineReport = {
+  versions: { trilith: "1.2.3", zig: "0.17.1", runtime: "Deno 2" },
+  cpu: "Some CPU",
+  isa: "avx512",
+  command: "trilith bench report",
+  shape: "bitnet-2b-4t",
+  peaks: [],
+  schemes: [],
+  shapes: [],
+  runs: [BENCH_REPORT],
+};
+
 export const DOCTOR_REPORT: DoctorReport = {
   checks: [
     { subject: "CPU", status: "ok", found: "8 cores with AVX-512" },
@@ -237,6 +255,7 @@ export function fakeEngine(scene: FakeModelOptions) {
     },
     loadTokenizer: () => Promise.resolve(new FakeModel(scene, {}).tokenizer),
     runBench: () => Promise.resolve(BENCH_REPORT),
+    reportMachine: () => Promise.resolve(MACHINE_REPORT),
     listKernels: () =>
       Promise.resolve([{
         type: "library",

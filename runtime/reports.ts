@@ -3,6 +3,8 @@ import type { OnProgress } from "./types.ts";
 /** What `bench`, `kernels`, `doctor` and `inspect` print. Their `--json` is these objects. */
 
 export type * from "./bench/types.ts";
+export type * from "./bench/machine/types.ts";
+export type { ReportFiles } from "./machine_report.ts";
 
 export type { KnownTuning, TuneOptions, TuneReport } from "./tune.ts";
 
