@@ -42,19 +42,19 @@ export interface Figures {
   measurements: Measurement[];
 }
 
-/** One kernel in the race. */
+/** One kernel in the race. Samples are nanoseconds of one linear: [work][round]. */
 export class Contender {
   isOut = false;
-  /** Nanoseconds of a token and its share of a prompt, one a round. */
-  readonly scores: number[] = [];
-  /** Nanoseconds of one linear: [work][round]. */
   readonly #decode: number[][];
+  /** Fewer rounds than of `decode`: it comes from the caches, and neighbours disturb it little. */
   readonly #prompt: number[][];
 
+  /** @param promptShare How often a prompt's token counts beside one generated token. */
   constructor(
     readonly kernel: TernaryKernel,
     readonly candidate: Candidate,
     private readonly works: readonly LinearWork[],
+    private readonly promptShare: number,
   ) {
     this.#decode = works.map(() => []);
     this.#prompt = works.map(() => []);
@@ -64,40 +64,59 @@ export class Contender {
     return kernelName(this.kernel);
   }
 
-  /** Measures one of the linears once. */
-  sample(work: number): void {
-    this.#decode[work].push(this.candidate.timeNs(this.works[work], 1));
-    this.#prompt[work].push(this.candidate.timeNs(this.works[work], PROMPT_BATCH));
+  get rounds(): number {
+    return this.#decode[0].length;
   }
 
-  /** Ends a round in which each linear was measured; a prompt's token counts `promptShare` times. */
-  endRound(promptShare: number): void {
-    const round = this.scores.length;
-    const prompt = this.#sum(this.#prompt, round) / PROMPT_BATCH;
-    this.scores.push(this.#sum(this.#decode, round) + promptShare * prompt);
+  /** Measures one of the linears once for one token, and perhaps for a batch. */
+  sample(work: number, withPrompt: boolean): void {
+    this.#decode[work].push(this.candidate.timeNs(this.works[work], 1));
+    if (withPrompt) this.#prompt[work].push(this.candidate.timeNs(this.works[work], PROMPT_BATCH));
   }
 
   /** Forgets all samples. */
   restart(): void {
-    for (const samples of [this.scores, ...this.#decode, ...this.#prompt]) samples.length = 0;
+    for (const samples of [...this.#decode, ...this.#prompt]) samples.length = 0;
+  }
+
+  /** Nanoseconds of a token with its share of a prompt, one a round. */
+  scores(): number[] {
+    const prompt = this.promptShare * this.promptNs();
+    return this.#decodes().map((ns) => ns + prompt);
   }
 
   /** Scores / those of another one in the same rounds: what slows a round for both cancels out. */
   ratiosTo(other: Contender): number[] {
-    return this.scores.map((score, round) => score / other.scores[round]);
+    const others = other.scores();
+    return this.scores().slice(0, others.length).map((score, round) => score / others[round]);
+  }
+
+  /** All linears of one token of a prompt. */
+  promptNs(): number {
+    const sum = this.works.reduce(
+      (sum, { perToken }, i) => sum + perToken * median(this.#prompt[i]),
+      0,
+    );
+    return sum / PROMPT_BATCH;
+  }
+
+  /** All linears of one generated token, one a round. */
+  #decodes(): number[] {
+    return this.#decode[0].map((_, round) =>
+      this.works.reduce((sum, { perToken }, i) => sum + perToken * this.#decode[i][round], 0)
+    );
   }
 
   /** @param peaks Bytes a second, one a round. */
   figures(reference: Contender, peaks: readonly number[]): Figures {
     const ratios = this.ratiosTo(reference);
     const bytes = bytesPerToken(this.kernel.scheme.layout, this.works);
-    const decodes = this.scores.map((_, round) => this.#sum(this.#decode, round));
+    const decodes = this.#decodes();
     const decodeNs = median(decodes);
     return {
-      rounds: this.scores.length,
+      rounds: this.rounds,
       decodeNs,
-      promptNs: median(this.scores.map((_, round) => this.#sum(this.#prompt, round))) /
-        PROMPT_BATCH,
+      promptNs: this.promptNs(),
       ratio: median(ratios),
       spread: spreadOf(ratios),
       weightsPerSecond: weightsOf(this.works) / (decodeNs / 1e9),
@@ -109,10 +128,6 @@ export class Contender {
     };
   }
 
-  #sum(samples: readonly number[][], round: number): number {
-    return this.works.reduce((sum, { perToken }, i) => sum + perToken * samples[i][round], 0);
-  }
-
   #measurements(samples: readonly number[][], tokens: number): Measurement[] {
     return this.works.map(({ n, k }, i) => ({
       n,
@@ -122,6 +137,19 @@ export class Contender {
       spread: spreadOf(samples[i]),
     }));
   }
+}
+
+/** What is known of the quotient of two kernels. */
+export interface Comparison {
+  ratio: number;
+  /** How far the ratio of many more rounds may lie from this one. */
+  notch: number;
+}
+
+/** One kernel's time / another one's. */
+export function compare(one: Contender, other: Contender): Comparison {
+  const ratios = one.ratiosTo(other);
+  return { ratio: median(ratios), notch: notchOf(ratios) };
 }
 
 export function median(values: readonly number[]): number {

@@ -7,7 +7,7 @@ import { kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.t
 import { bytesPerToken, type LinearWork, weightsOf } from "../codegen/ternary_linear/work.ts";
 import { CompileError } from "./compile.ts";
 import { ProofError } from "./proof.ts";
-import { type Candidate, Contender, type Figures, median, notchOf } from "./race.ts";
+import { type Candidate, compare, Contender, type Figures, median } from "./race.ts";
 
 /**
  * Prompt tokens that count beside one generated token. Conversations have about half as many (means
@@ -19,8 +19,17 @@ export const PROMPT_TOKENS_PER_TOKEN = 0.5;
 /** A kernel that wins by less than this is not worth packing the weights anew. */
 export const LEAST_GAIN = 0.02;
 
-/** Rounds after which a kernel may be dropped, decided upon, and given up as equal. */
-const ROUNDS = { toDrop: 3, toDecide: 7, most: 40 };
+/**
+ * Rounds after which a kernel may be dropped, and decided upon. How many are needed is decided by
+ * what is seen; `most` only ends what nothing else does.
+ */
+const ROUNDS = { toDrop: 5, toDecide: 11, most: 300 };
+
+/** Rounds that measure prompts too: the first ones and every fourth. */
+const PROMPT_ROUNDS = { first: 3, every: 4 };
+
+/** Who is slower than the leader by this much, beyond doubt, is not measured any longer. */
+const DROPPED_BEHIND = 0.05;
 
 /** A bound is the memory peak's, which another moment may beat by this much. */
 const PEAK_MARGIN = 1.05;
@@ -135,7 +144,7 @@ class Tuner {
     }
     if (this.#contenders.length === 0) return;
     await this.#round();
-    const bound = { peak: this.#peaks[0], score: this.#default.scores[0] };
+    const bound = { peak: this.#peaks[0], score: this.#default.scores()[0] };
     const compile = async () => {
       for (let kernel; (kernel = waiting.shift()) !== undefined;) {
         if (!this.#prune(kernel, bound)) await this.#openOne(kernel, opening);
@@ -157,7 +166,8 @@ class Tuner {
     this.#progress(`compiling ${kernelName(kernel)}`);
     try {
       const candidate = await this.lab.open(kernel, opening);
-      this.#contenders.push(new Contender(kernel, candidate, this.task.works));
+      const { works, promptTokensPerToken } = this.task;
+      this.#contenders.push(new Contender(kernel, candidate, works, promptTokensPerToken));
     } catch (error) {
       if (opening.aborted) return this.#passOver(kernel);
       if (!(error instanceof CompileError || error instanceof BrokenKernelError)) throw error;
@@ -209,14 +219,15 @@ class Tuner {
    */
   async #round(): Promise<void> {
     this.#peaks.push(await this.lab.peakBytesPerSecond());
+    const round = this.#peaks.length;
+    const withPrompt = round <= PROMPT_ROUNDS.first || round % PROMPT_ROUNDS.every === 0;
     const alive = this.#alive;
     this.task.works.forEach((_, work) => {
-      const first = (this.#peaks.length + work) % alive.length;
+      const first = (round + work) % alive.length;
       for (const contender of [...alive.slice(first), ...alive.slice(0, first)]) {
-        contender.sample(work);
+        contender.sample(work, withPrompt);
       }
     });
-    for (const contender of alive) contender.endRound(this.task.promptTokensPerToken);
   }
 
   /** What was measured while nothing was there to compare it with does not count. */
@@ -225,13 +236,12 @@ class Tuner {
     this.#default.restart();
   }
 
-  /** Drops whoever was slower in its best round than the leader in its worst. */
   #drop(): void {
     const leader = this.#ranked(this.#alive)[0];
-    const worst = Math.max(...this.#ratios(leader));
     for (const contender of this.#alive) {
       if (contender === leader || contender === this.#default) continue;
-      contender.isOut = Math.min(...this.#ratios(contender)) > worst;
+      const { ratio, notch } = compare(contender, leader);
+      contender.isOut = ratio - notch > 1 + DROPPED_BEHIND;
     }
   }
 
@@ -239,18 +249,14 @@ class Tuner {
   #isClear(): boolean {
     const [leader, ...others] = this.#ranked(this.#alive);
     return others.every((other) => {
-      const ratios = other.ratiosTo(leader);
-      const notch = notchOf(ratios);
-      return median(ratios) - notch > 1 || notch < LEAST_GAIN / 2;
+      const { ratio, notch } = compare(other, leader);
+      return ratio - notch > 1 || notch < LEAST_GAIN / 2;
     });
   }
 
-  #ratios(contender: Contender): number[] {
-    return contender.ratiosTo(this.#default);
-  }
-
+  /** Time / the default's. */
   #ratio(contender: Contender): number {
-    return median(this.#ratios(contender));
+    return compare(contender, this.#default).ratio;
   }
 
   #ranked(contenders: readonly Contender[]): Contender[] {
@@ -280,7 +286,10 @@ class Tuner {
 
   /** Who may win, best first: the default comes before those that gain too little over it. */
   #candidatesFor(ranked: readonly Contender[]): Contender[] {
-    const better = ranked.filter((contender) => this.#ratio(contender) <= 1 - LEAST_GAIN);
+    const better = ranked.filter((contender) => {
+      const { ratio, notch } = compare(contender, this.#default);
+      return ratio <= 1 - LEAST_GAIN && ratio + notch < 1;
+    });
     return [...new Set([...better, this.#default, ...ranked])];
   }
 

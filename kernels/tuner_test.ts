@@ -171,9 +171,9 @@ Deno.test("tuner: the default stays where another one is not 2 % better", async 
 Deno.test("tuner: a clearly slower kernel is dropped early, ties are measured longer", async () => {
   const slow = new FakeLab({ nsPerWeight: { [NAMES[1]]: 1 }, noise: 0.01 });
   const { findings } = await tuned(slow, { kernels: KERNELS.slice(0, 2) });
-  assert.equal(findings[1].figures?.rounds, 3);
+  assert.equal(findings[1].figures?.rounds, 5);
   const clear = new FakeLab({ nsPerWeight: { [NAMES[1]]: 0.005 }, noise: 0.01 });
-  const tie = new FakeLab({ noise: 0.5 });
+  const tie = new FakeLab({ noise: 3 });
   await tuned(clear, { kernels: KERNELS.slice(0, 2) });
   await tuned(tie, { kernels: KERNELS.slice(0, 2) });
   assert.ok(tie.rounds > clear.rounds, `${tie.rounds} and ${clear.rounds} rounds`);
@@ -229,7 +229,7 @@ Deno.test("tuner: what can't win at the memory's peak is not even compiled", asy
   assert.deepEqual(lab.opened, [NAMES[1]]);
 });
 
-Deno.test("tuner: without time for three rounds nothing is decided", async () => {
+Deno.test("tuner: without time for five rounds nothing is decided", async () => {
   const lab = new FakeLab({ nsPerWeight: Object.fromEntries(NAMES.map((name) => [name, 20])) });
   assert.equal(await tune(lab, { budgetMs: 1500 }), null);
 });
