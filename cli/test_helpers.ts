@@ -207,6 +207,12 @@ export const TUNE_REPORT: TuneReport = {
       why: "avx2-broken stops with signal 4",
     },
   ],
+  threadTimes: [
+    { threads: 1, decodeNs: 15.7e6, promptNs: 5.4e6 },
+    { threads: 2, decodeNs: 15.6e6, promptNs: 5.3e6 },
+  ],
+  advisedThreads: 1,
+  batches: [{ n: 2560, k: 2560, tokens: 4, medianNs: 60_000, spread: 0.03 }],
   path: "/tunings/0123456789abcdef0123456789abcdef-2.json",
 };
 

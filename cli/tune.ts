@@ -1,6 +1,6 @@
 import { type Command, Option } from "commander";
 import type { Finding } from "../kernels/tuner.ts";
-import type { TuneOptions, TuneReport } from "../runtime/reports.ts";
+import type { ThreadTime, TuneOptions, TuneReport } from "../runtime/reports.ts";
 import { BENCH_SHAPES } from "./bench.ts";
 import { type Context, interruptible } from "./context.ts";
 import {
@@ -88,6 +88,7 @@ function printReport(report: TuneReport, stdout: Output): void {
     if (figures === undefined) stdout.write(`${kernel} was ${outcome}: ${why}\n`);
   }
   stdout.write(`\n${matrixTable(report, stdout)}`);
+  if (report.threadTimes) stdout.write(`\n${threadTable(report, report.threadTimes, stdout)}`);
   stdout.write(`\nTook ${digits(seconds)} s, kept in ${report.path}\n`);
 }
 
@@ -120,9 +121,12 @@ function findingTable(findings: readonly Finding[], stdout: Output): string {
 }
 
 /** How quick the chosen kernel is on each matrix. */
-function matrixTable({ findings, kernel }: TuneReport, stdout: Output): string {
+function matrixTable({ findings, kernel, batches = [] }: TuneReport, stdout: Output): string {
   const { figures } = findings.find((finding) => finding.kernel === kernel)!;
-  const rows = figures!.measurements.map(({ n, k, tokens, medianNs, spread }) => [
+  const measurements = [...figures!.measurements, ...batches];
+  const rows = measurements.toSorted((a, b) => a.tokens - b.tokens).map((
+    { n, k, tokens, medianNs, spread },
+  ) => [
     n,
     k,
     tokens,
@@ -131,6 +135,23 @@ function matrixTable({ findings, kernel }: TuneReport, stdout: Output): string {
     percent(spread),
   ]);
   return table(stdout, ["n", "k", "tokens", "us", "G weights/s", "+/-"], rows);
+}
+
+/** With how many threads the chosen kernel is how quick. */
+function threadTable(
+  { advisedThreads, threads: used }: TuneReport,
+  times: readonly ThreadTime[],
+  stdout: Output,
+): string {
+  const rows = times.map(({ threads, decodeNs, promptNs }) => [
+    threads,
+    digits(decodeNs / 1e6),
+    digits(promptNs / 1e6),
+    threads === advisedThreads ? "enough" : "",
+  ]);
+  const shown = table(stdout, ["threads", "token ms", "prompt ms", ""], rows);
+  if (advisedThreads === undefined || advisedThreads >= used) return shown;
+  return `${shown}More threads are no quicker: --threads ${advisedThreads} leaves the others their cores\n`;
 }
 
 function percent(share: number): string {

@@ -14,7 +14,14 @@ Deno.test("tune prints the choice, all kernels by their ratio, and why others we
   assert.match(stdout, /\navx2-multiply +2\.00 +15\.6 +5\.30 +87\.0 % +0\.878 +1\.2 % {2}chosen\n/);
   assert.match(stdout, /chosen\navx2-other .* 1\.000 .* slower\n/);
   assert.match(stdout, /\navx2-broken was rejected: avx2-broken stops with signal 4\n/);
-  assert.match(stdout, /\n2560 {2}2560 +1 {2}56\.8 +115 {2}5\.0 %\n/);
+  assert.match(
+    stdout,
+    /\n2560 {2}2560 +1 {2}56\.8 +115 {2}5\.0 %\n2560 {2}2560 +4 {2}60\.0 +437 {2}3\.0 %\n/,
+  );
+  assert.match(
+    stdout,
+    /\n +1 +15\.7 +5\.40 {2}enough\n +2 +15\.6 +5\.30\nMore threads are no quicker: /,
+  );
   assert.match(stdout, /\nTook 4\.20 s, kept in \/tunings\/[0-9a-f]{32}-2\.json\n$/);
 });
 

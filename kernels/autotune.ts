@@ -12,6 +12,8 @@ import { withLock } from "./cache.ts";
 import { type Cpu, supportedIsas } from "./cpu.ts";
 import { NativeLab } from "./lab.ts";
 import { environmentVariable, isGranted } from "./permissions.ts";
+import type { Candidate } from "./race.ts";
+import { type Survey, survey, threadCounts } from "./survey.ts";
 import type { Zig } from "./toolchain.ts";
 import { tuneKernels } from "./tuner.ts";
 import {
@@ -47,6 +49,8 @@ export interface TuneRequest {
   kernels: readonly TernaryKernel[];
   promptTokensPerToken: number;
   budgetMs: number;
+  /** Also look at other numbers of threads, up to this one, and at small batches. */
+  surveyThreads?: number;
 }
 
 /** How long the tuning at a model's first use may take. */
@@ -139,8 +143,28 @@ async function measure(
   const tuned = await tuneKernels(task, lab, { budgetMs, signal, onProgress });
   if (tuned === null) return null;
   const { kernel, ...rest } = tuned;
+  const more = await surveyOf(request, lab, kernel, onProgress, signal);
   const seconds = (performance.now() - startedMs) / 1000;
-  return { ...headOf(request), seconds, kernel: kernelName(kernel), ...rest };
+  return { ...headOf(request), seconds, kernel: kernelName(kernel), ...rest, ...more };
+}
+
+async function surveyOf(
+  { subject: { works }, threads, promptTokensPerToken, surveyThreads }: TuneRequest,
+  lab: NativeLab,
+  kernel: TernaryKernel,
+  onProgress: (message: string) => void,
+  signal: AbortSignal | undefined,
+): Promise<Partial<Survey>> {
+  if (surveyThreads === undefined) return {};
+  const candidates = new Map<number, Candidate>();
+  for (const count of new Set([...threadCounts(surveyThreads), threads])) {
+    onProgress(`measuring ${kernelName(kernel)} with other threads and batches`);
+    candidates.set(count, await lab.openWith(count, kernel, signal));
+  }
+  return await survey({ kernel, works, promptTokensPerToken, threads }, candidates, async () => {
+    await lab.pause();
+    signal?.throwIfAborted();
+  });
 }
 
 /** What is known before anything is measured. */

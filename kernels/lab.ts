@@ -60,8 +60,13 @@ export class NativeLab implements Lab, Disposable {
     return new Promise((resolve) => setTimeout(resolve, 0));
   }
 
-  async open(kernel: TernaryKernel, signal: AbortSignal): Promise<Candidate> {
-    const { zig, threads } = this.options;
+  open(kernel: TernaryKernel, signal: AbortSignal): Promise<Candidate> {
+    return this.openWith(this.options.threads, kernel, signal);
+  }
+
+  /** As `open`, with another number of threads. */
+  async openWith(threads: number, kernel: TernaryKernel, signal?: AbortSignal): Promise<Candidate> {
+    const { zig } = this.options;
     const timers = await LinearTimers.openUnproved(zig, kernel, this.#shapes, { signal });
     const stopped = timers.probe();
     if (stopped !== 0) {

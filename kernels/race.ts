@@ -81,7 +81,7 @@ export class Contender {
 
   /** Nanoseconds of a token with its share of a prompt, one a round. */
   scores(): number[] {
-    const prompt = this.promptShare * this.promptNs();
+    const prompt = this.promptShare * this.#promptNs();
     return this.#decodes().map((ns) => ns + prompt);
   }
 
@@ -91,8 +91,12 @@ export class Contender {
     return this.scores().slice(0, others.length).map((score, round) => score / others[round]);
   }
 
-  /** All linears of one token of a prompt. */
-  promptNs(): number {
+  /** Medians of all linears of one generated token, and of one token of a prompt. */
+  times(): { decodeNs: number; promptNs: number } {
+    return { decodeNs: median(this.#decodes()), promptNs: this.#promptNs() };
+  }
+
+  #promptNs(): number {
     const sum = this.works.reduce(
       (sum, { perToken }, i) => sum + perToken * median(this.#prompt[i]),
       0,
@@ -112,11 +116,11 @@ export class Contender {
     const ratios = this.ratiosTo(reference);
     const bytes = bytesPerToken(this.kernel.scheme.layout, this.works);
     const decodes = this.#decodes();
-    const decodeNs = median(decodes);
+    const { decodeNs, promptNs } = this.times();
     return {
       rounds: this.rounds,
       decodeNs,
-      promptNs: this.promptNs(),
+      promptNs,
       ratio: median(ratios),
       spread: spreadOf(ratios),
       weightsPerSecond: weightsOf(this.works) / (decodeNs / 1e9),
@@ -168,7 +172,8 @@ function quartileDistance(values: readonly number[]): number {
   return quantile(values, 0.75) - quantile(values, 0.25);
 }
 
-function spreadOf(values: readonly number[]): number {
+/** Distance of the quartiles / median. */
+export function spreadOf(values: readonly number[]): number {
   return quartileDistance(values) / median(values);
 }
 

@@ -28,6 +28,9 @@ const ROUNDS = { toDrop: 5, toDecide: 11, most: 300 };
 /** Rounds that measure prompts too: the first ones and every fourth. */
 const PROMPT_ROUNDS = { first: 3, every: 4 };
 
+/** Notches that two kernels must be apart, as they are compared after every round until they are. */
+const CAUTION = 2;
+
 /** Who is slower than the leader by this much, beyond doubt, is not measured any longer. */
 const DROPPED_BEHIND = 0.05;
 
@@ -250,7 +253,7 @@ class Tuner {
     const [leader, ...others] = this.#ranked(this.#alive);
     return others.every((other) => {
       const { ratio, notch } = compare(other, leader);
-      return ratio - notch > 1 || notch < LEAST_GAIN / 2;
+      return ratio - CAUTION * notch > 1 || notch < LEAST_GAIN / 2;
     });
   }
 

@@ -11,6 +11,7 @@ import { linearsSource } from "../codegen/ternary_linear/timing.ts";
 import type { LinearWork } from "../codegen/ternary_linear/work.ts";
 import { cacheDirectory, publishFile, removeStaleTemporaries } from "./cache.ts";
 import type { Cpu } from "./cpu.ts";
+import type { Survey } from "./survey.ts";
 import { type Finding, OUTCOMES } from "./tuner.ts";
 
 export const MAGIC = "trilith-tuning-1";
@@ -25,7 +26,7 @@ export interface TuningSubject {
 }
 
 /** A tuning as it is kept. */
-export interface Tuning {
+export interface Tuning extends Partial<Survey> {
   magic: typeof MAGIC;
   /** Of CPU and matrices: the file's name begins with it. */
   key: string;
@@ -195,6 +196,14 @@ function record(fields: Record<string, Check>): Check {
 }
 
 const WORKS = list(record({ n: size, k: size, perToken: count, makesInput: flag }), 100);
+const MEASUREMENT = record({
+  n: size,
+  k: size,
+  tokens: count,
+  medianNs: positive,
+  spread: amount,
+});
+const THREAD_TIME = record({ threads: count, decodeNs: positive, promptNs: positive });
 const FIGURES = record({
   rounds: count,
   decodeNs: positive,
@@ -203,10 +212,7 @@ const FIGURES = record({
   spread: amount,
   weightsPerSecond: positive,
   peakFraction: positive,
-  measurements: list(
-    record({ n: size, k: size, tokens: count, medianNs: positive, spread: amount }),
-    1000,
-  ),
+  measurements: list(MEASUREMENT, 1000),
 });
 const FINDINGS = list(
   record({
@@ -235,6 +241,9 @@ const TUNING = record({
   why: text,
   peakReadBytesPerSecond: positive,
   findings: FINDINGS,
+  threadTimes: optional(list(THREAD_TIME, 100)),
+  advisedThreads: optional(count),
+  batches: optional(list(MEASUREMENT, 1000)),
 });
 
 function isTuning(value: unknown): value is Tuning {

@@ -6,6 +6,7 @@ export type * from "./bench/types.ts";
 export type * from "./bench/machine/types.ts";
 export type { ReportFiles } from "./machine_report.ts";
 
+export type { ThreadTime } from "../kernels/survey.ts";
 export type { KnownTuning, TuneOptions, TuneReport } from "./tune.ts";
 
 /** A compiled library in the cache. */

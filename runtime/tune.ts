@@ -66,6 +66,7 @@ export async function tuneModel(options: TuneOptions): Promise<TuneReport> {
     kernels,
     promptTokensPerToken: options.promptTokensPerToken ?? PROMPT_TOKENS_PER_TOKEN,
     budgetMs: seconds * 1000,
+    surveyThreads: defaultThreads(cpu),
   }, { onProgress, signal });
   if (tuning !== null) {
     return { ...tuning, path: path.join(tuningFolder(), tuningFileName(tuning)) };
