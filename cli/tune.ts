@@ -87,9 +87,21 @@ function printReport(report: TuneReport, stdout: Output): void {
   for (const { kernel, outcome, why, figures } of findings) {
     if (figures === undefined) stdout.write(`${kernel} was ${outcome}: ${why}\n`);
   }
+  if (isBusy(report)) stdout.write(BUSY);
   stdout.write(`\n${matrixTable(report, stdout)}`);
   if (report.threadTimes) stdout.write(`\n${threadTable(report, report.threadTimes, stdout)}`);
   stdout.write(`\nTook ${digits(seconds)} s, kept in ${report.path}\n`);
+}
+
+/** Half of the measurements of a large matrix are further apart than this only beside other work. */
+const BUSY_SPREAD = 0.3;
+const BUSY = "\nThe machine was busy: tune again when it is idle\n";
+
+function isBusy({ findings, kernel }: TuneReport): boolean {
+  const { measurements } = findings.find((finding) => finding.kernel === kernel)!.figures!;
+  return measurements.some(({ n, k, tokens, spread }) =>
+    tokens === 1 && n * k > 1e6 && spread > BUSY_SPREAD
+  );
 }
 
 function findingTable(findings: readonly Finding[], stdout: Output): string {

@@ -25,6 +25,14 @@ Deno.test("tune prints the choice, all kernels by their ratio, and why others we
   assert.match(stdout, /\nTook 4\.20 s, kept in \/tunings\/[0-9a-f]{32}-2\.json\n$/);
 });
 
+Deno.test("tune tells that the machine was busy", async () => {
+  assert.doesNotMatch((await run(["tune"])).stdout, /busy/);
+  const report = structuredClone(TUNE_REPORT);
+  report.findings[0].figures!.measurements[0].spread = 0.5;
+  const engine = { tuneModel: () => Promise.resolve(report) };
+  assert.match((await run(["tune"], { engine })).stdout, /\nThe machine was busy: tune again /);
+});
+
 Deno.test("tune --json prints the report as it is, and flags are passed on", async () => {
   let given: TuneOptions = {};
   const engine = {

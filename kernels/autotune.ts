@@ -124,26 +124,29 @@ export function tuneMachine(
   return withLock(tuningFolder(), "machine", async () => {
     const meanwhile = known();
     if (meanwhile !== null) return meanwhile;
-    const tuning = await measure(request, (message) => report(`Tuning: ${message}`), signal);
+    const onProgress = (message: string) => report(`Tuning: ${message}`);
+    const tuning = await measure(request, { onProgress, signal });
     if (tuning !== null) await storeTuning(tuning);
     return tuning;
   }, { onWait, signal });
 }
 
-async function measure(
-  request: TuneRequest,
-  onProgress: (message: string) => void,
-  signal: AbortSignal | undefined,
-): Promise<Tuning | null> {
+interface MeasureOptions {
+  onProgress: (message: string) => void;
+  signal?: AbortSignal;
+}
+
+async function measure(request: TuneRequest, options: MeasureOptions): Promise<Tuning | null> {
   const startedMs = performance.now();
   const { subject, kernels, promptTokensPerToken, budgetMs } = request;
   const { works } = subject;
   using lab = new NativeLab({ ...request, works });
   const task = { works, kernels, promptTokensPerToken };
-  const tuned = await tuneKernels(task, lab, { budgetMs, signal, onProgress });
+  const tuned = await tuneKernels(task, lab, { budgetMs, ...options });
   if (tuned === null) return null;
   const { kernel, ...rest } = tuned;
-  const more = await surveyOf(request, lab, kernel, onProgress, signal);
+  const hasTime = () => performance.now() - startedMs < budgetMs;
+  const more = hasTime() ? await surveyOf(request, lab, kernel, hasTime, options) : {};
   const seconds = (performance.now() - startedMs) / 1000;
   return { ...headOf(request), seconds, kernel: kernelName(kernel), ...rest, ...more };
 }
@@ -152,8 +155,8 @@ async function surveyOf(
   { subject: { works }, threads, promptTokensPerToken, surveyThreads }: TuneRequest,
   lab: NativeLab,
   kernel: TernaryKernel,
-  onProgress: (message: string) => void,
-  signal: AbortSignal | undefined,
+  hasTime: () => boolean,
+  { onProgress, signal }: MeasureOptions,
 ): Promise<Partial<Survey>> {
   if (surveyThreads === undefined) return {};
   const candidates = new Map<number, Candidate>();
@@ -164,6 +167,7 @@ async function surveyOf(
   return await survey({ kernel, works, promptTokensPerToken, threads }, candidates, async () => {
     await lab.pause();
     signal?.throwIfAborted();
+    return hasTime();
   });
 }
 

@@ -7,6 +7,8 @@ import { type Candidate, compare, Contender, type Measurement, median, spreadOf 
 const SMALL_BATCHES = [2, 4, 8, 16];
 
 const ROUNDS = 7;
+/** Rounds that are measured even if the time is up, prompts too. */
+const LEAST_ROUNDS = 3;
 
 /** More threads have to be quicker by this much: they take time from others, and power. */
 const WORTH_A_THREAD = 0.03;
@@ -38,7 +40,7 @@ export function threadCounts(most: number): number[] {
  * Measures the chosen kernel some more.
  *
  * @param candidates The kernel with each number of threads; all have the same weights.
- * @param pause Called between rounds; what it throws ends the survey.
+ * @param pause Called between rounds; what it throws ends the survey. False once the time is up.
  */
 export async function survey(
   { kernel, works, promptTokensPerToken, threads }: {
@@ -48,16 +50,16 @@ export async function survey(
     threads: number;
   },
   candidates: ReadonlyMap<number, Candidate>,
-  pause: () => Promise<void>,
+  pause: () => Promise<boolean>,
 ): Promise<Survey> {
   const contenders = new Map([...candidates].map(([count, candidate]) => [
     count,
     new Contender(kernel, candidate, works, promptTokensPerToken),
   ]));
   for (let round = 1; round <= ROUNDS; round++) {
-    await pause();
+    if (!await pause() && round > LEAST_ROUNDS) break;
     works.forEach((_, work) => {
-      for (const contender of contenders.values()) contender.sample(work, round <= 3);
+      for (const contender of contenders.values()) contender.sample(work, round <= LEAST_ROUNDS);
     });
   }
   const batches = await measureBatches(candidates.get(threads)!, works, pause);
@@ -84,12 +86,12 @@ function adviceOf(
 async function measureBatches(
   candidate: Candidate,
   works: readonly LinearWork[],
-  pause: () => Promise<void>,
+  pause: () => Promise<boolean>,
 ): Promise<Measurement[]> {
   const measurements: Measurement[] = [];
   for (const work of works) {
     for (const tokens of SMALL_BATCHES) {
-      await pause();
+      if (!await pause()) return measurements;
       const samples = Array.from({ length: ROUNDS }, () => candidate.timeNs(work, tokens));
       const { n, k } = work;
       measurements.push({ n, k, tokens, medianNs: median(samples), spread: spreadOf(samples) });

@@ -11,7 +11,7 @@ function candidateOf(ns: number): Candidate {
   return { timeNs: (_, tokens) => ns * (1 + (tokens - 1) / 16), prove: () => {} };
 }
 
-function surveyOf(times: Record<number, number>, threads: number) {
+function surveyOf(times: Record<number, number>, threads: number, hasTime = true) {
   const candidates = new Map(
     Object.entries(times).map(([count, ns]) => [
       Number(count),
@@ -20,7 +20,7 @@ function surveyOf(times: Record<number, number>, threads: number) {
   );
   const kernel = defaultKernel("portable");
   const subject = { kernel, works: WORKS, promptTokensPerToken: 0.5, threads };
-  return survey(subject, candidates, () => Promise.resolve());
+  return survey(subject, candidates, () => Promise.resolve(hasTime));
 }
 
 Deno.test("survey: the fewest threads that are as quick as any are advised", async () => {
@@ -42,6 +42,12 @@ Deno.test("survey: times of a token and of a prompt's, and of small batches", as
     batches.map(({ tokens, medianNs }) => [tokens, medianNs]),
     [[2, 850], [4, 950], [8, 1150], [16, 1550]],
   );
+});
+
+Deno.test("survey: without time it has threads, and leaves the batches", async () => {
+  const { advisedThreads, batches } = await surveyOf({ 1: 1000, 2: 500 }, 2, false);
+  assert.equal(advisedThreads, 2);
+  assert.deepEqual(batches, []);
 });
 
 Deno.test("survey: what the pause throws ends it", async () => {
