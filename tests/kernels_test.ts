@@ -56,13 +56,15 @@ const MISTAKES: Record<string, readonly [right: string, wrong: string]> = {
     "shifted & @as(Codes, @splat(1))",
   ],
   "the offset of codes is one too many": [
-    "coded - offset",
-    "coded - offset - @as(math.I, @splat(1))",
+    "exact - offset",
+    "exact - offset - @as(math.I, @splat(1))",
   ],
   "an index is shifted too little": ["index.* >>= @splat(5)", "index.* >>= @splat(4)"],
   "a sixteenth index loses a bit": ["last[b] +% last[b] +% bit", "last[b] +% last[b]"],
   "a fraction is multiplied by too little": ["if (j < 3) 27 else 3", "if (j < 3) 26 else 3"],
   "a table lacks its last row": ["lane < 27", "lane < 26"],
+  "a table lacks its last magnitude": ["for (0..14) |v|", "for (0..13) |v|"],
+  "a sign is that of its neighbour": ["words << @splat(i)", "words << @splat(i ^ 1)"],
 };
 
 /** The mistakes that a source can have, as sources. */

@@ -26,7 +26,7 @@ export const ZERO_CODE = 1;
  */
 export interface NativeLayout {
   /** The element of one row. */
-  readonly wordBits: 16 | 32;
+  readonly wordBits: 8 | 16 | 32;
   /** Features that are encoded together, and the words that hold them. */
   readonly groupFeatures: number;
   readonly groupWords: number;

@@ -3,11 +3,12 @@ import fc from "fast-check";
 import { randomCodes, randomOf } from "../test_helpers.ts";
 import { packMatrix, paddedRows, type TernaryLayout } from "./layout.ts";
 import {
+  BYTES_24,
   LOOKUP10,
   LOOKUP48,
   LOOKUP9,
+  SHUFFLE24,
   sliceWords,
-  VECTOR_BYTES,
   type WordCode,
   WORDS_10,
   WORDS_48,
@@ -48,6 +49,7 @@ const PADDED_FEATURES: [TernaryLayout, (k: number) => number][] = [
   [LOOKUP9, featuresOf(WORDS_9)],
   [LOOKUP48, featuresOf(WORDS_48)],
   [LOOKUP10, featuresOf(WORDS_10)],
+  [SHUFFLE24, featuresOf(BYTES_24)],
 ];
 
 function featuresOf(code: WordCode): (k: number) => number {
@@ -156,7 +158,7 @@ Deno.test("lookup layouts: words lie by slice, unit of four blocks, word, block 
       const block = Math.floor(row / 32);
       const [unit, width] = block < 4 ? [0, 4] : [4, 2];
       const vector = slice * most * blocks + unit * count + word % most * width + block - unit;
-      return packed.getUint16(vector * VECTOR_BYTES + (row % 16 * 2 + (row % 32 >> 4)) * 2, true);
+      return packed.getUint16(vector * 64 + (row % 16 * 2 + (row % 32 >> 4)) * 2, true);
     };
     for (let row = 0; row < n; row += 7) {
       for (let group = 0; group < groups; group++) {
@@ -189,5 +191,34 @@ Deno.test("lookup10: products with 27, 27, 27 and 3 give back every value of ten
     const digits = (index: number) => [index % 3, Math.floor(index / 3) % 3, Math.floor(index / 9)];
     const codes = Uint8Array.from([...digits(a), ...digits(b), ...digits(c), value % 3]);
     assert.deepEqual(WORDS_10.decode(WORDS_10.encode(codes)), codes);
+  }
+});
+
+Deno.test("shuffle24: nibbles hold three trits up to their sign, the last byte the signs", () => {
+  const codes = new Uint8Array(24).fill(1);
+  codes.set([2, 0, 1], 0); // 1 - 3: nibble 2, negative.
+  codes.set([0, 2, 2], 9); // -1 + 3 + 9: nibble 11.
+  codes.set([0, 0, 0], 21); // nibble 13, negative.
+  assert.deepEqual(BYTES_24.encode(codes), [2, 11 << 4, 0, 13 << 4, 0b1000_0001]);
+  const random = randomOf(5);
+  for (let i = 0; i < 1000; i++) {
+    const some = randomCodes(random, 24);
+    assert.deepEqual(BYTES_24.decode(BYTES_24.encode(some)), some);
+  }
+});
+
+Deno.test("shuffle24: bytes lie by slice, block, group of 24 features, byte and row", () => {
+  const [n, k, blocks] = [3 * 32, 11 * 24, 3];
+  const codes = randomCodes(randomOf(6), n * k);
+  const packed = packMatrix(SHUFFLE24, codes, n, k);
+  for (let row = 0; row < n; row += 5) {
+    for (let group = 0; group < 11; group++) {
+      // 11 groups are a slice of 10 and one of 1.
+      const [slice, count] = group < 10 ? [0, 10] : [1, 1];
+      const at = ((slice * 10 * blocks + Math.floor(row / 32) * count + group % 10) * 5) * 32;
+      const bytes = [0, 1, 2, 3, 4].map((j) => packed[at + j * 32 + row % 32]);
+      const from = row * k + group * 24;
+      assert.deepEqual(bytes, BYTES_24.encode(codes.subarray(from, from + 24)));
+    }
   }
 });

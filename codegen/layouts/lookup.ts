@@ -2,30 +2,30 @@ import { zig } from "../writer.ts";
 import { BLOCK_ROWS, blocksOf, ROWS_IN_ORDER, type TernaryLayout, ZERO_CODE } from "./layout.ts";
 
 /**
- * Layouts of 16-bit words for kernels that look sums up in tables instead of multiplying.
+ * Layouts of words of 16 or 8 bits for kernels that look sums up in tables instead of multiplying.
  *
- * A word holds indices of five bits, each of which names three trits: 27 of 32 values, digit d of
- * an index (base 3) being the code of its feature d. How indices lie in words is what the layouts
- * differ in, see `WordCode`. A vector of 32 words is one word of a block of 32 rows.
+ * A word holds indices, most of which name three trits: 27 of 32 values, digit d of an index (base
+ * 3) being the code of its feature d. How indices lie in words is what the layouts differ in, see
+ * `WordCode`. A vector of 32 words is one word of a block of 32 rows.
  *
- * Groups of words are cut in slices, blocks in units of 4; both may be shorter at the end. Weights
+ * Groups of words are cut in slices, blocks in units of 4 or 1; both may be shorter at the end. Weights
  * lie in exactly the order in which a kernel reads them that does a slice for all rows before the
  * next:
  *
- *     [slice][unit][word][block][lane: 32][2 bytes, little-endian]
+ *     [slice][unit][word][block][lane: 32][1 or 2 bytes, little-endian]
  *
- * Rows 0 to 15 of a block have the even lanes, rows 16 to 31 the odd ones: so a multiplication by 1
- * and 0 in pairs widens the sums of 16 neighbouring rows.
+ * Of 16-bit words, rows 0 to 15 of a block have the even lanes, rows 16 to 31 the odd ones: so a
+ * multiplication by 1 and 0 in pairs widens the sums of 16 neighbouring rows. Bytes lie by row.
  *
  * A slice's tables (5 to 6 KB for one token) stay in the first-level cache, and its sums fit in 16
  * bits. On Zen 4 this order reads memory at 92 % of its peak; row blocks as four streams at 55 %.
  */
 export const UNIT_BLOCKS = 4;
-export const VECTOR_BYTES = BLOCK_ROWS * 2;
 
 /** The lane of a block's row. */
-export function laneOf(row: number): number {
+function laneIn({ wordBytes }: WordCode, row: number): number {
   const inBlock = row % BLOCK_ROWS;
+  if (wordBytes === 1) return inBlock;
   return inBlock < BLOCK_ROWS / 2 ? 2 * inBlock : 2 * inBlock - BLOCK_ROWS + 1;
 }
 
@@ -35,6 +35,9 @@ export const INDEX_FEATURES = 3;
 /** How the features of one row lie in words. */
 export interface WordCode {
   readonly name: string;
+  readonly wordBytes: 1 | 2;
+  /** Blocks of a unit. */
+  readonly unitBlocks: number;
   /** Words of a group, the unit of encoding. */
   readonly groupWords: number;
   readonly groupFeatures: number;
@@ -71,6 +74,8 @@ function lowCodes(word: number): number[] {
 /** 9 trits in a word: three indices, bit 15 is not used. 1.78 bits a weight. */
 export const WORDS_9: WordCode = {
   name: "lookup9",
+  wordBytes: 2,
+  unitBlocks: UNIT_BLOCKS,
   groupWords: 1,
   groupFeatures: 9,
   sliceGroups: 28,
@@ -86,6 +91,8 @@ export const WORDS_9: WordCode = {
  */
 export const WORDS_48: WordCode = {
   name: "lookup48",
+  wordBytes: 2,
+  unitBlocks: UNIT_BLOCKS,
   groupWords: 5,
   groupFeatures: 48,
   sliceGroups: 5,
@@ -119,6 +126,8 @@ export const WORDS_48: WordCode = {
  */
 export const WORDS_10: WordCode = {
   name: "lookup10",
+  wordBytes: 2,
+  unitBlocks: UNIT_BLOCKS,
   groupWords: 1,
   groupFeatures: 10,
   sliceGroups: 25,
@@ -148,9 +157,59 @@ export const WORDS_10: WordCode = {
   `,
 };
 
+/** The index of three zeros. Less this one, an index is -13 .. 13, and its sign turns all three trits. */
+const MIDDLE_INDEX = ZERO_CODE * (1 + 3 + 9);
+
+/** Indices of the words of `BYTES_24`: eight, each with a sign. */
+const SIGNED_INDICES = 8;
+
+/**
+ * 24 trits in five bytes, for instructions that look up in tables of 16 bytes: eight indices of four
+ * bits that name three trits up to their sign (14 of 16 values), two a byte, the first one lower;
+ * and a byte of their signs, the first one highest. 1.67 bits a weight.
+ */
+export const BYTES_24: WordCode = {
+  name: "shuffle24",
+  wordBytes: 1,
+  unitBlocks: 1,
+  groupWords: 5,
+  groupFeatures: 24,
+  sliceGroups: 10,
+  lookups: Array.from({ length: SIGNED_INDICES }, (_, i) => INDEX_FEATURES * i),
+  encode(codes) {
+    const values = BYTES_24.lookups.map((from) => indexOf(codes, from) - MIDDLE_INDEX);
+    const nibble = (i: number) => Math.abs(values[i]);
+    const signs = values.reduce((bits, value) => 2 * bits + (value < 0 ? 1 : 0), 0);
+    return [...[0, 2, 4, 6].map((i) => nibble(i) | nibble(i + 1) << 4), signs];
+  },
+  decode(words) {
+    return Uint8Array.from(BYTES_24.lookups.flatMap((_, i) => {
+      const magnitude = words[i >> 1] >> 4 * (i & 1) & 15;
+      const sign = words[4] >> SIGNED_INDICES - 1 - i & 1;
+      return digitsOf(MIDDLE_INDEX + (sign === 1 ? -magnitude : magnitude));
+    }));
+  },
+  nativeEncode: zig`
+    var words: [5]pack.Codes = @splat(@splat(0));
+    const middle: pack.Codes = @splat(${MIDDLE_INDEX});
+    inline for (0..8) |i| {
+        const three = pack.index(codes[3 * i ..]);
+        const magnitude = @max(three, middle) - @min(three, middle);
+        words[i / 2] |= magnitude << @splat(4 * (i % 2));
+        words[4] |= @as(pack.Codes, @intFromBool(three < middle)) << @splat(7 - i);
+    }
+    return words;
+  `,
+};
+
 /** Words that hold k features of a row. */
 export function wordsOf({ groupWords, groupFeatures }: WordCode, k: number): number {
   return Math.ceil(k / groupFeatures) * groupWords;
+}
+
+/** Bytes of one word of a block. */
+export function vectorBytes({ wordBytes }: WordCode): number {
+  return BLOCK_ROWS * wordBytes;
 }
 
 /** Words of all slices but the last. */
@@ -166,10 +225,10 @@ export function sliceWords({ groupWords, sliceGroups }: WordCode): number {
 function lookupLayout(code: WordCode): TernaryLayout {
   const largestSum = code.sliceGroups * code.groupFeatures * 128;
   if (largestSum > 32767) throw new RangeError(`Slices of ${code.name} overflow: ${largestSum}`);
-  const packedBytes = (n: number, k: number) => blocksOf(n) * wordsOf(code, k) * VECTOR_BYTES;
+  const packedBytes = (n: number, k: number) => blocksOf(n) * wordsOf(code, k) * vectorBytes(code);
   return {
     name: code.name,
-    bitsPerWeight: 16 * code.groupWords / code.groupFeatures,
+    bitsPerWeight: 8 * code.wordBytes * code.groupWords / code.groupFeatures,
     packedBytes,
     zeros: (n, k) => zeroMatrix(code, { n, k }),
     packRows(packed, n, k, first, codes) {
@@ -179,12 +238,12 @@ function lookupLayout(code: WordCode): TernaryLayout {
     },
     unpackRow: (packed, n, k, row) => unpackRow(code, packed, { n, k, row }),
     native: {
-      wordBits: 16,
+      wordBits: code.wordBytes === 1 ? 8 : 16,
       groupFeatures: code.groupFeatures,
       groupWords: code.groupWords,
       sliceGroups: code.sliceGroups,
-      unitBlocks: UNIT_BLOCKS,
-      laneRows: ROWS_IN_ORDER.toSorted((a, b) => laneOf(a) - laneOf(b)),
+      unitBlocks: code.unitBlocks,
+      laneRows: ROWS_IN_ORDER.toSorted((a, b) => laneIn(code, a) - laneIn(code, b)),
       encode: code.nativeEncode,
     },
   };
@@ -193,6 +252,7 @@ function lookupLayout(code: WordCode): TernaryLayout {
 export const LOOKUP9: TernaryLayout = lookupLayout(WORDS_9);
 export const LOOKUP48: TernaryLayout = lookupLayout(WORDS_48);
 export const LOOKUP10: TernaryLayout = lookupLayout(WORDS_10);
+export const SHUFFLE24: TernaryLayout = lookupLayout(BYTES_24);
 
 interface Matrix {
   n: number;
@@ -202,7 +262,8 @@ interface Matrix {
 /** Words of zero weights, which in a group of several words differ from each other. */
 function zeroMatrix(code: WordCode, { n, k }: Matrix): Uint8Array<ArrayBuffer> {
   const group = code.encode(new Uint8Array(code.groupFeatures).fill(ZERO_CODE));
-  const words = new Uint16Array(blocksOf(n) * wordsOf(code, k) * BLOCK_ROWS);
+  const Words = code.wordBytes === 1 ? Uint8Array : Uint16Array;
+  const words = new Words(blocksOf(n) * wordsOf(code, k) * BLOCK_ROWS);
   let at = 0;
   forEachTile(code, { n, k }, ({ width, count }) => {
     for (let word = 0; word < count; word++) {
@@ -222,8 +283,8 @@ interface Tile {
 function forEachTile(code: WordCode, { n, k }: Matrix, visit: (tile: Tile) => void): void {
   const [blocks, words, most] = [blocksOf(n), wordsOf(code, k), sliceWords(code)];
   for (let first = 0; first < words; first += most) {
-    for (let unit = 0; unit < blocks; unit += UNIT_BLOCKS) {
-      const width = Math.min(UNIT_BLOCKS, blocks - unit);
+    for (let unit = 0; unit < blocks; unit += code.unitBlocks) {
+      const width = Math.min(code.unitBlocks, blocks - unit);
       visit({ width, count: Math.min(most, words - first) });
     }
   }
@@ -244,14 +305,14 @@ function forEachGroup(
 ): void {
   const [blocks, words, most] = [blocksOf(n), wordsOf(code, k), sliceWords(code)];
   const block = Math.floor(row / BLOCK_ROWS);
-  const unit = block - block % UNIT_BLOCKS;
-  const stride = Math.min(UNIT_BLOCKS, blocks - unit) * VECTOR_BYTES;
+  const unit = block - block % code.unitBlocks;
+  const stride = Math.min(code.unitBlocks, blocks - unit) * vectorBytes(code);
   for (let first = 0; first < words; first += most) {
     const count = Math.min(most, words - first);
-    const start = (first * blocks + unit * count + block - unit) * VECTOR_BYTES;
+    const start = (first * blocks + unit * count + block - unit) * vectorBytes(code);
     for (let word = 0; word < count; word += code.groupWords) {
       const group = (first + word) / code.groupWords;
-      visit(group, start + word * stride + laneOf(row) * 2, stride);
+      visit(group, start + word * stride + laneIn(code, row) * code.wordBytes, stride);
     }
   }
 }
@@ -262,7 +323,7 @@ function packRow(code: WordCode, packed: Uint8Array, row: RowOf, codes: Uint8Arr
     own.set(codes.subarray(group * code.groupFeatures, (group + 1) * code.groupFeatures));
     code.encode(own).forEach((word, j) => {
       packed[at + j * stride] = word & 255;
-      packed[at + j * stride + 1] = word >> 8;
+      if (code.wordBytes === 2) packed[at + j * stride + 1] = word >> 8;
     });
   });
 }
@@ -270,10 +331,10 @@ function packRow(code: WordCode, packed: Uint8Array, row: RowOf, codes: Uint8Arr
 function unpackRow(code: WordCode, packed: Uint8Array, row: RowOf): Uint8Array {
   const codes = new Uint8Array(row.k);
   forEachGroup(code, row, (group, at, stride) => {
-    const words = Array.from(
-      { length: code.groupWords },
-      (_, j) => packed[at + j * stride] | packed[at + j * stride + 1] << 8,
-    );
+    const words = Array.from({ length: code.groupWords }, (_, j) => {
+      const high = code.wordBytes === 2 ? packed[at + j * stride + 1] : 0;
+      return packed[at + j * stride] | high << 8;
+    });
     const from = group * code.groupFeatures;
     codes.set(code.decode(words).subarray(0, row.k - from), from);
   });

@@ -37,7 +37,7 @@ export function multiply(dialect: Dialect): Scheme {
             const row = block * ${BLOCK_ROWS};
             var t: usize = 0;
             ${tileLoops(dialect, shape.k)}
-            finishBlock(linear, x, .{ 0, tokens }, row, y, y_stride);
+            finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
         }
       `,
   };

@@ -4,6 +4,7 @@ import { AVX2, AVX512, AVX_VNNI, NEON, NEON_DOTPROD, NEON_I8MM, PORTABLE } from 
 import { lookup, LOOKUP_10, LOOKUP_48, LOOKUP_9 } from "./lookup.ts";
 import { multiply } from "./multiply.ts";
 import type { Scheme } from "./scheme.ts";
+import { shuffle, VPSHUFB } from "./shuffle.ts";
 
 /**
  * One ternary linear kernel: an instruction set and a scheme. A row of the registry gives it its
@@ -40,6 +41,7 @@ export const TERNARY_KERNELS: readonly TernaryKernel[] = [
   ]),
   { isa: "avxvnni", scheme: multiply(AVX_VNNI) },
   { isa: "avx2", scheme: multiply(AVX2) },
+  { isa: "avx2", scheme: shuffle(VPSHUFB) },
   { isa: "neon-i8mm", scheme: multiply(NEON_I8MM) },
   { isa: "neon-dotprod", scheme: multiply(NEON_DOTPROD) },
   { isa: "neon", scheme: multiply(NEON) },

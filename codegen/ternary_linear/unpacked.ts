@@ -67,7 +67,7 @@ export function unpackedFunctions(dialect: Dialect, sliceFeatures: number): stri
                     var t = t_0;
                     ${dialect.unpackedTiles.map(tileLoop)}
                 }
-                finishBlock(linear, x, .{ t_0, t_1 }, row, y, y_stride);
+                finishBlock(true, linear, x, .{ t_0, t_1 }, row, y, y_stride);
             }
         }
     }
@@ -133,15 +133,15 @@ export function sumsOfInputs(k: number): string {
 
 export function finishFunction(): string {
   return zig`
-    /// y = (y - sum of x) * scale for the rows of a block and tokens first .. last, whose sums of codes * x
-    /// are in y.
-    inline fn finishBlock(linear: Linear, x: Quantized, tokens: [2]usize, row: usize, y: [*]f32, y_stride: usize) void {
+    /// Scales the sums that y holds for the rows of a block and tokens first .. last: of codes * x, from
+    /// which the sum of x is subtracted, or of weights * x.
+    inline fn finishBlock(comptime coded: bool, linear: Linear, x: Quantized, tokens: [2]usize, row: usize, y: [*]f32, y_stride: usize) void {
         const sums: [*]const i32 = @ptrCast(y);
         for (tokens[0]..tokens[1]) |t| {
-            const offset: math.I = @splat(x.sums[t]);
+            const offset: math.I = @splat(if (coded) x.sums[t] else 0);
             inline for (0..2) |half| {
-                const coded: math.I = sums[t * y_stride + row + half * 16 ..][0..16].*;
-                finish(coded - offset, linear, x.inverse[t], row + half * 16, y + t * y_stride);
+                const exact: math.I = sums[t * y_stride + row + half * 16 ..][0..16].*;
+                finish(exact - offset, linear, x.inverse[t], row + half * 16, y + t * y_stride);
             }
         }
     }

@@ -106,7 +106,7 @@ inline fn ternarise(comptime T: type, p: [*]const u8, factor: f32) Line {
 
 /// Packs in the layout that `Layout` describes, as `codegen/pack/template.ts` emits it:
 ///
-///     Word            u16 or u32: the element of one row
+///     Word            u8, u16 or u32: the element of one row
 ///     group_features  features of a group, which is encoded as a whole
 ///     group_words     words of a group
 ///     slice_groups    groups of a slice; 0 if the whole matrix is one
