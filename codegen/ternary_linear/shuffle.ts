@@ -130,13 +130,25 @@ function tableFunction(): string {
   `;
 }
 
+/** Blocks between what is read and what is fetched into the second-level cache: 8 KB. */
+const AHEAD_BLOCKS = 5;
+
+/** The weights that decode will read then, in this slice or the next. */
+const AHEAD = zig`
+  const later = block + ${AHEAD_BLOCKS};
+  const ahead = if (later < blocks[1]) slice_w + later * count * group_bytes else next_w + (later - blocks[1]) * next_count * group_bytes;
+`;
+
 function lookUpFunctions({ lanes, tokenTiles }: ShuffleDialect): string {
   const { sliceGroups, groupWords } = BYTES_24;
   const tiles = tokenTiles.map((m) =>
     zig`
     while (t + ${m} <= tokens) : (t += ${m}) {
         for (blocks[0]..blocks[1]) |block| {
-            lookUpTile(${m}, groups * ${GROUP_TABLE_BYTES}, slice_w + block * count * group_bytes, count, slice_tables + t * groups * ${GROUP_TABLE_BYTES}, slice == 0, sums + t * y_stride + block * ${BLOCK_ROWS}, y_stride);
+            ${m === 1 ? AHEAD : []}
+            lookUpTile(${m}, groups * ${GROUP_TABLE_BYTES}, slice_w + block * count * group_bytes, ${
+      m === 1 ? "ahead" : "slice_w"
+    }, count, slice_tables + t * groups * ${GROUP_TABLE_BYTES}, keep, sums + t * y_stride + block * ${BLOCK_ROWS}, y_stride);
         }
     }
   `
@@ -146,12 +158,15 @@ function lookUpFunctions({ lanes, tokenTiles }: ShuffleDialect): string {
     const group_bytes = ${groupWords * BLOCK_ROWS};
     const parts = ${BLOCK_ROWS / lanes};
 
-    /// Sums of m tokens for a block over the groups of a slice, added to y, or stored if the slice is the first.
-    fn lookUpTile(comptime m: usize, comptime table_stride: usize, w: [*]const u8, count: usize, tables: [*]const i8, first: bool, y: [*]i32, y_stride: usize) void {
+    /// Sums of m tokens for a block over the groups of a slice, added to y & keep.
+    fn lookUpTile(comptime m: usize, comptime table_stride: usize, w: [*]const u8, ahead: [*]const u8, count: usize, tables: [*]const i8, keep: i32, y: [*]i32, y_stride: usize) void {
         @setEvalBranchQuota(10_000);
         var acc: [m][parts][2]Lanes = @splat(@splat(@splat(@splat(0))));
         for (0..count) |group| {
             const words = w + group * group_bytes;
+            if (m == 1) {
+                inline for (0..(group_bytes + 63) / 64) |line| @prefetch(ahead + group * group_bytes + 64 * line, .{ .locality = 2 });
+            }
             var low: [m][parts]Signed = @splat(@splat(@splat(0)));
             var high: [m][parts]Signed = @splat(@splat(@splat(0)));
             inline for (0..${INDICES}) |i| {
@@ -176,7 +191,7 @@ function lookUpFunctions({ lanes, tokenTiles }: ShuffleDialect): string {
             inline for (pieces, piece_rows) |piece, row| {
                 const sums: @Vector(8, i32) = piece;
                 const y_t = y[t * y_stride + row ..][0..8];
-                y_t.* = if (first) sums else @as(@Vector(8, i32), y_t.*) + sums;
+                y_t.* = (@as(@Vector(8, i32), y_t.*) & @as(@Vector(8, i32), @splat(keep))) + sums;
             }
         }
     }
@@ -187,7 +202,12 @@ function lookUpFunctions({ lanes, tokenTiles }: ShuffleDialect): string {
         for (0..(groups + slice_groups - 1) / slice_groups) |slice| {
             const from = slice * slice_groups;
             const count: usize = @min(slice_groups, groups - from);
+            // The first slice finds whatever was in y before.
+            const keep: i32 = if (slice == 0) 0 else -1;
             const slice_w = linear.codes + from * all_blocks * group_bytes;
+            // Where this thread's part of the next slice begins.
+            const next_count: usize = @min(slice_groups, groups - from - count);
+            const next_w = slice_w + (all_blocks * count + blocks[0] * next_count) * group_bytes;
             const slice_tables = x.tables + from * ${GROUP_TABLE_BYTES};
             var t: usize = 0;
             ${tiles}

@@ -63,6 +63,8 @@ export function unpackedFunctions(dialect: Dialect, sliceFeatures: number): stri
                 const row = block * ${BLOCK_ROWS};
                 for (0..(matrix.features + slice_features - 1) / slice_features) |slice| {
                     const steps = unpackSlice(matrix, linear.codes, block, slice, &codes);
+                    // The first slice finds whatever was in y before. A branch in the tiles would cost more.
+                    const keep: i32 = if (slice == 0) 0 else -1;
                     const x_slice = x.codes + slice * slice_features;
                     var t = t_0;
                     ${dialect.unpackedTiles.map(tileLoop)}
@@ -75,7 +77,7 @@ export function unpackedFunctions(dialect: Dialect, sliceFeatures: number): stri
 }
 
 function tileLoop({ m, vectors }: { m: number; vectors: number }): string {
-  return `while (t + ${m} <= t_1) : (t += ${m}) unpackedTile(${m}, ${vectors}, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);`;
+  return `while (t + ${m} <= t_1) : (t += ${m}) unpackedTile(${m}, ${vectors}, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);`;
 }
 
 function broadcastTile(dialect: Dialect): string {
@@ -89,8 +91,8 @@ function broadcastTile(dialect: Dialect): string {
         out[g + 1][v] = odd;
     }
 
-    /// Sums of codes * x for a block and m tokens, added to y, or stored if the slice is the first.
-    fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, first: bool, y: [*]i32, y_stride: usize) void {
+    /// Sums of codes * x for a block and m tokens, added to y & keep.
+    fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, keep: i32, y: [*]i32, y_stride: usize) void {
         inline for (0..block_vectors / vectors) |part| {
             var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
             inline for (0..m) |t| @prefetch(y + t * y_stride + part * vectors * vector_rows, .{ .rw = .write });
@@ -105,8 +107,7 @@ function broadcastTile(dialect: Dialect): string {
             inline for (0..m) |t| {
                 inline for (0..vectors) |v| {
                     const y_v = y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows];
-                    const sums = widen(acc[t][v]);
-                    y_v.* = if (first) sums else @as(Sums, y_v.*) + sums;
+                    y_v.* = (@as(Sums, y_v.*) & @as(Sums, @splat(keep))) + widen(acc[t][v]);
                 }
             }
         }
