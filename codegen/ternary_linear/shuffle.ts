@@ -1,6 +1,5 @@
 import { BLOCK_ROWS } from "../layouts/layout.ts";
 import { BYTES_24, INDEX_FEATURES, SHUFFLE24, wordsOf } from "../layouts/lookup.ts";
-import { activationStride } from "../norm_quantize/template.ts";
 import { zig } from "../writer.ts";
 import { AVX2, type Dialect, dialectPrelude } from "./dialects.ts";
 import type { Scheme } from "./scheme.ts";

@@ -18,7 +18,13 @@ Deno.test("kernels and layouts have names of their own", () => {
   const kernels = TERNARY_KERNELS.map(kernelName);
   assert.equal(new Set(kernels).size, kernels.length);
   const layouts = LAYOUTS.map((layout) => layout.name);
-  assert.deepEqual([...new Set(layouts)].sort(), ["lookup10", "lookup48", "lookup9", "rows32"]);
+  assert.deepEqual([...new Set(layouts)].sort(), [
+    "lookup10",
+    "lookup48",
+    "lookup9",
+    "rows32",
+    "shuffle24",
+  ]);
 });
 
 Deno.test("token tiles fall and end in 1, so that any number of tokens is covered", () => {

@@ -42,15 +42,15 @@ inline fn broadcastFour(x: [*]const i8, comptime i: usize) Activations {
     return @bitCast(@as(Sums, @splat(four)));
 }
 
-/// y = (y - sum of x) * scale for the rows of a block and tokens first .. last, whose sums of codes * x
-/// are in y.
-inline fn finishBlock(linear: Linear, x: Quantized, tokens: [2]usize, row: usize, y: [*]f32, y_stride: usize) void {
+/// Scales the sums that y holds for the rows of a block and tokens first .. last: of codes * x, from
+/// which the sum of x is subtracted, or of weights * x.
+inline fn finishBlock(comptime coded: bool, linear: Linear, x: Quantized, tokens: [2]usize, row: usize, y: [*]f32, y_stride: usize) void {
     const sums: [*]const i32 = @ptrCast(y);
     for (tokens[0]..tokens[1]) |t| {
-        const offset: math.I = @splat(x.sums[t]);
+        const offset: math.I = @splat(if (coded) x.sums[t] else 0);
         inline for (0..2) |half| {
-            const coded: math.I = sums[t * y_stride + row + half * 16 ..][0..16].*;
-            finish(coded - offset, linear, x.inverse[t], row + half * 16, y + t * y_stride);
+            const exact: math.I = sums[t * y_stride + row + half * 16 ..][0..16].*;
+            finish(exact - offset, linear, x.inverse[t], row + half * 16, y + t * y_stride);
         }
     }
 }
@@ -181,7 +181,7 @@ fn linear_96x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
         while (t + 2 <= tokens) : (t += 2) maskedTile(2, 2, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
         while (t + 1 <= tokens) : (t += 1) maskedTile(1, 2, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
-        finishBlock(linear, x, .{ 0, tokens }, row, y, y_stride);
+        finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
 
@@ -215,7 +215,7 @@ fn linear_64x96(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
         while (t + 2 <= tokens) : (t += 2) maskedTile(2, 2, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
         while (t + 1 <= tokens) : (t += 1) maskedTile(1, 2, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
-        finishBlock(linear, x, .{ 0, tokens }, row, y, y_stride);
+        finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
 

@@ -42,15 +42,15 @@ inline fn broadcastFour(x: [*]const i8, comptime i: usize) Activations {
     return @bitCast(@as(Sums, @splat(four)));
 }
 
-/// y = (y - sum of x) * scale for the rows of a block and tokens first .. last, whose sums of codes * x
-/// are in y.
-inline fn finishBlock(linear: Linear, x: Quantized, tokens: [2]usize, row: usize, y: [*]f32, y_stride: usize) void {
+/// Scales the sums that y holds for the rows of a block and tokens first .. last: of codes * x, from
+/// which the sum of x is subtracted, or of weights * x.
+inline fn finishBlock(comptime coded: bool, linear: Linear, x: Quantized, tokens: [2]usize, row: usize, y: [*]f32, y_stride: usize) void {
     const sums: [*]const i32 = @ptrCast(y);
     for (tokens[0]..tokens[1]) |t| {
-        const offset: math.I = @splat(x.sums[t]);
+        const offset: math.I = @splat(if (coded) x.sums[t] else 0);
         inline for (0..2) |half| {
-            const coded: math.I = sums[t * y_stride + row + half * 16 ..][0..16].*;
-            finish(coded - offset, linear, x.inverse[t], row + half * 16, y + t * y_stride);
+            const exact: math.I = sums[t * y_stride + row + half * 16 ..][0..16].*;
+            finish(exact - offset, linear, x.inverse[t], row + half * 16, y + t * y_stride);
         }
     }
 }
@@ -144,8 +144,8 @@ inline fn putCodes(out: *Slice, g: usize, comptime v: usize, even: Codes, odd: C
     out[g + 1][v] = odd;
 }
 
-/// Sums of codes * x for a block and m tokens, added to y, or stored if the slice is the first.
-fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, first: bool, y: [*]i32, y_stride: usize) void {
+/// Sums of codes * x for a block and m tokens, added to y & keep.
+fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, keep: i32, y: [*]i32, y_stride: usize) void {
     inline for (0..block_vectors / vectors) |part| {
         var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
         inline for (0..m) |t| @prefetch(y + t * y_stride + part * vectors * vector_rows, .{ .rw = .write });
@@ -160,8 +160,7 @@ fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice,
         inline for (0..m) |t| {
             inline for (0..vectors) |v| {
                 const y_v = y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows];
-                const sums = widen(acc[t][v]);
-                y_v.* = if (first) sums else @as(Sums, y_v.*) + sums;
+                y_v.* = (@as(Sums, y_v.*) & @as(Sums, @splat(keep))) + widen(acc[t][v]);
             }
         }
     }
@@ -179,13 +178,15 @@ inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, 
             const row = block * 32;
             for (0..(matrix.features + slice_features - 1) / slice_features) |slice| {
                 const steps = unpackSlice(matrix, linear.codes, block, slice, &codes);
+                // The first slice finds whatever was in y before. A branch in the tiles would cost more.
+                const keep: i32 = if (slice == 0) 0 else -1;
                 const x_slice = x.codes + slice * slice_features;
                 var t = t_0;
-                while (t + 6 <= t_1) : (t += 6) unpackedTile(6, 2, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);
-                while (t + 2 <= t_1) : (t += 2) unpackedTile(2, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);
-                while (t + 1 <= t_1) : (t += 1) unpackedTile(1, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);
+                while (t + 6 <= t_1) : (t += 6) unpackedTile(6, 2, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
+                while (t + 2 <= t_1) : (t += 2) unpackedTile(2, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
+                while (t + 1 <= t_1) : (t += 1) unpackedTile(1, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
             }
-            finishBlock(linear, x, .{ t_0, t_1 }, row, y, y_stride);
+            finishBlock(true, linear, x, .{ t_0, t_1 }, row, y, y_stride);
         }
     }
 }
@@ -262,7 +263,7 @@ fn linear_96x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         while (t + 6 <= tokens) : (t += 6) packedTile(6, 1, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
         while (t + 2 <= tokens) : (t += 2) packedTile(2, 4, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
         while (t + 1 <= tokens) : (t += 1) maskedTile(1, 2, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
-        finishBlock(linear, x, .{ 0, tokens }, row, y, y_stride);
+        finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
 
@@ -299,7 +300,7 @@ fn linear_64x96(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         while (t + 6 <= tokens) : (t += 6) packedTile(6, 1, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
         while (t + 2 <= tokens) : (t += 2) packedTile(2, 4, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
         while (t + 1 <= tokens) : (t += 1) maskedTile(1, 2, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
-        finishBlock(linear, x, .{ 0, tokens }, row, y, y_stride);
+        finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
 

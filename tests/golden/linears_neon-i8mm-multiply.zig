@@ -43,15 +43,15 @@ inline fn broadcastFour(x: [*]const i8, comptime i: usize) Activations {
     return @bitCast(@as(Sums, @shuffle(i32, fours, undefined, [4]i32{ i, i, i, i })));
 }
 
-/// y = (y - sum of x) * scale for the rows of a block and tokens first .. last, whose sums of codes * x
-/// are in y.
-inline fn finishBlock(linear: Linear, x: Quantized, tokens: [2]usize, row: usize, y: [*]f32, y_stride: usize) void {
+/// Scales the sums that y holds for the rows of a block and tokens first .. last: of codes * x, from
+/// which the sum of x is subtracted, or of weights * x.
+inline fn finishBlock(comptime coded: bool, linear: Linear, x: Quantized, tokens: [2]usize, row: usize, y: [*]f32, y_stride: usize) void {
     const sums: [*]const i32 = @ptrCast(y);
     for (tokens[0]..tokens[1]) |t| {
-        const offset: math.I = @splat(x.sums[t]);
+        const offset: math.I = @splat(if (coded) x.sums[t] else 0);
         inline for (0..2) |half| {
-            const coded: math.I = sums[t * y_stride + row + half * 16 ..][0..16].*;
-            finish(coded - offset, linear, x.inverse[t], row + half * 16, y + t * y_stride);
+            const exact: math.I = sums[t * y_stride + row + half * 16 ..][0..16].*;
+            finish(exact - offset, linear, x.inverse[t], row + half * 16, y + t * y_stride);
         }
     }
 }
@@ -123,14 +123,14 @@ inline fn twoTokens(x: [*]const i8, other: [*]const i8) Activations {
     return @shuffle(i8, a, b, [16]i32{ 0, 1, 2, 3, 4, 5, 6, 7, -1, -2, -3, -4, -5, -6, -7, -8 });
 }
 
-/// Adds four rows' sums of one token to y, or stores them.
-inline fn putSums(sums: Sums, first: bool, y: [*]i32) void {
-    y[0..4].* = if (first) sums else @as(Sums, y[0..4].*) + sums;
+/// Adds four rows' sums of one token to y & keep.
+inline fn putSums(sums: Sums, keep: i32, y: [*]i32) void {
+    y[0..4].* = (@as(Sums, y[0..4].*) & @as(Sums, @splat(keep))) + sums;
 }
 
-/// Sums of codes * x for a block and m tokens, added to y, or stored if the slice is the first. A
+/// Sums of codes * x for a block and m tokens, added to y & keep. A
 /// single token is multiplied twice.
-fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, first: bool, y: [*]i32, y_stride: usize) void {
+fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, keep: i32, y: [*]i32, y_stride: usize) void {
     const couples = (m + 1) / 2;
     inline for (0..block_vectors / vectors) |part| {
         var acc: [couples][2 * vectors]Sums = @splat(@splat(@splat(0)));
@@ -152,8 +152,8 @@ fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice,
                 const low = acc[c][2 * v];
                 const high = acc[c][2 * v + 1];
                 const y_c = y + 2 * c * y_stride + (part * vectors + v) * 4;
-                putSums(@shuffle(i32, low, high, [4]i32{ 0, 2, -1, -3 }), first, y_c);
-                if (m > 1) putSums(@shuffle(i32, low, high, [4]i32{ 1, 3, -2, -4 }), first, y_c + y_stride);
+                putSums(@shuffle(i32, low, high, [4]i32{ 0, 2, -1, -3 }), keep, y_c);
+                if (m > 1) putSums(@shuffle(i32, low, high, [4]i32{ 1, 3, -2, -4 }), keep, y_c + y_stride);
             }
         }
     }
@@ -171,14 +171,16 @@ inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, 
             const row = block * 32;
             for (0..(matrix.features + slice_features - 1) / slice_features) |slice| {
                 const steps = unpackSlice(matrix, linear.codes, block, slice, &codes);
+                // The first slice finds whatever was in y before. A branch in the tiles would cost more.
+                const keep: i32 = if (slice == 0) 0 else -1;
                 const x_slice = x.codes + slice * slice_features;
                 var t = t_0;
-                while (t + 8 <= t_1) : (t += 8) unpackedTile(8, 2, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);
-                while (t + 4 <= t_1) : (t += 4) unpackedTile(4, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);
-                while (t + 2 <= t_1) : (t += 2) unpackedTile(2, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);
-                while (t + 1 <= t_1) : (t += 1) unpackedTile(1, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice == 0, sums + t * y_stride + row, y_stride);
+                while (t + 8 <= t_1) : (t += 8) unpackedTile(8, 2, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
+                while (t + 4 <= t_1) : (t += 4) unpackedTile(4, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
+                while (t + 2 <= t_1) : (t += 2) unpackedTile(2, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
+                while (t + 1 <= t_1) : (t += 1) unpackedTile(1, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
             }
-            finishBlock(linear, x, .{ t_0, t_1 }, row, y, y_stride);
+            finishBlock(true, linear, x, .{ t_0, t_1 }, row, y, y_stride);
         }
     }
 }
@@ -255,7 +257,7 @@ fn linear_96x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         while (t + 4 <= tokens) : (t += 4) packedTile(4, 4, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
         while (t + 2 <= tokens) : (t += 2) packedTile(2, 8, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
         while (t + 1 <= tokens) : (t += 1) packedTile(1, 8, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
-        finishBlock(linear, x, .{ 0, tokens }, row, y, y_stride);
+        finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
 
@@ -292,7 +294,7 @@ fn linear_64x96(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         while (t + 4 <= tokens) : (t += 4) packedTile(4, 4, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
         while (t + 2 <= tokens) : (t += 2) packedTile(2, 8, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
         while (t + 1 <= tokens) : (t += 1) packedTile(1, 8, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
-        finishBlock(linear, x, .{ 0, tokens }, row, y, y_stride);
+        finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
 
