@@ -116,44 +116,51 @@ function weights({ plan, gateUp, down }: ExpertContext): string {
   `;
 }
 
-/** Experts whose rows of the router a token's row meets at once, and tokens that share them. */
-function routerTiles({ numExperts }: Experts): { rows: number; tokens: number } {
-  return numExperts % 4 === 0 ? { rows: 4, tokens: 2 } : { rows: 1, tokens: 2 };
+/** The largest of 4, 2, 1 up to `most` that divides the number of experts. */
+function routerRows({ numExperts }: Experts, most: number): number {
+  return [4, 2, 1].find((rows) => rows <= most && numExperts % rows === 0)!;
 }
 
 function scoring({ experts, hidden }: ExpertContext): string {
-  const { rows, tokens } = routerTiles(experts);
   const { numExperts } = experts;
   return zig`
     const RouterElement = ${ZIG_TYPES[experts.routerType]};
+
+    /// Rows of the router and tokens that meet at once: their sums stay in registers.
+    const wide_registers = (std.simd.suggestVectorLength(f32) orelse 4) >= math.lanes;
+    const router_rows = if (wide_registers) ${routerRows(experts, 4)} else ${
+    routerRows(experts, 2)
+  };
+    const router_tokens = if (wide_registers) 4 else 2;
 
     /// router_scores[t, e] = row e of the router . routed[t]: experts are shared out among threads.
     fn scoreExperts(step: *const Step, layer: [*]const u8, thread: usize) void {
         const model = step.model;
         const router: [*]const RouterElement = @ptrCast(@alignCast(layer + at.router));
-        const tiles = math.share(${numExperts / rows}, thread, model.team.threads);
+        const tiles = math.share(${numExperts} / router_rows, thread, model.team.threads);
         for (tiles[0]..tiles[1]) |tile| {
-            const rows = router + tile * ${rows * hidden};
+            const rows = router + tile * router_rows * ${hidden};
+            const scores = model.router_scores + tile * router_rows;
             var t: usize = 0;
-            while (t + ${tokens} <= step.batch.tokens) : (t += ${tokens}) scoreTokens(${tokens}, rows, model.routed + t * ${hidden}, model.router_scores + t * ${numExperts} + tile * ${rows});
-            while (t < step.batch.tokens) : (t += 1) scoreTokens(1, rows, model.routed + t * ${hidden}, model.router_scores + t * ${numExperts} + tile * ${rows});
+            while (t + router_tokens <= step.batch.tokens) : (t += router_tokens) scoreTokens(router_tokens, rows, model.routed + t * ${hidden}, scores + t * ${numExperts});
+            while (t < step.batch.tokens) : (t += 1) scoreTokens(1, rows, model.routed + t * ${hidden}, scores + t * ${numExperts});
         }
     }
 
-    /// Scores of m tokens for ${rows} expert(s): lane i % 16 adds its products in order, then the tree.
+    /// Scores of m tokens for some experts: lane i % 16 adds its products in order, then the tree.
     inline fn scoreTokens(comptime m: usize, router: [*]const RouterElement, x: [*]const f32, scores: [*]f32) void {
-        var acc: [m][${rows}]math.F = @splat(@splat(@splat(0)));
+        var acc: [m][router_rows]math.F = @splat(@splat(@splat(0)));
         var i: usize = 0;
         while (i < ${hidden}) : (i += math.lanes) {
-            inline for (0..${rows}) |r| {
+            inline for (0..router_rows) |r| {
                 // One token reads the router from memory: the next tile is fetched meanwhile.
-                if (m == 1) @prefetch(router + (${rows} + r) * ${hidden} + i, .{ .locality = 2 });
+                if (m == 1) @prefetch(router + (router_rows + r) * ${hidden} + i, .{ .locality = 2 });
                 const row = math.widen(RouterElement, router + r * ${hidden} + i);
                 inline for (0..m) |t| acc[t][r] += math.load(x + t * ${hidden} + i) * row;
             }
         }
         inline for (0..m) |t| {
-            inline for (0..${rows}) |r| scores[t * ${numExperts} + r] = math.sum(acc[t][r]);
+            inline for (0..router_rows) |r| scores[t * ${numExperts} + r] = math.sum(acc[t][r]);
         }
     }
   `;

@@ -860,33 +860,39 @@ inline fn downOf(expert: [*]const u8) Linear {
 
 const RouterElement = u16;
 
+/// Rows of the router and tokens that meet at once: their sums stay in registers.
+const wide_registers = (std.simd.suggestVectorLength(f32) orelse 4) >= math.lanes;
+const router_rows = if (wide_registers) 4 else 2;
+const router_tokens = if (wide_registers) 4 else 2;
+
 /// router_scores[t, e] = row e of the router . routed[t]: experts are shared out among threads.
 fn scoreExperts(step: *const Step, layer: [*]const u8, thread: usize) void {
     const model = step.model;
     const router: [*]const RouterElement = @ptrCast(@alignCast(layer + at.router));
-    const tiles = math.share(2, thread, model.team.threads);
+    const tiles = math.share(8 / router_rows, thread, model.team.threads);
     for (tiles[0]..tiles[1]) |tile| {
-        const rows = router + tile * 256;
+        const rows = router + tile * router_rows * 64;
+        const scores = model.router_scores + tile * router_rows;
         var t: usize = 0;
-        while (t + 2 <= step.batch.tokens) : (t += 2) scoreTokens(2, rows, model.routed + t * 64, model.router_scores + t * 8 + tile * 4);
-        while (t < step.batch.tokens) : (t += 1) scoreTokens(1, rows, model.routed + t * 64, model.router_scores + t * 8 + tile * 4);
+        while (t + router_tokens <= step.batch.tokens) : (t += router_tokens) scoreTokens(router_tokens, rows, model.routed + t * 64, scores + t * 8);
+        while (t < step.batch.tokens) : (t += 1) scoreTokens(1, rows, model.routed + t * 64, scores + t * 8);
     }
 }
 
-/// Scores of m tokens for 4 expert(s): lane i % 16 adds its products in order, then the tree.
+/// Scores of m tokens for some experts: lane i % 16 adds its products in order, then the tree.
 inline fn scoreTokens(comptime m: usize, router: [*]const RouterElement, x: [*]const f32, scores: [*]f32) void {
-    var acc: [m][4]math.F = @splat(@splat(@splat(0)));
+    var acc: [m][router_rows]math.F = @splat(@splat(@splat(0)));
     var i: usize = 0;
     while (i < 64) : (i += math.lanes) {
-        inline for (0..4) |r| {
+        inline for (0..router_rows) |r| {
             // One token reads the router from memory: the next tile is fetched meanwhile.
-            if (m == 1) @prefetch(router + (4 + r) * 64 + i, .{ .locality = 2 });
+            if (m == 1) @prefetch(router + (router_rows + r) * 64 + i, .{ .locality = 2 });
             const row = math.widen(RouterElement, router + r * 64 + i);
             inline for (0..m) |t| acc[t][r] += math.load(x + t * 64 + i) * row;
         }
     }
     inline for (0..m) |t| {
-        inline for (0..4) |r| scores[t * 8 + r] = math.sum(acc[t][r]);
+        inline for (0..router_rows) |r| scores[t * 8 + r] = math.sum(acc[t][r]);
     }
 }
 
