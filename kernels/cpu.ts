@@ -201,7 +201,7 @@ export function macosFacts(text: string): Partial<Cpu> {
 
 /** Native threads by default: a second one on the same core only contends for its vector units. */
 export function defaultThreads(cpu: Cpu): number {
-  const quota = cpu.quotaCores === null ? Infinity : Math.floor(cpu.quotaCores);
+  const quota = cpu.quotaCores === null ? Infinity : Math.ceil(cpu.quotaCores);
   return Math.max(1, Math.min(cpu.physicalCores, quota));
 }
 

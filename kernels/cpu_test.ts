@@ -160,7 +160,7 @@ Deno.test("defaultThreads keeps to the cgroup's quota, and is at least 1", () =>
   const cpu = (quotaCores: number | null, physicalCores = 4) =>
     machine("x86_64", { physicalCores, quotaCores });
   assert.equal(defaultThreads(cpu(null)), 4);
-  assert.equal(defaultThreads(cpu(2.5)), 2);
+  assert.equal(defaultThreads(cpu(2.5)), 3, "part of a core is worth a thread");
   assert.equal(defaultThreads(cpu(0.5)), 1);
   assert.equal(defaultThreads(cpu(64)), 4);
 });

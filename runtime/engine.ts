@@ -195,8 +195,13 @@ function packedFileOf(
   options: LoadOptions,
 ): Promise<PackedFile> {
   const identity = `${headerIdentity(checkpoint)} ${options.quantize ?? ""}`;
+  const { files, folder } = checkpoint;
+  const origin = `${files.length === 1 ? files[0].path : folder} ${options.quantize ?? ""}`;
   const weights = () => openWeights(config, checkpoint);
-  return ensurePackedFile({ spec: config.spec, layout, identity, weights, packer }, options);
+  return ensurePackedFile(
+    { spec: config.spec, layout, origin, identity, weights, packer },
+    options,
+  );
 }
 
 interface Loaded {

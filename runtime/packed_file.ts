@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { open } from "node:fs/promises";
+import { open, readdir, rm } from "node:fs/promises";
 import path from "node:path";
 import { crc32 } from "node:zlib";
 import type { ModelSpec } from "../codegen/model_spec.ts";
@@ -7,6 +7,7 @@ import { packMatrix, type TernaryLayout } from "../codegen/layouts/layout.ts";
 import { planOf } from "../codegen/plan.ts";
 import { cacheDirectory, publishFile, removeStaleTemporaries, withLock } from "../kernels/cache.ts";
 import { MAP_ALIGNMENT } from "../kernels/native_model.ts";
+import { BlockWriter, Flusher, writeAll } from "./block_writer.ts";
 import { packModel, type PackOptions } from "./pack.ts";
 import type { TernaryPacker } from "./ternary_packer.ts";
 import type { WeightSource } from "./weights.ts";
@@ -15,13 +16,14 @@ import type { WeightSource } from "./weights.ts";
  * The packed weights of a model, on disk: a header of 64 KiB, then the data as `planOf` lays it
  * out. The header is JSON padded with spaces:
  *
- *     {"magic": "trilith-packed-1", "key": ..., "dataBytes": ..., "checksum": CRC-32 of the data}
+ *     {"magic": "trilith-packed-2", "key": ..., "origin": ..., "layout": ..., "dataBytes": ...,
+ *      "checksum": CRC-32 of the data}
  *
  * The key is the SHA-256 of the source's identity, the spec and the layout (its sizes, and where it
  * puts a sample's weights), so that a change of any gives another file.
  */
 export const HEADER_BYTES = MAP_ALIGNMENT;
-const MAGIC = "trilith-packed-1";
+const MAGIC = "trilith-packed-2";
 
 /** More than a unit of blocks of rows, more than a slice of features. */
 const SAMPLE_N = 140;
@@ -33,6 +35,9 @@ const CHECKED_BYTES = 64 << 20;
 interface Header {
   magic: string;
   key: string;
+  /** What it was packed from: the same whenever the checkpoint changes. */
+  origin: string;
+  layout: string;
   dataBytes: number;
   checksum: number;
 }
@@ -45,6 +50,8 @@ export interface PackedFile {
 export interface PackedSource {
   spec: ModelSpec;
   layout: TernaryLayout;
+  /** Where the checkpoint is, and how it is read. */
+  origin: string;
   /** Changes whenever the checkpoint does. */
   identity: string;
   /** Opened only when there is no packed file yet. */
@@ -106,100 +113,100 @@ async function write(
   options: Omit<PackOptions, "packer">,
 ): Promise<void> {
   using packer = source.packer();
+  const { spec, layout, origin } = source;
+  const { totalBytes } = planOf(spec, layout);
   await publishFile(directory, name, async (file, temporary) => {
-    await using flusher = await openFlusher(temporary);
-    const data = new DataWriter(async (bytes, at) => {
-      await writeAll(file, bytes, HEADER_BYTES + at);
-      flusher.written(bytes.length);
+    await using flusher = await Flusher.open(temporary);
+    await using blocks = new BlockWriter(async (block, at) => {
+      await writeAll(file, block, at);
+      flusher.written(block.length);
     });
-    const { spec, layout } = source;
+    const data = new DataWriter(blocks);
+    await data.padTo(0);
     const sink = (bytes: Uint8Array, at: number) => data.put(bytes, at);
     await packModel(spec, source.weights(), sink, { ...options, packer });
-    const { totalBytes } = planOf(spec, layout);
     await data.padTo(totalBytes);
-    const header: Header = { magic: MAGIC, key, dataBytes: totalBytes, checksum: data.checksum };
+    await blocks.finish();
+    const { checksum } = data;
+    const header = {
+      magic: MAGIC,
+      key,
+      origin,
+      layout: layout.name,
+      dataBytes: totalBytes,
+      checksum,
+    };
     await writeAll(file, encodeHeader(header), 0);
   });
-}
-
-interface Writable {
-  write(
-    bytes: Uint8Array,
-    offset: number,
-    length: number,
-    position: number,
-  ): Promise<{ bytesWritten: number }>;
-}
-
-async function writeAll(file: Writable, bytes: Uint8Array, at: number): Promise<void> {
-  let done = 0;
-  while (done < bytes.length) {
-    const { bytesWritten } = await file.write(bytes, done, bytes.length - done, at + done);
-    done += bytesWritten;
-  }
-}
-
-/** Bytes that are written before they are sent to the disk. */
-const FLUSH_BYTES = 64 << 20;
-
-interface Flusher extends AsyncDisposable {
-  /** Tells that so many bytes more are written. */
-  written(bytes: number): void;
+  await removeSuperseded(directory, name, source);
 }
 
 /**
- * Has the disk write a file while it is still being made: the system would begin when a tenth of the
- * memory is unwritten, or at the end. By a handle of its own, as calls on one wait for each other.
+ * Removes what was packed from an earlier state of the same checkpoint, in the same layout: nobody
+ * will open it again. Who has mapped it keeps it.
  */
-async function openFlusher(path: string): Promise<Flusher> {
-  const handle = await open(path, "r+");
-  let waiting = 0;
-  let flushing: Promise<void> | null = null;
-  const flush = async () => {
-    waiting = 0;
-    // What can't be written is told when the whole file is synced.
-    await handle.datasync().catch(() => {});
-    flushing = null;
-  };
-  return {
-    written(bytes) {
-      waiting += bytes;
-      if (waiting >= FLUSH_BYTES) flushing ??= flush();
-    },
-    async [Symbol.asyncDispose]() {
-      await flushing;
+async function removeSuperseded(
+  directory: string,
+  name: string,
+  { origin, layout }: PackedSource,
+): Promise<void> {
+  for (const { file, header } of await packedFiles(directory)) {
+    const isOld = header?.origin === origin && header.layout === layout.name;
+    if (isOld && path.basename(file) !== name) await rm(file, { force: true });
+  }
+}
+
+/** All packed files of a folder; without a header where it can't be read. */
+async function packedFiles(directory: string): Promise<{ file: string; header: Header | null }[]> {
+  const names = (await readdir(directory)).filter((name) => name.endsWith(".packed"));
+  return await Promise.all(names.map(async (name) => {
+    const file = path.join(directory, name);
+    return { file, header: await headerOf(file) };
+  }));
+}
+
+/** The header of a file, or null if it has none or is gone meanwhile. */
+async function headerOf(file: string): Promise<Header | null> {
+  try {
+    const handle = await open(file, "r");
+    try {
+      return await readHeader(handle);
+    } finally {
       await handle.close();
-    },
-  };
+    }
+  } catch {
+    return null;
+  }
 }
 
 function encodeHeader(header: Header): Uint8Array {
   return new TextEncoder().encode(JSON.stringify(header).padEnd(HEADER_BYTES));
 }
 
-/** Appends parts that come in rising order; gaps are filled with zeros, the checksum runs over all. */
+/**
+ * Appends parts of the data, behind the header's place, that come in rising order; gaps are filled
+ * with zeros, the checksum runs over all.
+ */
 class DataWriter {
   checksum = 0;
-  #end = 0;
+  readonly #blocks: BlockWriter;
 
-  constructor(private readonly write: (bytes: Uint8Array, at: number) => Promise<void>) {}
+  constructor(blocks: BlockWriter) {
+    this.#blocks = blocks;
+  }
 
   async put(bytes: Uint8Array, at: number): Promise<void> {
     await this.padTo(at);
-    await this.#append(bytes);
+    this.checksum = crc32(bytes, this.checksum);
+    await this.#blocks.append(bytes);
   }
 
   async padTo(end: number): Promise<void> {
-    if (end < this.#end) throw new RangeError(`Cannot write at ${end}: ${this.#end} are written`);
-    await this.#append(new Uint8Array(end - this.#end));
-  }
-
-  async #append(bytes: Uint8Array): Promise<void> {
-    if (bytes.length === 0) return;
-    const writing = this.write(bytes, this.#end);
-    this.checksum = crc32(bytes, this.checksum);
-    this.#end += bytes.length;
-    await writing;
+    const gap = HEADER_BYTES + end - this.#blocks.end;
+    if (gap < 0) throw new RangeError(`Cannot write at ${end}: ${end - gap} are written`);
+    const zeros = new Uint8Array(gap);
+    if (end > 0) this.checksum = crc32(zeros, this.checksum);
+    await this.#blocks.append(zeros);
   }
 }
 

@@ -41,7 +41,8 @@ pub export fn trilith_write(memory: [*]u8, offset: u64, bytes: [*]const u8, coun
 }
 
 /// Maps `bytes` bytes of a file from `offset` on, a multiple of 64 KiB (every system's page divides
-/// it), for reading; its pages are shared with other processes. Null if the file can't be opened or is
+/// it), for reading; its pages are shared with other processes, and large ones where Linux keeps the
+/// file in such. Null if the file can't be opened or is
 /// shorter (reading past its end would kill the process), and always on Windows, where the caller
 /// reads the file instead.
 pub export fn trilith_map_file(path: [*:0]const u8, bytes: u64, offset: u64) ?*anyopaque {
@@ -51,6 +52,7 @@ pub export fn trilith_map_file(path: [*:0]const u8, bytes: u64, offset: u64) ?*a
     const end = posix.system.lseek(file, 0, posix.SEEK.END);
     if (posix.errno(end) != .SUCCESS or end < offset +| bytes) return null;
     const memory = posix.mmap(null, bytes, .{ .READ = true }, .{ .TYPE = .SHARED }, file, offset) catch return null;
+    if (os == .linux) _ = linux.madvise(memory.ptr, bytes, linux.MADV.HUGEPAGE);
     return memory.ptr;
 }
 
