@@ -49,8 +49,8 @@ export interface SpeculationReport {
   shape: string;
   threads: number;
   samples: SampleReport[];
-  /** Milliseconds of a step of 1, 2, ... tokens of one sequence with all their logits, medians. */
-  stepMs: number[];
+  /** Milliseconds of steps of one sequence's tokens, each with its logits, medians. */
+  steps: { tokens: number; ms: number }[];
 }
 
 /** A sequence whose answer is given. */
@@ -145,8 +145,8 @@ export async function measureSpeculation(options: SpeculationOptions): Promise<S
   for (const ids of samples) {
     reports.push(await measureSample(session, ids, options.repeat));
   }
-  const stepMs = await measureSteps(session, longest, options.repeat);
-  return { shape: session.source.name, threads: session.threads, samples: reports, stepMs };
+  const steps = await measureSteps(session, longest, options.repeat);
+  return { shape: session.source.name, threads: session.threads, samples: reports, steps };
 }
 
 async function sampleIds({ samples, mostTokens }: SpeculationOptions) {
@@ -197,17 +197,18 @@ async function measureSample(
   };
 }
 
-/** Steps of 1 to MOST_STEP_TOKENS tokens after `from` others, in turns. */
+/** Steps of several sizes after `from` tokens, in turns. */
 async function measureSteps(session: BenchSession, from: number, repeat: number) {
-  const times: number[][] = Array.from({ length: MOST_STEP_TOKENS }, () => []);
+  const sizes = [1, 2, 4, 8, MOST_STEP_TOKENS];
+  const times: number[][] = sizes.map(() => []);
   for (let turn = 0; turn < repeat; turn++) {
-    for (let tokens = 1; tokens <= MOST_STEP_TOKENS; tokens++) {
+    for (const [i, tokens] of sizes.entries()) {
       const startedMs = performance.now();
       await session.executor.step(stepOf(from, tokens));
-      times[tokens - 1].push(performance.now() - startedMs);
+      times[i].push(performance.now() - startedMs);
     }
   }
-  return times.map(median);
+  return sizes.map((tokens, i) => ({ tokens, ms: median(times[i]) }));
 }
 
 /** Tokens from position `from` on of one sequence, the largest logit of each. */
@@ -226,7 +227,7 @@ function stepOf(from: number, tokens: number): Batch {
   };
 }
 
-function printed({ shape, threads, samples, stepMs }: SpeculationReport): string {
+function printed({ shape, threads, samples, steps }: SpeculationReport): string {
   const rows = samples.map((report) =>
     [
       report.sample.padEnd(8),
@@ -236,11 +237,11 @@ function printed({ shape, threads, samples, stepMs }: SpeculationReport): string
       `${report.acceptedTokens} of ${report.draftTokens} drafts`,
     ].join("  ")
   );
-  const costs = stepMs.map((ms) => (ms / stepMs[0]).toFixed(2)).join(" ");
+  const costs = steps.map(({ tokens, ms }) => `${tokens}: ${(ms / steps[0].ms).toFixed(2)}`);
   return [
     `${shape}, ${threads} threads`,
     ...rows,
-    `a step of 1, 2, ... tokens: x ${costs} of ${stepMs[0].toFixed(1)} ms`,
+    `steps of so many tokens, in steps of one (${steps[0].ms.toFixed(1)} ms): ${costs.join(", ")}`,
   ].join("\n");
 }
 
