@@ -218,8 +218,13 @@ export class Scheduler {
       if (drafted > 0) sequence.work.drafter!.settle(drafted, accepted);
     }
     if (!isDecode) return;
-    const sequences = shares.length;
-    this.#planner.settle({ sequences, tokens: batch.ids.length, gained: sequences + accepted, ms });
+    this.#planner.settle({
+      sequences: shares.length,
+      tokens: batch.ids.length,
+      gained: shares.length + accepted,
+      head: batch.logitCandidates[0] > 0 ? "two-stage" : "full",
+      ms,
+    });
   }
 
   /**

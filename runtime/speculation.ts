@@ -5,6 +5,7 @@
  * speed depends on any of this.
  */
 import { NgramIndex, type Repetition } from "./ngram_index.ts";
+import type { HeadKind } from "./types.ts";
 
 /** Most tokens that are drafted at once. */
 export const MOST_DRAFT_TOKENS = 15;
@@ -242,6 +243,8 @@ export interface SpeculatedStep {
   tokens: number;
   /** Tokens gained: one a sequence, and the drafts that came true. */
   gained: number;
+  /** Which head made the logits: their times have little to do with each other. */
+  head: HeadKind;
   ms: number;
 }
 
@@ -252,7 +255,9 @@ export interface SpeculatedStep {
  * lose must be there before it is run.
  */
 export class DraftPlanner {
-  readonly #costs = new StepCosts();
+  readonly #costsOf = { "full": new StepCosts(), "two-stage": new StepCosts() };
+  /** Of the head that the last step had: sequences seldom change theirs. */
+  #costs = this.#costsOf.full;
   #credit = FIRST_CREDIT;
   #draftSteps = 0;
 
@@ -299,7 +304,8 @@ export class DraftPlanner {
   }
 
   /** Learns from a step in which all sequences decoded. */
-  settle({ sequences, tokens, gained, ms }: SpeculatedStep): void {
+  settle({ sequences, tokens, gained, head, ms }: SpeculatedStep): void {
+    this.#costs = this.#costsOf[head];
     this.#costs.record(tokens, ms);
     if (tokens === sequences) {
       this.#draftSteps = 0;

@@ -122,14 +122,27 @@ Deno.test("planner: nothing before a step was measured, fixed drafts always, nev
   assert.deepEqual(planner.plan([certain(8)], 16), [0]);
   const fixed = { ...certain(8), isFixed: true };
   assert.deepEqual(planner.plan([fixed, null, fixed], 12), [8, 0, 1]);
-  planner.settle({ sequences: 1, tokens: 1, gained: 1, ms: 10 });
+  planner.settle({ sequences: 1, tokens: 1, gained: 1, head: "full", ms: 10 });
   assert.deepEqual(planner.plan([certain(8)], 1), [0]);
+});
+
+Deno.test("planner: times with one head say nothing of the other", () => {
+  const planner = new DraftPlanner();
+  const step = { sequences: 1, gained: 2 } as const;
+  planner.settle({ ...step, tokens: 1, head: "full", ms: 40 });
+  planner.settle({ ...step, tokens: 2, head: "full", ms: 41 });
+  planner.settle({ ...step, tokens: 1, head: "two-stage", ms: 20 });
+  assert.deepEqual(planner.plan([certain(1)], 16), [1], "not measured yet, so worth trying");
+  planner.settle({ ...step, tokens: 2, head: "two-stage", ms: 40 });
+  assert.deepEqual(planner.plan([certain(1)], 16), [0]);
+  planner.settle({ ...step, tokens: 1, head: "full", ms: 40 });
+  assert.deepEqual(planner.plan([certain(1)], 16), [1]);
 });
 
 Deno.test("planner: the likelier sequence gets the tokens that pay", () => {
   const planner = new DraftPlanner();
   for (const tokens of [2, 3, 4]) {
-    planner.settle({ sequences: tokens, tokens, gained: tokens, ms: 10 + tokens });
+    planner.settle({ sequences: tokens, tokens, gained: tokens, head: "full", ms: 10 + tokens });
   }
   const likely: Draft = { ids: [1, 2], chances: [0.9, 0.8], isFixed: false };
   const unlikely: Draft = { ids: [3, 4], chances: [0.05, 0.01], isFixed: false };
@@ -162,7 +175,8 @@ function speedup(prompt: readonly number[], text: readonly number[], curve: Curv
       drafter.grown();
     }
     const step = curve(1 + count);
-    planner.settle({ sequences: 1, tokens: 1 + count, gained: 1 + accepted, ms: step });
+    const plain = { sequences: 1, head: "full" } as const;
+    planner.settle({ ...plain, tokens: 1 + count, gained: 1 + accepted, ms: step });
     ms += step;
   }
   return text.length * curve(1) / ms;
