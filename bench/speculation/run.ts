@@ -62,6 +62,7 @@ class GivenAnswer implements SequenceWork {
   firstMs = 0;
   lastMs = 0;
   readonly #history: number[];
+  readonly #answer: Iterator<number>;
   readonly #sampler;
   #settle!: (error: unknown) => void;
 
@@ -74,8 +75,6 @@ class GivenAnswer implements SequenceWork {
     this.finished = new Promise((resolve) => this.#settle = resolve);
     this.#answer = ids.answer.values();
   }
-
-  readonly #answer: Iterator<number>;
 
   get active(): boolean {
     return this.#history.length < this.maxTokens;
@@ -112,7 +111,11 @@ interface Decoded {
   acceptedTokens: number;
 }
 
-async function decode(session: BenchSession, ids: SampleIds, speculates: boolean) {
+async function decode(
+  session: BenchSession,
+  ids: SampleIds,
+  speculates: boolean,
+): Promise<Decoded> {
   const { vocabSize } = session.spec;
   const work = new GivenAnswer(ids, vocabSize, speculates);
   const scheduler = new Scheduler({
