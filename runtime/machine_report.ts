@@ -4,6 +4,7 @@ import { picturesOf } from "./bench/machine/charts.ts";
 import { markdownOf } from "./bench/machine/markdown.ts";
 import { type Effort, measureMachine } from "./bench/machine/measure.ts";
 import { readPeersFile } from "./bench/machine/peers.ts";
+import { reasonOf, shown } from "./errors.ts";
 import type { MachineReport, MachineReportOptions } from "./bench/machine/types.ts";
 
 /** Where a report goes, and what is told in it. */
@@ -19,7 +20,7 @@ export interface ReportFiles {
 /**
  * Measures this machine and writes `report.md`, its pictures and `report.json` into a folder.
  *
- * @throws {RangeError} If the shape is unknown or does not fit in memory.
+ * @throws {RangeError} If the shape is unknown or does not fit in memory, or there can't be such a folder.
  * @throws {CheckpointError} If the peers' file can't be used.
  */
 export async function reportMachine(
@@ -29,10 +30,21 @@ export async function reportMachine(
 ): Promise<MachineReport> {
   // What may be wrong is found before minutes of measuring.
   const read = peers === undefined ? undefined : await readPeersFile(peers);
-  fs.mkdirSync(out, { recursive: true });
+  makeFolder(out);
   const report = await measureMachine({ ...options, peers: read }, version, effort);
   writeReport(out, report);
   return report;
+}
+
+function makeFolder(folder: string): void {
+  try {
+    fs.mkdirSync(folder, { recursive: true });
+  } catch (error) {
+    throw new RangeError(
+      `Cannot write a report into ${shown(folder)}: ${reasonOf(error)}, use another --out`,
+      { cause: error },
+    );
+  }
 }
 
 /** @returns Names of the files that were written. */

@@ -73,6 +73,14 @@ Deno.test("bench report does not begin with peers that it can't read", () =>
     assert.ok(!fs.existsSync(files.out));
   }));
 
+Deno.test("bench report does not begin where there is a file in the folder's place", () =>
+  inFolder(async (folder) => {
+    const out = path.join(folder, "out");
+    fs.writeFileSync(out, "");
+    const begun = reportMachine({ out, version: "1" }, OPTIONS, EFFORT);
+    await assert.rejects(begun, /^RangeError: Cannot write a report into .*, use another --out$/);
+  }));
+
 Deno.test("markdown: texts of others stay texts", () => {
   assert.equal(
     plain("a|b\n<i>*x*</i> [l](u) `c`"),
