@@ -87,6 +87,7 @@ function printReport(report: TuneReport, stdout: Output): void {
   for (const { kernel, outcome, why, figures } of findings) {
     if (figures === undefined) stdout.write(`${kernel} was ${outcome}: ${why}\n`);
   }
+  if (findings.every(({ macsPerCycle }) => macsPerCycle === undefined)) stdout.write(NO_MODEL);
   if (isBusy(report)) stdout.write(BUSY);
   stdout.write(`\n${matrixTable(report, stdout)}`);
   if (report.threadTimes) stdout.write(`\n${threadTable(report, report.threadTimes, stdout)}`);
@@ -95,6 +96,8 @@ function printReport(report: TuneReport, stdout: Output): void {
 
 /** Half of the measurements of a large matrix are further apart than this only beside other work. */
 const BUSY_SPREAD = 0.3;
+const NO_MODEL =
+  "No kernel was left out by llvm-mca's estimate: it is not installed or does not know this CPU\n";
 const BUSY = "\nThe machine was busy: tune again when it is idle\n";
 
 function isBusy({ findings, kernel }: TuneReport): boolean {

@@ -49,6 +49,8 @@ export interface TuneRequest {
   kernels: readonly TernaryKernel[];
   promptTokensPerToken: number;
   budgetMs: number;
+  /** Path of llvm-mca, to leave out what can't win; null where it is not asked. */
+  mca: string | null;
   /** Also look at other numbers of threads, up to this one, and at small batches. */
   surveyThreads?: number;
 }

@@ -35,6 +35,8 @@ export interface CompileRequest {
   target?: Target;
   /** The compiler's name of a CPU in place of the instruction set's: other encodings, for tests. */
   cpu?: string;
+  /** Of a library: keep its assembly beside it, as `kernels.s`, if it is not in the cache already. */
+  withAssembly?: boolean;
 }
 
 /** Structurally one of `runtime/types.ts`'s Progress. */
@@ -68,6 +70,7 @@ export class CompileError extends Error {
 /** Compilation takes about a second; this only ends one that hangs. */
 const TIMEOUT_MS = 10 * 60_000;
 const MANIFEST = "manifest.json";
+export const ASSEMBLY = "kernels.s";
 
 /**
  * Compiles a shared library, or finds it in the cache.
@@ -86,7 +89,10 @@ export function compileLibrary(
   return build(zig, request, options, {
     output: `libtrilith.${extension}`,
     command: ["build-lib", "-dynamic", "-fPIC", "-fstrip"],
-    emit: (file) => [`-femit-bin=${file}`],
+    emit: (file) => [
+      `-femit-bin=${file}`,
+      ...(request.withAssembly ? [`-femit-asm=${path.join(path.dirname(file), ASSEMBLY)}`] : []),
+    ],
   });
 }
 
@@ -97,7 +103,7 @@ export async function assemble(
   options: CompileOptions = {},
 ): Promise<string> {
   const compiled = await build(zig, request, options, {
-    output: "kernels.s",
+    output: ASSEMBLY,
     command: ["build-lib", "-dynamic", "-fPIC", "-fstrip"],
     emit: (file) => [`-femit-asm=${file}`, "-fno-emit-bin"],
   });

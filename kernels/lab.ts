@@ -1,10 +1,14 @@
 /** The machine itself, as the tuner measures on it: compiled kernels, weights in memory, a team of threads. */
+import fs from "node:fs";
+import path from "node:path";
 import { linearSymbol, type Shape } from "../codegen/ternary_linear/scheme.ts";
 import { kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { uniqueShapes } from "../codegen/ternary_linear/template.ts";
 import { timedMatrixBytes } from "../codegen/ternary_linear/timing.ts";
 import type { LinearWork } from "../codegen/ternary_linear/work.ts";
+import { ASSEMBLY } from "./compile.ts";
 import type { Cpu } from "./cpu.ts";
+import { macsPerCycle } from "./mca.ts";
 import { allocate, type NativeMemory, NativeTeam } from "./native_model.ts";
 import type { Candidate } from "./race.ts";
 import { LinearTimers, randomInputs, type TimedWeights } from "./timing.ts";
@@ -13,7 +17,8 @@ import { BrokenKernelError, type Lab } from "./tuner.ts";
 
 /**
  * Weights of one layout, all shapes together: four times the last-level cache, so that each part has
- * left it when its turn comes again.
+ * left it when its turn comes again; but no more than the model has, as a small one stays in the
+ * caches.
  */
 const STREAM = { cacheMultiple: 4, least: 128 << 20, most: 512 << 20 };
 
@@ -32,6 +37,8 @@ export interface LabOptions {
   cpu: Cpu;
   threads: number;
   works: readonly LinearWork[];
+  /** Path of llvm-mca; null where it is not asked. */
+  mca: string | null;
 }
 
 /** Reads of which the quickest is the peak. */
@@ -66,8 +73,9 @@ export class NativeLab implements Lab, Disposable {
 
   /** As `open`, with another number of threads. */
   async openWith(threads: number, kernel: TernaryKernel, signal?: AbortSignal): Promise<Candidate> {
-    const { zig } = this.options;
-    const timers = await LinearTimers.openUnproved(zig, kernel, this.#shapes, { signal });
+    const { zig, mca } = this.options;
+    const options = { signal, withAssembly: mca !== null };
+    const timers = await LinearTimers.openUnproved(zig, kernel, this.#shapes, options);
     const stopped = timers.probe();
     if (stopped !== 0) {
       timers[Symbol.dispose]();
@@ -77,6 +85,7 @@ export class NativeLab implements Lab, Disposable {
     this.#opened.push({ timers, team });
     const weights = this.#weightsFor(timers);
     return {
+      ...await this.#estimate(timers, signal),
       timeNs: (work, tokens) => this.#time(timers, team, weights, work, tokens),
       prove: () => timers.prove(),
     };
@@ -88,13 +97,22 @@ export class NativeLab implements Lab, Disposable {
     return memory.bytes / (await team.readPeakNs(memory, PEAK_READS) / 1e9);
   }
 
+  /** A library that was in the cache may lack its assembly: then nothing is known. */
+  async #estimate(timers: LinearTimers, signal?: AbortSignal): Promise<{ macsPerCycle?: number }> {
+    const { mca } = this.options;
+    const file = path.join(path.dirname(timers.library.path), ASSEMBLY);
+    if (mca === null || !fs.existsSync(file)) return {};
+    const estimate = await macsPerCycle(mca, file, signal);
+    return estimate === null ? {} : { macsPerCycle: estimate };
+  }
+
   /** Kernels of one layout share their weights. */
   #weightsFor(timers: LinearTimers): WeightSet {
     const { layout } = timers.kernel.scheme;
     const known = this.#weights.get(layout.name);
     if (known !== undefined) return known;
     const bytes = streamBytes(this.options.cpu) / this.#shapes.length;
-    const made = makeWeights(timers, this.#shapes, bytes);
+    const made = makeWeights(timers, this.options.works, bytes);
     this.#weights.set(layout.name, made);
     return made;
   }
@@ -142,16 +160,17 @@ interface WeightSet {
   parts: Map<string, TimedWeights>;
 }
 
-/** @param bytes Of each shape; at least one matrix is made. */
+/** @param bytes Of each shape at most, but for a single matrix. */
 function makeWeights(
   timers: LinearTimers,
-  shapes: readonly Shape[],
+  works: readonly LinearWork[],
   bytes: number,
 ): WeightSet {
   const { scheme } = timers.kernel;
-  const plans = shapes.map((shape) => {
+  const plans = uniqueShapes(works.map(measuredShape)).map((shape) => {
     const matrixBytes = timedMatrixBytes(scheme, shape);
-    return { shape, matrixBytes, matrices: Math.max(1, Math.round(bytes / matrixBytes)) };
+    const most = Math.max(1, Math.round(bytes / matrixBytes));
+    return { shape, matrixBytes, matrices: Math.min(most, countOf(works, shape)) };
   });
   const total = plans.reduce((sum, plan) => sum + plan.matrices * plan.matrixBytes, 0);
   const memory = allocate(timers.library, total);
@@ -164,6 +183,14 @@ function makeWeights(
     from += bytes;
   }
   return { memory, parts };
+}
+
+/** Matrices of a shape that a token goes through. */
+function countOf(works: readonly LinearWork[], { n, k }: Shape): number {
+  return works.reduce((sum, work) => {
+    const shape = measuredShape(work);
+    return shape.n === n && shape.k === k ? sum + work.perToken : sum;
+  }, 0);
 }
 
 function streamBytes({ cacheBytes }: Cpu): number {

@@ -11,6 +11,8 @@ export interface Candidate {
   timeNs(work: LinearWork, tokens: number): number;
   /** Compares every linear with the reference. @throws {ProofError} If a sum is wrong. */
   prove(): void;
+  /** What a model of the CPU says that it could do at best; absent where there is none. */
+  macsPerCycle?: number;
 }
 
 /** Median and spread of one linear for a batch of tokens. */

@@ -128,6 +128,7 @@ async function tunedKernel(
     kernels: subject.kernels,
     promptTokensPerToken: PROMPT_TOKENS_PER_TOKEN,
     budgetMs: FIRST_USE_BUDGET_MS,
+    mca: null,
   };
   const tuned = await tuneUnlessStopped(request, known, options);
   return typeof tuned === "string" ? tuned : selectedBy(tuned, subject, threads);

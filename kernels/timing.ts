@@ -90,10 +90,11 @@ export class LinearTimers implements Disposable {
     zig: Zig,
     kernel: TernaryKernel,
     shapes: readonly Shape[],
-    options: CompileOptions = {},
+    options: CompileOptions & { withAssembly?: boolean } = {},
   ): Promise<LinearTimers> {
     const sources = linearsSources(kernel, shapes);
-    const { path } = await compileLibrary(zig, { sources, isa: kernel.isa }, options);
+    const request = { sources, isa: kernel.isa, withAssembly: options.withAssembly };
+    const { path } = await compileLibrary(zig, request, options);
     const makers = Object.fromEntries(shapes.map((shape) => [timerSymbol(shape), CREATE]));
     return new LinearTimers(
       kernel,

@@ -37,6 +37,9 @@ const DROPPED_BEHIND = 0.05;
 /** A bound is the memory peak's, which another moment may beat by this much. */
 const PEAK_MARGIN = 1.05;
 
+/** A model of the CPU may be wrong about the quotient of two kernels by this much. */
+const MODEL_MARGIN = 1.3;
+
 /** Part of the time that compiling may take: the rest is for measuring. */
 const OPENING_SHARE = 0.7;
 
@@ -92,6 +95,8 @@ export interface Finding {
   why: string;
   /** Absent where nothing was measured. */
   figures?: Figures;
+  /** Of the CPU's model, where there is one. */
+  macsPerCycle?: number;
 }
 
 export interface Tuned {
@@ -127,6 +132,10 @@ class Tuner {
   readonly #findings = new Map<TernaryKernel, Finding>();
   /** Bytes a second, one a round. */
   readonly #peaks: number[] = [];
+  /** Multiply-adds a cycle by a model of the CPU. */
+  readonly #estimates = new Map<TernaryKernel, number>();
+  /** What the default reached in the first round, before the others were there. */
+  #alone = { peak: 0, scoreNs: 0, promptNs: 0 };
 
   constructor(
     private readonly task: TuneTask,
@@ -147,10 +156,11 @@ class Tuner {
     }
     if (this.#contenders.length === 0) return;
     await this.#round();
-    const bound = { peak: this.#peaks[0], score: this.#default.scores()[0] };
+    const { promptNs } = this.#default.times();
+    this.#alone = { peak: this.#peaks[0], scoreNs: this.#default.scores()[0], promptNs };
     const compile = async () => {
       for (let kernel; (kernel = waiting.shift()) !== undefined;) {
-        if (!this.#prune(kernel, bound)) await this.#openOne(kernel, opening);
+        if (!this.#prune(kernel)) await this.#openOne(kernel, opening);
       }
     };
     await Promise.all(Array.from({ length: COMPILERS }, compile));
@@ -170,6 +180,9 @@ class Tuner {
     try {
       const candidate = await this.lab.open(kernel, opening);
       const { works, promptTokensPerToken } = this.task;
+      const { macsPerCycle } = candidate;
+      if (macsPerCycle !== undefined) this.#estimates.set(kernel, macsPerCycle);
+      if (this.#contenders.length > 0 && this.#prune(kernel)) return;
       this.#contenders.push(new Contender(kernel, candidate, works, promptTokensPerToken));
     } catch (error) {
       if (opening.aborted) return this.#passOver(kernel);
@@ -183,14 +196,28 @@ class Tuner {
     this.#find(kernel, "unmeasured", "the time was up before it was compiled");
   }
 
-  /** Whether even reading its weights at the memory's peak would take longer than the default. */
-  #prune(kernel: TernaryKernel, { peak, score }: { peak: number; score: number }): boolean {
-    const boundNs = bytesPerToken(kernel.scheme.layout, this.task.works) / peak * 1e9;
-    if (boundNs <= score * PEAK_MARGIN) return false;
-    const why = `its weights take ${milliseconds(boundNs)} a token at the memory's peak` +
-      `, the default needs ${milliseconds(score)} for all`;
+  /** Whether it can't be quicker than the default was when that was alone. */
+  #prune(kernel: TernaryKernel): boolean {
+    const readNs = bytesPerToken(kernel.scheme.layout, this.task.works) / this.#alone.peak * 1e9;
+    const promptNs = this.task.promptTokensPerToken * this.#promptBound(kernel);
+    if (readNs + promptNs <= this.#alone.scoreNs * PEAK_MARGIN) return false;
+    const prompt = promptNs === 0
+      ? ""
+      : `, its prompts ${milliseconds(promptNs)} by the CPU's model`;
+    const why = `its weights take ${milliseconds(readNs)} a token at the memory's peak${prompt}` +
+      `, the default needs ${milliseconds(this.#alone.scoreNs)} for all`;
     this.#find(kernel, "pruned", why);
     return true;
+  }
+
+  /**
+   * The least time of one token of a prompt: the default's, if the CPU's model is right about how
+   * much slower this kernel is. 0 where there is no model.
+   */
+  #promptBound(kernel: TernaryKernel): number {
+    const own = this.#estimates.get(kernel), other = this.#estimates.get(this.#default.kernel);
+    if (own === undefined || other === undefined) return 0;
+    return this.#alone.promptNs * other / own / MODEL_MARGIN;
   }
 
   // -------------------------------------------------------------- measuring
@@ -336,6 +363,7 @@ class Tuner {
   #find(kernel: TernaryKernel, outcome: Outcome, why: string, figures?: Figures): void {
     const { layout } = kernel.scheme;
     const { works } = this.task;
+    const macsPerCycle = this.#estimates.get(kernel);
     this.#findings.set(kernel, {
       kernel: kernelName(kernel),
       layout: layout.name,
@@ -343,6 +371,7 @@ class Tuner {
       outcome,
       why,
       ...(figures === undefined ? {} : { figures }),
+      ...(macsPerCycle === undefined ? {} : { macsPerCycle }),
     });
   }
 

@@ -29,6 +29,8 @@ interface Machine {
   openMs?: number;
   broken?: Record<string, Error>;
   wrong?: readonly string[];
+  /** Multiply-adds a cycle by a model of the CPU. */
+  macsPerCycle?: Record<string, number>;
 }
 
 /** A machine whose clock goes on by what is done on it. */
@@ -79,6 +81,7 @@ class FakeLab implements Lab {
     return Promise.resolve({
       timeNs: (work, tokens) => this.#time(name, work, tokens),
       prove: () => this.#prove(name),
+      macsPerCycle: this.machine.macsPerCycle?.[name],
     });
   }
 
@@ -227,6 +230,28 @@ Deno.test("tuner: what can't win at the memory's peak is not even compiled", asy
     /^its weights take [\d.]+ ms a token at the memory's peak, /,
   );
   assert.deepEqual(lab.opened, [NAMES[1]]);
+});
+
+Deno.test("tuner: what can't win by the CPU's model is not measured", async () => {
+  // A third of the default's speed is too little even if that is wrong by 30 %, two thirds may do.
+  const estimates = { [NAMES[0]]: 90, [NAMES[1]]: 30, [NAMES[2]]: 60 };
+  const lab = new FakeLab({ macsPerCycle: estimates, nsPerWeight: { [NAMES[1]]: 0.001 } });
+  const result = await tuned(lab, { promptTokensPerToken: 4 });
+  assert.deepEqual(outcomes(result), {
+    [NAMES[0]]: "chosen",
+    [NAMES[1]]: "pruned",
+    [NAMES[2]]: "equal",
+    [NAMES[3]]: "equal",
+  });
+  assert.match(result.findings[1].why, /, its prompts [\d.]+ ms by the CPU's model, the default /);
+  assert.deepEqual(result.findings.map(({ macsPerCycle }) => macsPerCycle), [
+    90,
+    30,
+    60,
+    undefined,
+  ]);
+  const few = await tuned(new FakeLab({ macsPerCycle: estimates }));
+  assert.equal(outcomes(few)[NAMES[1]], "equal", "few prompts do not decide");
 });
 
 Deno.test("tuner: without time for five rounds nothing is decided", async () => {

@@ -222,6 +222,7 @@ const FINDINGS = list(
     outcome: (value) => OUTCOMES.some((outcome) => outcome === value),
     why: text,
     figures: optional(FIGURES),
+    macsPerCycle: optional(positive),
   }),
   100,
 );

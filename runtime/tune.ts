@@ -3,6 +3,7 @@ import type { ModelSpec } from "../codegen/model_spec.ts";
 import type { TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { isUpToDate, subjectOf, tuneMachine } from "../kernels/autotune.ts";
 import { type Cpu, defaultThreads, detectCpu, detectCpuWithZig } from "../kernels/cpu.ts";
+import { findMca } from "../kernels/mca.ts";
 import { ensureZig } from "../kernels/toolchain.ts";
 import { PROMPT_TOKENS_PER_TOKEN } from "../kernels/tuner.ts";
 import {
@@ -66,6 +67,7 @@ export async function tuneModel(options: TuneOptions): Promise<TuneReport> {
     kernels,
     promptTokensPerToken: options.promptTokensPerToken ?? PROMPT_TOKENS_PER_TOKEN,
     budgetMs: seconds * 1000,
+    mca: findMca(),
     surveyThreads: defaultThreads(cpu),
   }, { onProgress, signal });
   if (tuning !== null) {
