@@ -11,7 +11,7 @@ export { LOOKUP10, LOOKUP48, LOOKUP9 } from "./layouts/lookup.ts";
 export { ROWS32 } from "./layouts/rows32.ts";
 export { ABI_VERSION, type StepOptions, stepSource } from "./step/template.ts";
 export { type Batch, encodeBatch } from "./step/batch.ts";
-export { KV_BLOCK_POSITIONS, kvBlockBytes } from "./attention/template.ts";
+export { KV_BLOCK_POSITIONS, kvBlockBytes } from "./attention/cache.ts";
 export { ReferenceStep, type RopeTables, type Tap } from "./step/reference.ts";
 export type { Scheme } from "./ternary_linear/scheme.ts";
 export {

@@ -9,8 +9,12 @@ export interface Shape {
 /** Element types in which unquantised matrices (embedding, head) are kept: as the checkpoint has them. */
 export type FloatType = "f32" | "f16" | "bf16";
 
-/** How keys and values are kept. f32 gives the reference's numbers; f16 halves the memory. */
-export type KvType = "f32" | "f16";
+/**
+ * How keys and values are kept: f32 gives the published model's numbers, f16 halves the memory, int8
+ * (with a scale for each position and head) quarters it.
+ */
+export const KV_TYPES = ["f32", "f16", "int8"] as const;
+export type KvType = (typeof KV_TYPES)[number];
 
 /** The gate's activation: `relu2` is max(x, 0)^2 (BitNet 2B4T), `silu` is x / (1 + exp(-x)). */
 export type HiddenAct = "relu2" | "silu";

@@ -1,4 +1,4 @@
-import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../codegen/attention/template.ts";
+import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../codegen/attention/cache.ts";
 import type { KernelChoice } from "../codegen/isa.ts";
 import type { TernaryLayout } from "../codegen/layouts/layout.ts";
 import { ROWS32 } from "../codegen/layouts/rows32.ts";

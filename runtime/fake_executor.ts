@@ -4,7 +4,7 @@
  * wrong place or not run at all changes what comes out. Its texts repeat themselves.
  */
 import assert from "node:assert/strict";
-import { KV_BLOCK_POSITIONS } from "../codegen/attention/template.ts";
+import { KV_BLOCK_POSITIONS } from "../codegen/attention/cache.ts";
 import type { Batch } from "../codegen/step/batch.ts";
 import type { Executor } from "./executor.ts";
 import type { GenerationContext } from "./generation.ts";

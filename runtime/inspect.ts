@@ -1,4 +1,4 @@
-import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../codegen/attention/template.ts";
+import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../codegen/attention/cache.ts";
 import { type ModelSpec, ternaryWeights } from "../codegen/model_spec.ts";
 import { planOf } from "../codegen/plan.ts";
 import { loadChatTemplate } from "./chat_template.ts";

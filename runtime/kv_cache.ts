@@ -1,4 +1,4 @@
-import { KV_BLOCK_POSITIONS } from "../codegen/attention/template.ts";
+import { KV_BLOCK_POSITIONS } from "../codegen/attention/cache.ts";
 
 /** Hands out the KV cache's blocks of 16 positions. */
 export class KvBlocks {

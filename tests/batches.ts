@@ -1,5 +1,5 @@
 /** Batches for executors that are called without a scheduler. */
-import { KV_BLOCK_POSITIONS } from "../codegen/attention/template.ts";
+import { KV_BLOCK_POSITIONS } from "../codegen/attention/cache.ts";
 import type { Batch } from "../codegen/step/batch.ts";
 
 /** One sequence's tokens from a position on, with the logits of all of them. */

@@ -2,7 +2,7 @@
  * Shapes of models that no kernel finds convenient, and every optional part at least once: what all
  * kernels must compute to the same bits.
  */
-import { KV_BLOCK_POSITIONS } from "../codegen/attention/template.ts";
+import { KV_BLOCK_POSITIONS } from "../codegen/attention/cache.ts";
 import type { TernaryLayout } from "../codegen/layouts/layout.ts";
 import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
 import { ReferenceStep } from "../codegen/step/reference.ts";

@@ -12,7 +12,7 @@
 import process from "node:process";
 import { parseArgs } from "node:util";
 import type { Batch } from "../../codegen/step/batch.ts";
-import { KV_BLOCK_POSITIONS } from "../../codegen/attention/template.ts";
+import { KV_BLOCK_POSITIONS } from "../../codegen/attention/cache.ts";
 import { BenchSession } from "../../runtime/bench/session.ts";
 import { median } from "../../runtime/bench/statistics.ts";
 import { embeddedModelFolder } from "../../runtime/embedded.ts";

@@ -1,6 +1,6 @@
 import { gatedActivation } from "../activation/reference.ts";
-import { attention } from "../attention/reference.ts";
-import { KV_BLOCK_POSITIONS } from "../attention/template.ts";
+import { attention, type CachedRow, cachedRow } from "../attention/reference.ts";
+import { KV_BLOCK_POSITIONS } from "../attention/cache.ts";
 import { dense, widenRow } from "../dense/reference.ts";
 import { FLOAT_BYTES } from "../dense/template.ts";
 import type { TernaryLayout } from "../layouts/layout.ts";
@@ -76,7 +76,7 @@ interface Layer {
 export class ReferenceStep {
   readonly #plan: PackedPlan;
   readonly #layers: Layer[];
-  readonly #keys = new Map<string, Float32Array>();
+  readonly #cache = new Map<string, CachedRow[]>();
   tap: Tap = () => {};
 
   /** @param packed The packed file's data, laid out by `planOf(spec, layout)`. */
@@ -231,8 +231,8 @@ export class ReferenceStep {
   }
 
   #store(batch: Batch, t: number, layer: number, part: number, row: Float32Array): void {
-    const kept = this.kvType === "f16" ? row.map((v) => Math.f16round(v)) : row;
-    this.#keys.set(this.#cacheKey(batch, t, layer, part, batch.positions[t]), kept);
+    const kept = this.#heads(row).map((head) => cachedRow(this.kvType, head));
+    this.#cache.set(this.#cacheKey(batch, t, layer, part, batch.positions[t]), kept);
   }
 
   #attend(batch: Batch, layer: number, q: Float32Array, t: number): Float32Array {
@@ -240,13 +240,11 @@ export class ReferenceStep {
     const group = numAttentionHeads / numKeyValueHeads;
     const out = new Float32Array(q.length);
     this.#heads(q).forEach((query, head) => {
-      const from = Math.floor(head / group) * headDim;
       const read = (part: number) => (position: number) =>
-        this.#keys.get(this.#cacheKey(batch, t, layer, part, position))!
-          .subarray(from, from + headDim);
+        this.#cache.get(this.#cacheKey(batch, t, layer, part, position))![Math.floor(head / group)];
       const count = batch.positions[t] + 1;
       const first = sliding?.layers[layer] ? Math.max(0, count - sliding.window) : 0;
-      out.set(attention(query, count, read(0), read(1), first), head * headDim);
+      out.set(attention(this.kvType, query, { first, count }, read(0), read(1)), head * headDim);
     });
     return out;
   }

@@ -1,5 +1,7 @@
 import { activation } from "../activation/template.ts";
-import { attention, KV_BLOCK_POSITIONS, kvBlockBytes, kvRow } from "../attention/template.ts";
+import { KV_BLOCK_POSITIONS, kvRow } from "../attention/cache.ts";
+import { attention, attentionSymbol } from "../attention/template.ts";
+import { carver } from "../carver.ts";
 import { dense } from "../dense/template.ts";
 import { expertBuffers, experts } from "../experts/template.ts";
 import { blocksOf, paddedRows } from "../layouts/layout.ts";
@@ -68,7 +70,8 @@ export function stepSource(spec: ModelSpec, options: StepOptions): string {
     norms(context),
     activation(spec.hiddenAct, spec.intermediateSize, spec.experts?.swigluLimit),
     rope(spec.headDim, rotaryDim(spec)),
-    attention(spec, options.kvType),
+    carver(),
+    attention(spec, options.kvType, options.kernel.isa),
     dense(spec),
     state(context),
     layerPhases(context),
@@ -139,7 +142,6 @@ function buffers(context: Context): [name: string, type: string, elements: numbe
     ["q", "f32", outputs("q")],
     ["k", "f32", outputs("k")],
     ["v", "f32", outputs("v")],
-    ["turned", "f32", spec.numAttentionHeads * kvRow(spec)],
     ["attended", "f32", queryRow],
     ...mlpBuffers(context),
     ["normed", "f32", hidden],
@@ -191,14 +193,9 @@ function state(context: Context): string {
         context: usize,
         memory: [*]u8,
         memory_bytes: usize,
-        kv: [*]KvElement,
+        attention: Attention,
         /// cos then sin, (context, ${rotaryDim(spec) / 2}) each.
         rope: [*]const f32,
-        /// Attention scores, (threads, ${
-    spec.numAttentionHeads / spec.numKeyValueHeads
-  }, score_stride).
-        scores: [*]f64,
-        score_stride: usize,
         /// Normed values, one row of doubles a thread and one for the linears' own norms.
         rows: [*]f64,
         ${rows.map(([name, type]) => `${name}: [*]${type},`)}
@@ -214,16 +211,12 @@ function state(context: Context): string {
     /// Tokens of one step. An i32 array from the caller: ${BATCH_HEADER} counts, then the lists in this order.
     const Batch = struct {
         tokens: usize,
-        table_stride: usize,
         logit_count: usize,
         ids: [*]const i32,
-        positions: [*]const i32,
-        /// Row of each token's sequence in the block tables.
-        tables_of: [*]const i32,
+        places: Places,
         logit_rows: [*]const i32,
         /// How many of each row's largest logits must be exact; 0 is all.
         logit_candidates: [*]const i32,
-        tables: [*]const i32,
 
         fn read(words: [*]const i32) Batch {
             const tokens: usize = @intCast(words[0]);
@@ -231,20 +224,18 @@ function state(context: Context): string {
             const ids = words + ${BATCH_HEADER};
             return .{
                 .tokens = tokens,
-                .table_stride = @intCast(words[1]),
                 .logit_count = logit_count,
                 .ids = ids,
-                .positions = ids + tokens,
-                .tables_of = ids + 2 * tokens,
+                .places = .{
+                    .tokens = tokens,
+                    .positions = ids + tokens,
+                    .tables_of = ids + 2 * tokens,
+                    .tables = ids + 3 * tokens + 2 * logit_count,
+                    .table_stride = @intCast(words[1]),
+                },
                 .logit_rows = ids + 3 * tokens,
                 .logit_candidates = ids + 3 * tokens + logit_count,
-                .tables = ids + 3 * tokens + 2 * logit_count,
             };
-        }
-
-        fn table(batch: Batch, token: usize) [*]const i32 {
-            const row: usize = @intCast(batch.tables_of[token]);
-            return batch.tables + row * batch.table_stride;
         }
     };
 
@@ -571,10 +562,10 @@ function placeHead({ spec }: Context): string {
 
 function rotatePhase(context: Context): string {
   const { spec, queries } = context;
-  const row = kvRow(spec);
-  const group = spec.numAttentionHeads / spec.numKeyValueHeads;
+  const heads = spec.numKeyValueHeads;
+  const group = spec.numAttentionHeads / heads;
   const half = rotaryDim(spec) / 2;
-  const keys = paddedRows(spec.numKeyValueHeads * spec.headDim);
+  const keys = paddedRows(heads * spec.headDim);
   const place = spec.qkNorm || needsTurns(spec) ? "placeHead" : "rotate";
   const turns = needsTurns(spec) ? "turns, " : "";
   const norm = (name: string) => spec.qkNorm ? `floats(layer + at.${name}_norm), ` : "";
@@ -582,61 +573,47 @@ function rotatePhase(context: Context): string {
     /// Turns queries and keys to their positions; keys and values go into the cache.
     fn rotateAndStore(step: *const Step, layer_index: usize, thread: usize) void {
         const model = step.model;
+        const places = step.batch.places;
         ${spec.qkNorm ? "const layer = model.layer(layer_index);" : ""}
         ${needsTurns(spec) ? "const turns = layer_turns[layer_index];" : ""}
-        const items = math.share(step.batch.tokens * ${spec.numKeyValueHeads}, thread, model.team.threads);
+        const items = math.share(places.tokens * ${heads}, thread, model.team.threads);
         for (items[0]..items[1]) |item| {
-            const t = item / ${spec.numKeyValueHeads};
-            const head = item % ${spec.numKeyValueHeads};
-            const position: usize = @intCast(step.batch.positions[t]);
+            const t = item / ${heads};
+            const head = item % ${heads};
+            const position: usize = @intCast(places.positions[t]);
             const cos = model.rope + position * ${half};
             const sin = cos + model.context * ${half};
-            inline for (0..${group}) |g| {
-                const query = head * ${group} + g;
-                ${place}(${norm("query")}model.q + t * ${
-    paddedRows(queries)
-  } + query * ${spec.headDim}, ${turns}cos, sin, model.turned + t * ${
-    spec.numAttentionHeads * row
-  } + query * ${row});
+            var turned: [${spec.headDim}]f32 = undefined;
+            const first = model.q + t * ${paddedRows(queries)} + head * ${group * spec.headDim};
+            for (queriesOf(&model.attention, t, head), 0..) |*query, g| {
+                ${place}(${norm("query")}first + g * ${spec.headDim}, ${turns}cos, sin, &turned);
+                makeQuery(query, &turned);
             }
-            const block = step.batch.table(t)[position / ${KV_BLOCK_POSITIONS}];
-            const in_block = position % ${KV_BLOCK_POSITIONS} * ${row};
-            var key: [${spec.headDim}]f32 = undefined;
-            ${place}(${
-    norm("key")
-  }model.k + t * ${keys} + head * ${spec.headDim}, ${turns}cos, sin, &key);
-            storeRow(kvHead(model.kv, block, layer_index, 0, head) + in_block, &key);
-            storeRow(kvHead(model.kv, block, layer_index, 1, head) + in_block, model.v + t * ${keys} + head * ${spec.headDim});
+            const key = model.k + t * ${keys} + head * ${spec.headDim};
+            ${place}(${norm("key")}key, ${turns}cos, sin, &turned);
+            const block = places.table(t)[position / ${KV_BLOCK_POSITIONS}];
+            const slot = position % ${KV_BLOCK_POSITIONS};
+            storeKey(keyBlock(model.attention.cache, block, layer_index, head), slot, &turned);
+            storeValue(valueBlock(model.attention.cache, block, layer_index, head), slot, model.v + t * ${keys} + head * ${spec.headDim});
         }
     }
   `;
 }
 
-function attendPhase(context: Context): string {
-  const { spec } = context;
-  const row = kvRow(spec);
-  const group = spec.numAttentionHeads / spec.numKeyValueHeads;
+function attendPhase({ spec, queryRow }: Context): string {
+  const window = spec.sliding === undefined
+    ? "everything"
+    : `if (layer_slides[layer_index]) ${spec.sliding.window} else everything`;
   return zig`
-    /// Attention of every token and KV head; items are shared out among threads.
+    /// Attention of all tokens. Where spans were shared out, another barrier and their joining follow.
     fn attendAll(step: *const Step, layer_index: usize, thread: usize) void {
         const model = step.model;
-        const scores = model.scores + thread * ${group} * model.score_stride;
-        const items = math.share(step.batch.tokens * ${spec.numKeyValueHeads}, thread, model.team.threads);
-        for (items[0]..items[1]) |item| {
-            const t = item / ${spec.numKeyValueHeads};
-            const head = item % ${spec.numKeyValueHeads};
-            const q = model.turned + t * ${spec.numAttentionHeads * row} + head * ${group * row};
-            const count: usize = @intCast(step.batch.positions[t] + 1);
-            ${
-    spec.sliding === undefined
-      ? ""
-      : `const first = if (layer_slides[layer_index]) count -| ${spec.sliding.window} else 0;`
-  }
-            const out = model.attended + t * ${context.queryRow} + head * ${group * spec.headDim};
-            attend(q, model.kv, step.batch.table(t), layer_index, head, ${
-    spec.sliding === undefined ? "" : "first, "
-  }count, scores, model.score_stride, out);
-        }
+        const places = step.batch.places;
+        const window: usize = ${window};
+        attendPieces(&model.attention, places, layer_index, window, thread, model.attended, ${queryRow});
+        if (!model.attention.split) return;
+        model.team.barrier();
+        joinParts(&model.attention, places, window, thread, model.attended, ${queryRow});
     }
   `;
 }
@@ -808,7 +785,6 @@ function expertMemory(spec: ModelSpec, { kernel }: StepOptions): string {
 function lifecycle(context: Context): string {
   const { spec, options } = context;
   const rows = buffers(context);
-  const group = spec.numAttentionHeads / spec.numKeyValueHeads;
   return zig`
     pub export fn trilith_abi() i32 {
         return ${ABI_VERSION};
@@ -829,25 +805,14 @@ function lifecycle(context: Context): string {
         ${probeCalls(context)}
         _ = gatedActivation(y, y, @ptrCast(@alignCast(memory + bytes)));
         scoreRows(@ptrCast(@alignCast(weights)), y, 1, y, .{ 0, 1 });
+        _ = ${
+    attentionSymbol(spec, options.kvType)
+  }(y, y, y, @ptrCast(@alignCast(memory)), 1, 1, 1, 1, @ptrCast(@alignCast(memory + bytes)));
         host.trilith_free(memory, 4 * bytes);
     }
 
-    /// Hands out parts of one allocation, each on a cache line of its own.
-    const Carver = struct {
-        base: ?[*]u8,
-        used: usize = 0,
-
-        fn take(carver: *Carver, comptime T: type, count: usize) [*]T {
-            const start = carver.used;
-            carver.used = std.mem.alignForward(usize, start + count * @sizeOf(T), 64);
-            const base = carver.base orelse return @ptrFromInt(64);
-            return @ptrCast(@alignCast(base + start));
-        }
-    };
-
     fn carve(carver: *Carver, model: *Model, threads: usize, kv_blocks: usize) void {
         const tokens = model.max_tokens;
-        model.scores = carver.take(f64, threads * ${group} * model.score_stride);
         model.rows = carver.take(f64, threads * ${rowScratch(context)});
         ${
     rows.map(([name, type, elements]) =>
@@ -857,9 +822,7 @@ function lifecycle(context: Context): string {
         ${spec.experts === undefined ? "" : expertMemory(spec, options)}
         const rope = carver.take(f32, model.context * ${rotaryDim(spec)});
         model.rope = rope;
-        model.kv = carver.take(KvElement, kv_blocks * ${
-    kvBlockBytes(spec, options.kvType) / (options.kvType === "f32" ? 4 : 2)
-  });
+        carveAttention(carver, &model.attention, tokens, model.context, threads, kv_blocks);
     }
 
     /// Makes a model over packed weights. rope: cos then sin, (context, ${
@@ -873,7 +836,7 @@ function lifecycle(context: Context): string {
         model.max_tokens = @intCast(max_tokens);
         model.context = @intCast(context);
         model.watch = .{};
-        model.score_stride = std.mem.alignForward(usize, model.context, math.lanes);
+        model.attention = .{};
         var measure: Carver = .{ .base = null };
         carve(&measure, model, team.threads, @intCast(kv_blocks));
         const memory = host.trilith_alloc(measure.used) orelse {
@@ -889,6 +852,12 @@ function lifecycle(context: Context): string {
         return model;
     }
 
+    /// Gives the first blocks of the cache some keys and values, to measure decoding after a long past
+    /// without computing it.
+    pub export fn trilith_fill_cache(model: *Model, blocks: i32) void {
+        fillCache(&model.attention, @intCast(blocks));
+    }
+
     pub export fn trilith_model_destroy(model: *Model) void {
         host.trilith_free(@ptrCast(model.memory), model.memory_bytes);
         std.heap.page_allocator.destroy(model);
@@ -897,6 +866,7 @@ function lifecycle(context: Context): string {
     /// Runs a batch; logits: (logit rows, ${spec.vocabSize}) float32. The caller has checked every index.
     pub export fn trilith_step(model: *Model, words: [*]const i32, logits: [*]f32) i32 {
         var step: Step = .{ .model = model, .batch = .read(words), .logits = logits };
+        shareOut(&model.attention, step.batch.places);
         const watch = if (model.watch.running) &model.watch else null;
         if (watch) |running| running.begin();
         model.team.run(@ptrCast(&step), runStep);

@@ -1,4 +1,4 @@
-import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../../codegen/attention/template.ts";
+import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../../codegen/attention/cache.ts";
 import type { KvType, ModelSpec } from "../../codegen/model_spec.ts";
 import { type PackedPlan, planOf } from "../../codegen/plan.ts";
 import type { Batch } from "../../codegen/step/batch.ts";

@@ -1,0 +1,156 @@
+import type { Isa } from "../isa.ts";
+import type { ModelSpec } from "../model_spec.ts";
+import { zig } from "../writer.ts";
+import { keyFours, KV_BLOCK_POSITIONS, kvRow } from "./cache.ts";
+import { dots } from "./dots.ts";
+import { LEAST_LARGEST, scoreScale, WEIGHT_LEVELS } from "./reference.ts";
+import type { Tiling } from "./tiling.ts";
+
+/**
+ * Attention over int8 keys and values, one scale for each position and head. All sums of products
+ * are integers, hence exact and the same on every CPU in whatever order: queries are int8 too, and
+ * weights times the values' scales have 14 bits, as two planes of 7, since a single plane would lose
+ * all that a dominant position leaves over.
+ */
+export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
+  const row = kvRow(spec);
+  const fours = keyFours(spec);
+  const vectors = row / 16;
+  return zig`
+    ${dots(isa)}
+
+    const Score = f32;
+    /// bias: what sums are to begin with, as keys are kept with 128 added.
+    const Query = extern struct { codes: [${fours}][4]i8 align(64), scale: f32, bias: i32 };
+    const KeyBlock = extern struct { codes: [${fours}][${KV_BLOCK_POSITIONS}][4]u8 align(64), scales: [${KV_BLOCK_POSITIONS}]f32 align(64) };
+    const ValueBlock = extern struct { codes: [${
+    KV_BLOCK_POSITIONS / 4
+  }][${row}][4]i8 align(64), scales: [${KV_BLOCK_POSITIONS}]f32 align(64) };
+    /// A weight is (128 * high + low) * unit; zero where a row does not see.
+    const Weights = struct {
+        high: [${tiling.rows}][span]u8 align(64),
+        low: [${tiling.rows}][span]u8 align(64),
+        unit: [${tiling.rows}]f32,
+    };
+
+    /// to = round(from * 127 / max |from|); returns max |from| / 127.
+    fn narrow(from: [*]const f32, to: *[${row}]i8) f32 {
+        var padded: [${row}]f32 align(64) = @splat(0);
+        for (0..${spec.headDim}) |d| padded[d] = bounded(from[d]);
+        var largest: math.F = @splat(0);
+        inline for (0..${vectors}) |v| largest = @max(largest, @abs(math.load(padded[v * math.lanes ..].ptr)));
+        const limit: f32 = @max(@reduce(.Max, largest), ${LEAST_LARGEST});
+        const factor = math.splat(127.0 / limit);
+        inline for (0..${vectors}) |v| {
+            const codes = math.roundToInt(math.load(padded[v * math.lanes ..].ptr) * factor);
+            to[v * math.lanes ..][0..math.lanes].* = @as(@Vector(math.lanes, i8), @truncate(codes));
+        }
+        return limit / 127.0;
+    }
+
+    fn makeQuery(query: *Query, from: [*]const f32) void {
+        var codes: [${row}]i8 = undefined;
+        query.scale = narrow(from, &codes) * ${Math.fround(scoreScale(spec.headDim))};
+        var sum: i32 = 0;
+        for (codes) |code| sum += code;
+        query.bias = -key_excess * sum;
+        for (&query.codes, 0..) |*four, i| four.* = codes[4 * i ..][0..4].*;
+    }
+
+    fn storeKey(block: *KeyBlock, slot: usize, from: [*]const f32) void {
+        var codes: [${row}]i8 = undefined;
+        block.scales[slot] = narrow(from, &codes);
+        for (&block.codes, 0..) |*four, i| {
+            const signed: @Vector(4, u8) = @bitCast(codes[4 * i ..][0..4].*);
+            four[slot] = signed ^ @as(@Vector(4, u8), @splat(0x80));
+        }
+    }
+
+    fn storeValue(block: *ValueBlock, slot: usize, from: [*]const f32) void {
+        var codes: [${row}]i8 = undefined;
+        block.scales[slot] = narrow(from, &codes);
+        for (codes, 0..) |code, d| block.codes[slot / 4][d][slot % 4] = code;
+    }
+
+    /// scores[r][at + position] = q k^T / sqrt(${spec.headDim}) for all positions of the blocks. A sum is at
+    /// most ${spec.headDim} * 127 * 127 in size, which a float holds exactly.
+    fn scoreTile(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, scores: [*][span]Score, at: usize) void {
+        var acc: [rows][blocks]math.I = undefined;
+        inline for (0..rows) |r| acc[r] = @splat(@splat(queries[r].bias));
+        for (0..${fours}) |i| {
+            var k: [blocks]Bytes = undefined;
+            inline for (0..blocks) |b| k[b] = @bitCast(keys[b].codes[i]);
+            inline for (0..rows) |r| {
+                inline for (0..blocks) |b| acc[r][b] = dotKeys(acc[r][b], k[b], @bitCast(queries[r].codes[i]));
+            }
+        }
+        inline for (0..rows) |r| {
+            inline for (blocks.first..blocks.end) |b| {
+                const exact: math.F = @floatFromInt(acc[r][b]);
+                math.store(scores[r][at + b * math.lanes ..].ptr, exact * math.splat(queries[r].scale) * math.load(&keys[b].scales));
+            }
+        }
+    }
+
+    /// Weights of row r times the scales of the values: of what it sees, and zeros
+    /// around it in the blocks. The largest of them is ${WEIGHT_LEVELS} units.
+    fn weigh(scores: *[span]Score, values: [*]const *const ValueBlock, blocks: Blocks, seen: Seen, weights: *Weights, r: usize) Softmax {
+        const largest = largestOf(scores, blocks, seen);
+        var sums: math.F = @splat(0);
+        var peak: math.F = @splat(0);
+        for (blocks.first..blocks.end) |b| {
+            const weight = weightsOf(scores, b, seen, largest);
+            sums += weight;
+            const scaled = weight * math.load(&values[b].scales);
+            peak = @max(peak, scaled);
+            math.store(scores[b * math.lanes ..].ptr, scaled);
+        }
+        const limit: f32 = @max(@reduce(.Max, peak), ${LEAST_LARGEST});
+        const factor = math.splat(${WEIGHT_LEVELS}.0 / limit);
+        weights.unit[r] = limit / ${WEIGHT_LEVELS}.0;
+        for (blocks.first..blocks.end) |b| {
+            const level = math.roundToInt(math.load(scores[b * math.lanes ..].ptr) * factor);
+            const high: @Vector(math.lanes, u8) = @truncate(@as(@Vector(math.lanes, u32), @bitCast(level)) >> @splat(7));
+            const low: @Vector(math.lanes, u8) = @truncate(@as(@Vector(math.lanes, u32), @bitCast(level)) & @as(@Vector(math.lanes, u32), @splat(127)));
+            weights.high[r][b * math.lanes ..][0..math.lanes].* = high;
+            weights.low[r][b * math.lanes ..][0..math.lanes].* = low;
+        }
+        return .{ .largest = largest, .total = math.sum(sums) };
+    }
+
+    /// out[r].sums = sum over positions of weight * value. A sum is at most span * ${WEIGHT_LEVELS} * 127 in size.
+    fn valueTile(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, out: [*]Row) void {
+        const step: usize = @max(1, ${tiling.sums} / (2 * rows));
+        var v: usize = 0;
+        while (v + step <= ${vectors}) : (v += step) valueChunk(rows, step, weights, values, blocks, v, out);
+        if (${vectors} % step != 0) valueChunk(rows, ${vectors} % step, weights, values, blocks, v, out);
+    }
+
+    /// As valueTile, for the features of \`vectors\` vectors from \`first\` on.
+    fn valueChunk(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, first: usize, out: [*]Row) void {
+        var high: [rows][vectors]math.I = @splat(@splat(@splat(0)));
+        var low: [rows][vectors]math.I = @splat(@splat(@splat(0)));
+        for (blocks.first..blocks.end) |b| {
+            inline for (0..${KV_BLOCK_POSITIONS / 4}) |four| {
+                const from = values[b].codes[four][first * math.lanes ..].ptr;
+                const at = b * ${KV_BLOCK_POSITIONS} + four * 4;
+                var value: [vectors]Bytes = undefined;
+                inline for (0..vectors) |v| value[v] = @bitCast(from[v * math.lanes ..][0..math.lanes].*);
+                inline for (0..rows) |r| {
+                    inline for (0..vectors) |v| {
+                        high[r][v] = dotValues(high[r][v], weights.high[r][at..][0..4].*, value[v]);
+                        low[r][v] = dotValues(low[r][v], weights.low[r][at..][0..4].*, value[v]);
+                    }
+                }
+            }
+        }
+        inline for (0..rows) |r| {
+            const unit = math.splat(weights.unit[r]);
+            inline for (0..vectors) |v| {
+                const exact: math.F = @floatFromInt((high[r][v] << @splat(7)) + low[r][v]);
+                math.store(out[r].sums[(first + v) * math.lanes ..].ptr, exact * unit);
+            }
+        }
+    }
+  `;
+}
