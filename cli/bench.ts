@@ -1,5 +1,6 @@
 import { type Command, Option } from "commander";
 import type { BenchOptions } from "../runtime/reports.ts";
+import { MAX_POSITIONS } from "../runtime/kv_cache.ts";
 import { SHAPES } from "../runtime/shapes.ts";
 import { type Context, interruptible } from "./context.ts";
 import { addReportCommand } from "./bench_machine.ts";
@@ -10,6 +11,7 @@ import {
   asUsageError,
   headOption,
   kernelsOption,
+  kvTypeOption,
   numberParser,
   schemeOption,
   wholeNumber,
@@ -44,6 +46,12 @@ export function addBenchCommand(program: Command, context: Context): void {
     .addOption(kernelsOption())
     .addOption(headOption())
     .addOption(schemeOption())
+    .addOption(kvTypeOption())
+    .option(
+      "-c, --context <n>",
+      "decode after so many tokens, which are not computed, beside decoding from the start",
+      wholeNumber("--context", 1, MAX_POSITIONS),
+    )
     .option("--profile", "divide the time of a step into its phases")
     .option(
       "--batch <list>",
@@ -68,6 +76,7 @@ Examples:
   trilith bench
   trilith bench --shape bitnet-2b-4t --threads 2 --repeat 5 --json
   trilith bench --shape bitnet-2b-4t --profile
+  trilith bench --shape bitnet-2b-4t --context 4096 --kv-type int8
   trilith bench --shape bitnet-2b-4t --batch 1,2,4,8,16 --gen-tokens 8
   sudo trilith bench --energy
   trilith bench --shape bitnet-2b-4t --cost 0.04

@@ -18,6 +18,7 @@ export function printReport(report: BenchReport, repeat: number, stdout: Output)
     `${shape} on ${cpu}, ${plural(threads, "thread")}, ${plural(repeat, "run")}, ${head} head\n\n`,
   );
   printRates(report, stdout);
+  printFromStart(report, stdout);
   printKernels(report, stdout);
   if (batches) printBatches(batches, stdout);
   if (energy) printEnergy(energy, stdout);
@@ -28,10 +29,10 @@ export function printReport(report: BenchReport, repeat: number, stdout: Output)
   }
 }
 
-function printRates({ prefill, decode, memory }: BenchReport, stdout: Output): void {
+function printRates({ prefill, decode, memory, kvType }: BenchReport, stdout: Output): void {
   const rows = [
     [`prefill ${prefill.promptTokens}`, ...rateCells(prefill)],
-    [`decode ${decode.genTokens}`, ...rateCells(decode)],
+    [`decode ${decode.genTokens} after ${decode.contextTokens}`, ...rateCells(decode)],
   ];
   stdout.write(table(stdout, ["test", "tokens/s", "+/-"], rows));
   const roofline = `${percent(memory.rooflineFraction)} of the peak`;
@@ -40,9 +41,24 @@ function printRates({ prefill, decode, memory }: BenchReport, stdout: Output): v
       ["ternary work", `${giga(prefill.ternaryMacsPerSecondPerThread)} G MAC/s a thread`],
       ["weights in memory", bytes(memory.weightBytes)],
       ["weights read a token", bytes(decode.weightBytesPerToken)],
+      ["keys and values read", `${bytes(decode.kvBytesPerToken)} of ${kvType} a token`],
       ["decode reads", `${bytes(decode.bytesPerSecond)}/s, ${roofline}`],
       ["memory's peak", `${bytes(memory.peakReadBytesPerSecond)}/s`],
       ["most memory used", bytes(memory.peakRssBytes)],
+    ])
+  }`);
+}
+
+/** What a long context costs. */
+function printFromStart({ decode: { fromStart, contextTokens } }: BenchReport, stdout: Output) {
+  if (fromStart === undefined) return;
+  const { tokensPerSecond, keptFraction, kvBytesPerSecond, kvRooflineFraction } = fromStart;
+  const peak = `${percent(kvRooflineFraction)} of the peak`;
+  stdout.write(`\n${
+    fields(stdout, [
+      ["decode from the start", `${digits(tokensPerSecond)} tokens/s`],
+      [`speed kept after ${contextTokens}`, percent(keptFraction)],
+      ["more keys and values", `${bytes(kvBytesPerSecond)}/s, ${peak}`],
     ])
   }`);
 }

@@ -1,6 +1,8 @@
 import { type Command, Option } from "commander";
 import { KERNEL_CHOICES } from "../codegen/isa.ts";
+import { KV_TYPES } from "../codegen/model_spec.ts";
 import { UsageError } from "../runtime/errors.ts";
+import { DEFAULT_KV_TYPE } from "../runtime/kv_cache.ts";
 import { isWithin, type OptionRange, ruleOf, SAMPLER_RANGES } from "../runtime/sampler.ts";
 import { MOST_DRAFT_TOKENS, type SpeculateChoice } from "../runtime/speculation.ts";
 import type { GenerationDefaults, LoadOptions, SamplerOptions } from "../runtime/types.ts";
@@ -108,13 +110,16 @@ export function addModelFlags(command: Command): Command {
     .addOption(kernelsOption())
     .addOption(schemeOption())
     .option("--no-tune", "do not measure which kernels are best at a large model's first use")
-    .addOption(
-      new Option("--kv-type <type>", "type of cached keys and values").choices(["f32", "f16"]),
-    )
+    .addOption(kvTypeOption())
     .addOption(
       new Option("--quantize <method>", "ternarise a plain float checkpoint").choices(["absmean"]),
     );
   return addQuietFlag(addJsonFlag(command));
+}
+
+export function kvTypeOption(): Option {
+  const help = `type of cached keys and values; default: ${DEFAULT_KV_TYPE}`;
+  return new Option("--kv-type <type>", help).choices(KV_TYPES);
 }
 
 export function kernelsOption(): Option {

@@ -39,6 +39,8 @@ async function inspect(
 
 function printReport(report: InspectReport, stdout: Output): void {
   const { tokenizer, memory, chatTemplate } = report;
+  const kvTypes = Object.entries(memory.kvBytesPerTokenByType)
+    .map(([kvType, size]) => `${bytes(size)} in ${kvType}`).join(", ");
   stdout.write(fields(stdout, [
     ["name", printable(report.name)],
     ["path", report.path],
@@ -51,7 +53,7 @@ function printReport(report: InspectReport, stdout: Output): void {
     ["ends with", printable(tokenizer.eosTokens.join(", ") || "nothing")],
     ["chat template", chatTemplate === null ? "none: use generate" : "yes: chat works"],
     ["weights", bytes(memory.weightBytes)],
-    ["KV cache", `${bytes(memory.kvBytesPerToken)} a token`],
+    ["KV cache a token", kvTypes],
     ["memory needed", `${bytes(memory.totalBytes)} with a full context`],
   ]));
   const shapes = Object.entries(report.shapes).map(([name, value]) =>

@@ -126,6 +126,7 @@ export const BENCH_REPORT: BenchReport = {
   threads: 2,
   cpu: "Some CPU",
   head: "full",
+  kvType: "int8",
   prefill: {
     tokensPerSecond: 123.45,
     stdev: 1.2,
@@ -136,8 +137,16 @@ export const BENCH_REPORT: BenchReport = {
     tokensPerSecond: 45.6,
     stdev: 0.3,
     genTokens: 32,
+    contextTokens: 4096,
     weightBytesPerToken: 417e6,
+    kvBytesPerToken: 162e6,
     bytesPerSecond: 19e9,
+    fromStart: {
+      tokensPerSecond: 60,
+      keptFraction: 0.76,
+      kvBytesPerSecond: 28e9,
+      kvRooflineFraction: 0.9032,
+    },
   },
   memory: {
     peakReadBytesPerSecond: 31e9,
@@ -247,7 +256,12 @@ export const INSPECT_REPORT: InspectReport = {
   tokenizer: { type: "BPE", vocabSize: 2048, bosToken: "<bos>", eosTokens: ["<eos>"] },
   chatTemplate: null,
   contextSize: 512,
-  memory: { weightBytes: 250_000, kvBytesPerToken: 1024, totalBytes: 800_000 },
+  memory: {
+    weightBytes: 250_000,
+    kvBytesPerToken: 1024,
+    kvBytesPerTokenByType: { f32: 1024, f16: 512, int8: 288 },
+    totalBytes: 800_000,
+  },
 };
 
 export function fakeEngine(scene: FakeModelOptions) {

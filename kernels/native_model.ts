@@ -29,6 +29,7 @@ export const MODEL_SYMBOLS = {
     result: "pointer",
   },
   trilith_model_destroy: { parameters: ["pointer"], result: "void" },
+  trilith_fill_cache: { parameters: ["pointer", "i32"], result: "void" },
   trilith_step: { parameters: ["pointer", "buffer", "buffer"], result: "i32", async: true },
   trilith_profile_start: { parameters: ["pointer"], result: "void" },
   trilith_profile_stop: { parameters: ["pointer", "buffer"], result: "void" },
@@ -199,6 +200,11 @@ export class NativeModel {
     if (this.#logits.length < count) this.#logits = new Float32Array(count);
     await library.symbols.trilith_step(this.#pointer, encodeBatch(batch), this.#logits);
     return this.#logits.subarray(0, count);
+  }
+
+  /** Gives the cache's first blocks made-up keys and values, in place of computing some. */
+  fillCache(blocks: number): void {
+    this.#options.library.symbols.trilith_fill_cache(this.#pointer, blocks);
   }
 
   /** From now on the time of steps is divided into phases, until `stopProfile`. Between steps only. */

@@ -6,8 +6,8 @@ import { EnergyMeter, type EnergyProblem } from "./bench/energy.ts";
 import { energyReport } from "./bench/energy_report.ts";
 import { BenchSession } from "./bench/session.ts";
 import { median, rateOf } from "./bench/statistics.ts";
-import { measureTurn, profileTurns, type Turn } from "./bench/turns.ts";
-import type { BenchOptions, BenchReport, EnergyReport } from "./bench/types.ts";
+import { contextTokensOf, measureTurn, profileTurns, rangeSum, type Turn } from "./bench/turns.ts";
+import type { BenchOptions, BenchReport, EnergyReport, FromStart } from "./bench/types.ts";
 import { peakRssBytes } from "./memory.ts";
 
 /**
@@ -53,15 +53,20 @@ function energyOf(
 
 function reportOf(
   session: BenchSession,
-  { promptTokens, genTokens }: BenchOptions,
+  options: BenchOptions,
   turns: readonly Turn[],
 ): BenchReport {
-  const { source, opened, plan, threads } = session;
+  const { promptTokens, genTokens } = options;
+  const { source, opened, plan, threads, kvType } = session;
   const prefill = rateOf(turns.map((turn) => promptTokens / turn.prefillSeconds));
   const decode = rateOf(turns.map((turn) => genTokens / turn.decodeSeconds));
   const weightBytesPerToken = plan.bytesPerToken;
+  const contextTokens = contextTokensOf(options);
+  const positions = rangeSum(contextTokens + 1, contextTokens + genTokens) / genTokens;
+  const kvBytesPerToken = positions * session.kvBytesPerPosition;
+  const bytesPerToken = weightBytesPerToken + kvBytesPerToken;
   const fractions = turns.map((turn) =>
-    weightBytesPerToken * genTokens / turn.decodeSeconds / turn.peakBytesPerSecond
+    bytesPerToken * genTokens / turn.decodeSeconds / turn.peakBytesPerSecond
   );
   const macs = activeWeights(source.spec);
   return {
@@ -69,6 +74,7 @@ function reportOf(
     threads,
     cpu: opened.cpu.modelName,
     head: session.head,
+    kvType,
     prefill: {
       ...prefill,
       promptTokens,
@@ -77,8 +83,11 @@ function reportOf(
     decode: {
       ...decode,
       genTokens,
+      contextTokens,
       weightBytesPerToken,
-      bytesPerSecond: decode.tokensPerSecond * weightBytesPerToken,
+      kvBytesPerToken,
+      bytesPerSecond: decode.tokensPerSecond * bytesPerToken,
+      fromStart: fromStartOf(session, options, turns),
     },
     memory: {
       peakReadBytesPerSecond: median(turns.map((turn) => turn.peakBytesPerSecond)),
@@ -87,6 +96,26 @@ function reportOf(
       peakRssBytes: peakRssBytes(),
     },
     kernels: kernelsOf(session),
+  };
+}
+
+/** How decoding after the context compares with decoding from the start, turn by turn. */
+function fromStartOf(
+  { kvBytesPerPosition }: BenchSession,
+  { genTokens, context }: BenchOptions,
+  turns: readonly Turn[],
+): FromStart | undefined {
+  if (context === undefined) return undefined;
+  const bytes = context * genTokens * kvBytesPerPosition;
+  const rates = turns.map(({ decodeSeconds, startSeconds, peakBytesPerSecond }) => {
+    const rate = bytes / (decodeSeconds - startSeconds!);
+    return { rate, fraction: rate / peakBytesPerSecond, kept: startSeconds! / decodeSeconds };
+  });
+  return {
+    tokensPerSecond: median(turns.map(({ startSeconds }) => genTokens / startSeconds!)),
+    keptFraction: median(rates.map(({ kept }) => kept)),
+    kvBytesPerSecond: median(rates.map(({ rate }) => rate)),
+    kvRooflineFraction: median(rates.map(({ fraction }) => fraction)),
   };
 }
 

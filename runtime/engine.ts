@@ -14,6 +14,7 @@ import type { Executor } from "./executor.ts";
 import { readGenerationDefaults } from "./generation_config.ts";
 import { checkPrompt, type GenerationContext, startGeneration } from "./generation.ts";
 import { LogitsWork } from "./logits.ts";
+import { DEFAULT_KV_TYPE, MAX_POSITIONS } from "./kv_cache.ts";
 import { loadWeights, NativeExecutor } from "./native_executor.ts";
 import { ensurePackedFile, type PackedFile, readPackedData } from "./packed_file.ts";
 import { ReferenceExecutor } from "./reference_executor.ts";
@@ -38,9 +39,6 @@ const DEFAULT_BATCH_TOKENS = 256;
 
 /** Memory that the KV cache may take without being asked for: longer contexts are the caller's wish. */
 const DEFAULT_KV_BYTES = 2 ** 31;
-
-/** As far as RoPE's tables go. */
-const MAX_POSITIONS = 1 << 20;
 
 const LIMITS = {
   threads: 1024,
@@ -102,7 +100,10 @@ function checkOptions(
 }
 
 /** What the caller asks for; else the model's own length, as far as 2 GiB of KV cache go. */
-function contextOf(config: ModelConfig, { contextSize, kvType = "f32" }: LoadOptions): number {
+function contextOf(
+  config: ModelConfig,
+  { contextSize, kvType = DEFAULT_KV_TYPE }: LoadOptions,
+): number {
   if (contextSize !== undefined) return contextSize;
   const blockBytes = kvBlockBytes(config.spec, kvType);
   const affordable = Math.floor(DEFAULT_KV_BYTES / blockBytes) * KV_BLOCK_POSITIONS;
@@ -134,7 +135,7 @@ async function startExecutor(input: ExecutorInput, options: LoadOptions): Promis
     input.contextSize,
   );
   const kvBlocks = Math.ceil(input.contextSize / KV_BLOCK_POSITIONS);
-  const kvType = options.kvType ?? "f32";
+  const kvType = options.kvType ?? DEFAULT_KV_TYPE;
   const choice = options.kernels ?? "auto";
   const rope = ropeTables(input.config, input.contextSize);
   if (choice === "reference") {

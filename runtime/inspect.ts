@@ -1,11 +1,11 @@
-import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../codegen/attention/cache.ts";
-import { type ModelSpec, ternaryWeights } from "../codegen/model_spec.ts";
+import { KV_TYPES, type KvType, type ModelSpec, ternaryWeights } from "../codegen/model_spec.ts";
 import { planOf } from "../codegen/plan.ts";
 import { loadChatTemplate } from "./chat_template.ts";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
 import { isPacked, type ModelConfig, readModelConfig, ROWS_PER_BYTE } from "./config.ts";
 import { embeddedModelFolder } from "./embedded.ts";
 import { readGenerationDefaults } from "./generation_config.ts";
+import { DEFAULT_KV_TYPE, kvBytesPerPosition } from "./kv_cache.ts";
 import type { InspectReport, TensorType } from "./reports.ts";
 import { loadTokenizer } from "./tokenizer.ts";
 import type { GenerationDefaults, Tokenizer } from "./types.ts";
@@ -78,10 +78,13 @@ function tokenizerOf(tokenizer: Tokenizer, defaults: GenerationDefaults) {
 
 function memoryOf({ spec, maxPositionEmbeddings }: ModelConfig) {
   const weightBytes = planOf(spec).totalBytes;
-  const kvBytesPerToken = kvBlockBytes(spec, "f32") / KV_BLOCK_POSITIONS;
+  const kvBytesPerToken = kvBytesPerPosition(spec, DEFAULT_KV_TYPE);
   return {
     weightBytes,
     kvBytesPerToken,
+    kvBytesPerTokenByType: Object.fromEntries(
+      KV_TYPES.map((kvType) => [kvType, kvBytesPerPosition(spec, kvType)]),
+    ) as Record<KvType, number>,
     totalBytes: weightBytes + kvBytesPerToken * maxPositionEmbeddings,
   };
 }

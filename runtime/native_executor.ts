@@ -67,6 +67,11 @@ export class NativeExecutor implements Executor {
     return step;
   }
 
+  /** Gives the KV cache's first blocks made-up keys and values, to measure decoding beyond them. */
+  fillCache(blocks: number): void {
+    this.#model.fillCache(blocks);
+  }
+
   /**
    * Runs `work` and tells how long its steps were in each phase. No other step may be under way.
    */

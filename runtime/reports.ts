@@ -1,3 +1,4 @@
+import type { KvType } from "../codegen/model_spec.ts";
 import type { OnProgress } from "./types.ts";
 
 /** What `bench`, `kernels`, `doctor` and `inspect` print. Their `--json` is these objects. */
@@ -91,7 +92,9 @@ export interface InspectReport {
   contextSize: number;
   memory: {
     weightBytes: number;
+    /** With the KV type that is used unless --kv-type says otherwise. */
     kvBytesPerToken: number;
+    kvBytesPerTokenByType: Record<KvType, number>;
     /** Weights, the KV cache of the whole context and scratch. */
     totalBytes: number;
   };

@@ -4,6 +4,7 @@
  */
 import assert from "node:assert/strict";
 import type { KernelChoice } from "../codegen/isa.ts";
+import type { KvType } from "../codegen/model_spec.ts";
 import { kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { cacheDirectory } from "../kernels/cache.ts";
 import { librarySources } from "../kernels/choose.ts";
@@ -163,20 +164,25 @@ for (const golden of goldenModels().filter(({ name }) => name !== PLAIN_MODEL)) 
   });
 }
 
-Deno.test("bit-exact: an f16 cache gives the same bits with all kernels, others than f32's", async () => {
+for (const kvType of ["f16", "int8"] as const) {
+  Deno.test(`bit-exact: ${kvType} caches give the same bits with all kernels, others than f32's`, () =>
+    checkNarrowCache(kvType));
+}
+
+async function checkNarrowCache(kvType: KvType): Promise<void> {
   const golden = goldenModels().find(({ name }) => name === "falcon3-158-packed")!;
   const sequences = [
     golden.manifest.sequences.find(({ name }) => name === "len64_text")!.input_ids,
   ];
   const [wide] = await goldenLogits(golden, sequences, { kernels: "reference" });
-  const [expected] = await goldenLogits(golden, sequences, { kernels: "reference", kvType: "f16" });
+  const [expected] = await goldenLogits(golden, sequences, { kernels: "reference", kvType });
   assert.notEqual(firstDifference(wide, expected), -1);
   for (const kernels of CHOICES) {
-    const options = { kernels, kvType: "f16", threads: 2, maxBatchTokens: 7 } as const;
+    const options = { kernels, kvType, threads: 2, maxBatchTokens: 7 } as const;
     const [actual] = await goldenLogits(golden, sequences, options);
     assertSameBits(actual, expected, kernels);
   }
-});
+}
 
 Deno.test("bit-exact: a token decoded alone is a token of a prompt", async () => {
   const golden = goldenModels().find(({ name }) => name === "bitnet-2b4t-packed")!;

@@ -37,6 +37,7 @@ const BASE: ModelSpec = {
 export const ODD_MODELS: readonly OddModel[] = [
   { name: "relu2, norms within, tied bf16", spec: BASE, kvType: "f32" },
   { name: "the same, f16 cache", spec: BASE, kvType: "f16" },
+  { name: "the same, int8 cache", spec: BASE, kvType: "int8" },
   {
     name: "heads of 100, biases, f32 head",
     kvType: "f32",

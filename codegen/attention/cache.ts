@@ -23,7 +23,7 @@ export function keyFours(spec: ModelSpec): number {
   return Math.ceil(spec.headDim / 4);
 }
 
-/** Bytes of the keys and of the values of one head in one block. */
+/** DotBytes of the keys and of the values of one head in one block. */
 function headBytes(spec: ModelSpec, kvType: KvType): number {
   const row = kvRow(spec);
   const scales = 2 * 4;
@@ -35,7 +35,7 @@ function headBytes(spec: ModelSpec, kvType: KvType): number {
   return KV_BLOCK_POSITIONS * perPosition[kvType];
 }
 
-/** Bytes of one KV block over all layers. */
+/** DotBytes of one KV block over all layers. */
 export function kvBlockBytes(spec: ModelSpec, kvType: KvType): number {
   return spec.numHiddenLayers * spec.numKeyValueHeads * headBytes(spec, kvType);
 }

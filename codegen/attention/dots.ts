@@ -10,7 +10,7 @@ import { zig } from "../writer.ts";
  */
 export function dots(isa: Isa): string {
   return zig`
-    const Bytes = @Vector(64, u8);
+    const DotBytes = @Vector(64, u8);
 
     ${ISA_DOTS[isa as keyof typeof ISA_DOTS] ?? (isa.startsWith("avx") ? PAIRWISE : WIDENING)}
   `;
@@ -19,16 +19,19 @@ export function dots(isa: Isa): string {
 /** One instruction: unsigned keys or weights times signed queries or values. */
 const AVX512 = zig`
   const key_excess = 128;
-  extern fn @"llvm.x86.avx512.vpdpbusd.512"(math.I, math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) math.I;
+  /// Ternary linears may declare the same ones.
+  const intrinsics = struct {
+      extern fn @"llvm.x86.avx512.vpdpbusd.512"(math.I, math.I, math.I) callconv(.{ .x86_64_sysv = .{} }) math.I;
+  };
 
-  inline fn dotKeys(acc: math.I, keys: Bytes, query: [4]i8) math.I {
+  inline fn dotKeys(acc: math.I, keys: DotBytes, query: [4]i8) math.I {
       const four: i32 = @bitCast(query);
-      return @"llvm.x86.avx512.vpdpbusd.512"(acc, @bitCast(keys), @splat(four));
+      return intrinsics.@"llvm.x86.avx512.vpdpbusd.512"(acc, @bitCast(keys), @splat(four));
   }
 
-  inline fn dotValues(acc: math.I, weights: [4]u8, values: Bytes) math.I {
+  inline fn dotValues(acc: math.I, weights: [4]u8, values: DotBytes) math.I {
       const four: i32 = @bitCast(weights);
-      return @"llvm.x86.avx512.vpdpbusd.512"(acc, @splat(four), @bitCast(values));
+      return intrinsics.@"llvm.x86.avx512.vpdpbusd.512"(acc, @splat(four), @bitCast(values));
   }
 `;
 
@@ -39,35 +42,38 @@ const AVX512 = zig`
  */
 const PAIRWISE = zig`
   const key_excess = 0;
-  extern fn @"llvm.x86.avx2.pmadd.ub.sw"(@Vector(32, u8), @Vector(32, i8)) callconv(.{ .x86_64_sysv = .{} }) @Vector(16, i16);
-  extern fn @"llvm.x86.avx2.pmadd.wd"(@Vector(16, i16), @Vector(16, i16)) callconv(.{ .x86_64_sysv = .{} }) @Vector(8, i32);
-  extern fn @"llvm.x86.avx2.psign.b"(@Vector(32, i8), @Vector(32, i8)) callconv(.{ .x86_64_sysv = .{} }) @Vector(32, i8);
+  /// Ternary linears may declare the same ones.
+  const intrinsics = struct {
+      extern fn @"llvm.x86.avx2.pmadd.ub.sw"(@Vector(32, u8), @Vector(32, i8)) callconv(.{ .x86_64_sysv = .{} }) @Vector(16, i16);
+      extern fn @"llvm.x86.avx2.pmadd.wd"(@Vector(16, i16), @Vector(16, i16)) callconv(.{ .x86_64_sysv = .{} }) @Vector(8, i32);
+      extern fn @"llvm.x86.avx2.psign.b"(@Vector(32, i8), @Vector(32, i8)) callconv(.{ .x86_64_sysv = .{} }) @Vector(32, i8);
+  };
 
-  inline fn dotKeys(acc: math.I, keys: Bytes, query: [4]i8) math.I {
+  inline fn dotKeys(acc: math.I, keys: DotBytes, query: [4]i8) math.I {
       const four: i32 = @bitCast(query);
       const q: @Vector(32, i8) = @bitCast(@as(@Vector(8, i32), @splat(four)));
-      const signed: [2]@Vector(32, i8) = @bitCast(keys ^ @as(Bytes, @splat(0x80)));
+      const signed: [2]@Vector(32, i8) = @bitCast(keys ^ @as(DotBytes, @splat(0x80)));
       return addHalves(acc, .{
-          @"llvm.x86.avx2.pmadd.ub.sw"(@abs(q), @"llvm.x86.avx2.psign.b"(signed[0], q)),
-          @"llvm.x86.avx2.pmadd.ub.sw"(@abs(q), @"llvm.x86.avx2.psign.b"(signed[1], q)),
+          intrinsics.@"llvm.x86.avx2.pmadd.ub.sw"(@abs(q), intrinsics.@"llvm.x86.avx2.psign.b"(signed[0], q)),
+          intrinsics.@"llvm.x86.avx2.pmadd.ub.sw"(@abs(q), intrinsics.@"llvm.x86.avx2.psign.b"(signed[1], q)),
       });
   }
 
-  inline fn dotValues(acc: math.I, weights: [4]u8, values: Bytes) math.I {
+  inline fn dotValues(acc: math.I, weights: [4]u8, values: DotBytes) math.I {
       const four: i32 = @bitCast(weights);
       const w: @Vector(32, u8) = @bitCast(@as(@Vector(8, i32), @splat(four)));
       const signed: [2]@Vector(32, i8) = @bitCast(values);
       return addHalves(acc, .{
-          @"llvm.x86.avx2.pmadd.ub.sw"(w, signed[0]),
-          @"llvm.x86.avx2.pmadd.ub.sw"(w, signed[1]),
+          intrinsics.@"llvm.x86.avx2.pmadd.ub.sw"(w, signed[0]),
+          intrinsics.@"llvm.x86.avx2.pmadd.ub.sw"(w, signed[1]),
       });
   }
 
   /// Adds neighbouring 16-bit lanes to the 32-bit ones.
   inline fn addHalves(acc: math.I, pairs: [2]@Vector(16, i16)) math.I {
       const sums: [2]@Vector(8, i32) = .{
-          @"llvm.x86.avx2.pmadd.wd"(pairs[0], @splat(1)),
-          @"llvm.x86.avx2.pmadd.wd"(pairs[1], @splat(1)),
+          intrinsics.@"llvm.x86.avx2.pmadd.wd"(pairs[0], @splat(1)),
+          intrinsics.@"llvm.x86.avx2.pmadd.wd"(pairs[1], @splat(1)),
       };
       return acc + @as(math.I, @bitCast(sums));
   }
@@ -76,42 +82,45 @@ const PAIRWISE = zig`
 /** sdot, four lanes at a time. */
 const NEON_DOTPROD = zig`
   const key_excess = 0;
-  extern fn @"llvm.aarch64.neon.sdot.v4i32.v16i8"(@Vector(4, i32), @Vector(16, i8), @Vector(16, i8)) @Vector(4, i32);
+  /// Ternary linears may declare the same ones.
+  const intrinsics = struct {
+      extern fn @"llvm.aarch64.neon.sdot.v4i32.v16i8"(@Vector(4, i32), @Vector(16, i8), @Vector(16, i8)) @Vector(4, i32);
+  };
 
-  inline fn dotKeys(acc: math.I, keys: Bytes, query: [4]i8) math.I {
-      return dotSigned(acc, keys ^ @as(Bytes, @splat(0x80)), @bitCast(query));
+  inline fn dotKeys(acc: math.I, keys: DotBytes, query: [4]i8) math.I {
+      return dotSigned(acc, keys ^ @as(DotBytes, @splat(0x80)), @bitCast(query));
   }
 
-  inline fn dotValues(acc: math.I, weights: [4]u8, values: Bytes) math.I {
+  inline fn dotValues(acc: math.I, weights: [4]u8, values: DotBytes) math.I {
       return dotSigned(acc, values, @bitCast(weights));
   }
 
-  inline fn dotSigned(acc: math.I, bytes: Bytes, four: i32) math.I {
+  inline fn dotSigned(acc: math.I, bytes: DotBytes, four: i32) math.I {
       const factor: @Vector(16, i8) = @bitCast(@as(@Vector(4, i32), @splat(four)));
       const parts: [4]@Vector(16, i8) = @bitCast(bytes);
       var sums: [4]@Vector(4, i32) = @bitCast(acc);
-      inline for (&sums, parts) |*sum, part| sum.* = @"llvm.aarch64.neon.sdot.v4i32.v16i8"(sum.*, part, factor);
+      inline for (&sums, parts) |*sum, part| sum.* = intrinsics.@"llvm.aarch64.neon.sdot.v4i32.v16i8"(sum.*, part, factor);
       return @bitCast(sums);
   }
 `;
 
 /**
  * Plain vectors of 16 bits: even and odd bytes apart, two products to a lane, 2 * 127 * 127 = 32,258
- * being below 2^15. Bytes are little-endian, as on every CPU that we have kernels for.
+ * being below 2^15. DotBytes are little-endian, as on every CPU that we have kernels for.
  */
 const WIDENING = zig`
   const key_excess = 0;
   const Shorts = @Vector(32, i16);
 
-  inline fn dotKeys(acc: math.I, keys: Bytes, query: [4]i8) math.I {
-      return dotSigned(acc, keys ^ @as(Bytes, @splat(0x80)), @bitCast(query));
+  inline fn dotKeys(acc: math.I, keys: DotBytes, query: [4]i8) math.I {
+      return dotSigned(acc, keys ^ @as(DotBytes, @splat(0x80)), @bitCast(query));
   }
 
-  inline fn dotValues(acc: math.I, weights: [4]u8, values: Bytes) math.I {
+  inline fn dotValues(acc: math.I, weights: [4]u8, values: DotBytes) math.I {
       return dotSigned(acc, values, @bitCast(weights));
   }
 
-  inline fn dotSigned(acc: math.I, bytes: Bytes, four: i32) math.I {
+  inline fn dotSigned(acc: math.I, bytes: DotBytes, four: i32) math.I {
       const factor: Shorts = @bitCast(@as(math.I, @splat(four)));
       const both: Shorts = @bitCast(bytes);
       const pairs = even(both) * even(factor) + odd(both) * odd(factor);

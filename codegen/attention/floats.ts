@@ -35,8 +35,8 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
         for (0..${spec.headDim}) |d| block.values[slot][d] = @floatCast(bounded(from[d]));
     }
 
-    /// scores[r][at + position] = q k^T * ${scale} for all positions of the blocks, feature by feature.
-    fn scoreTile(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, scores: [*][span]Score, at: usize) void {
+    /// scores[r][offset + position] = q k^T * ${scale} for all positions of the blocks, feature by feature.
+    fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, scores: [*][span]Score, offset: usize) void {
         var acc: [rows][blocks]${vector} = @splat(@splat(@splat(0)));
         for (0..${spec.headDim}) |d| {
             var k: [blocks]${vector} = undefined;
@@ -47,7 +47,7 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
             }
         }
         inline for (0..rows) |r| {
-            inline for (0..blocks) |b| scores[r][at + b * math.lanes ..][0..math.lanes].* = acc[r][b] * @as(${vector}, @splat(${scale}));
+            inline for (0..blocks) |b| scores[r][offset + b * math.lanes ..][0..math.lanes].* = acc[r][b] * @as(${vector}, @splat(${scale}));
         }
     }
 
@@ -57,7 +57,7 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
         const largest = largestOf(scores, blocks, seen);
         var sums: math.F = @splat(0);
         for (blocks.first..blocks.end) |b| {
-            const weight = weightsOf(scores, b, seen, largest);
+            const weight = expWeights(scores, b, seen, largest);
             sums += weight;
             math.store(weights.values[r][b * math.lanes ..].ptr, weight);
         }
@@ -65,15 +65,15 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
     }
 
     /// out[r].sums = sum over positions of weight * value, position by position.
-    fn valueTile(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, out: [*]Row) void {
+    fn sumValues(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, out: [*]Row) void {
         const step: usize = @max(1, ${tiling.sums} / rows);
         var v: usize = 0;
-        while (v + step <= ${vectors}) : (v += step) valueChunk(rows, step, weights, values, blocks, v, out);
-        if (${vectors} % step != 0) valueChunk(rows, ${vectors} % step, weights, values, blocks, v, out);
+        while (v + step <= ${vectors}) : (v += step) sumValueVectors(rows, step, weights, values, blocks, v, out);
+        if (${vectors} % step != 0) sumValueVectors(rows, ${vectors} % step, weights, values, blocks, v, out);
     }
 
-    /// As valueTile, for the features of \`vectors\` vectors from \`first\` on.
-    fn valueChunk(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, first: usize, out: [*]Row) void {
+    /// As sumValues, for the features of \`vectors\` vectors from \`first\` on.
+    fn sumValueVectors(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, first: usize, out: [*]Row) void {
         var acc: [rows][vectors]math.F = @splat(@splat(@splat(0)));
         for (blocks.first..blocks.end) |b| {
             for (0..${KV_BLOCK_POSITIONS}) |p| {

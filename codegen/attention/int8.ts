@@ -22,10 +22,12 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
     const Score = f32;
     /// bias: what sums are to begin with, as keys are kept with 128 added.
     const Query = extern struct { codes: [${fours}][4]i8 align(64), scale: f32, bias: i32 };
-    const KeyBlock = extern struct { codes: [${fours}][${KV_BLOCK_POSITIONS}][4]u8 align(64), scales: [${KV_BLOCK_POSITIONS}]f32 align(64) };
-    const ValueBlock = extern struct { codes: [${
-    KV_BLOCK_POSITIONS / 4
-  }][${row}][4]i8 align(64), scales: [${KV_BLOCK_POSITIONS}]f32 align(64) };
+    const KeyBlock = extern struct { codes: [${fours}][${
+    4 * KV_BLOCK_POSITIONS
+  }]u8 align(64), scales: [${KV_BLOCK_POSITIONS}]f32 align(64) };
+    const ValueBlock = extern struct { codes: [${KV_BLOCK_POSITIONS / 4}][${
+    4 * row
+  }]u8 align(64), scales: [${KV_BLOCK_POSITIONS}]f32 align(64) };
     /// A weight is (128 * high + low) * unit; zero where a row does not see.
     const Weights = struct {
         high: [${tiling.rows}][span]u8 align(64),
@@ -62,32 +64,32 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
         block.scales[slot] = narrow(from, &codes);
         for (&block.codes, 0..) |*four, i| {
             const signed: @Vector(4, u8) = @bitCast(codes[4 * i ..][0..4].*);
-            four[slot] = signed ^ @as(@Vector(4, u8), @splat(0x80));
+            four[4 * slot ..][0..4].* = signed ^ @as(@Vector(4, u8), @splat(0x80));
         }
     }
 
     fn storeValue(block: *ValueBlock, slot: usize, from: [*]const f32) void {
         var codes: [${row}]i8 = undefined;
         block.scales[slot] = narrow(from, &codes);
-        for (codes, 0..) |code, d| block.codes[slot / 4][d][slot % 4] = code;
+        for (codes, 0..) |code, d| block.codes[slot / 4][4 * d + slot % 4] = @bitCast(code);
     }
 
-    /// scores[r][at + position] = q k^T / sqrt(${spec.headDim}) for all positions of the blocks. A sum is at
+    /// scores[r][offset + position] = q k^T / sqrt(${spec.headDim}) for all positions of the blocks. A sum is at
     /// most ${spec.headDim} * 127 * 127 in size, which a float holds exactly.
-    fn scoreTile(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, scores: [*][span]Score, at: usize) void {
+    fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, scores: [*][span]Score, offset: usize) void {
         var acc: [rows][blocks]math.I = undefined;
         inline for (0..rows) |r| acc[r] = @splat(@splat(queries[r].bias));
         for (0..${fours}) |i| {
-            var k: [blocks]Bytes = undefined;
-            inline for (0..blocks) |b| k[b] = @bitCast(keys[b].codes[i]);
+            var k: [blocks]DotBytes = undefined;
+            inline for (0..blocks) |b| k[b] = keys[b].codes[i];
             inline for (0..rows) |r| {
                 inline for (0..blocks) |b| acc[r][b] = dotKeys(acc[r][b], k[b], @bitCast(queries[r].codes[i]));
             }
         }
         inline for (0..rows) |r| {
-            inline for (blocks.first..blocks.end) |b| {
+            inline for (0..blocks) |b| {
                 const exact: math.F = @floatFromInt(acc[r][b]);
-                math.store(scores[r][at + b * math.lanes ..].ptr, exact * math.splat(queries[r].scale) * math.load(&keys[b].scales));
+                math.store(scores[r][offset + b * math.lanes ..].ptr, exact * math.splat(queries[r].scale) * math.load(&keys[b].scales));
             }
         }
     }
@@ -99,7 +101,7 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
         var sums: math.F = @splat(0);
         var peak: math.F = @splat(0);
         for (blocks.first..blocks.end) |b| {
-            const weight = weightsOf(scores, b, seen, largest);
+            const weight = expWeights(scores, b, seen, largest);
             sums += weight;
             const scaled = weight * math.load(&values[b].scales);
             peak = @max(peak, scaled);
@@ -119,27 +121,27 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
     }
 
     /// out[r].sums = sum over positions of weight * value. A sum is at most span * ${WEIGHT_LEVELS} * 127 in size.
-    fn valueTile(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, out: [*]Row) void {
+    fn sumValues(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, out: [*]Row) void {
         const step: usize = @max(1, ${tiling.sums} / (2 * rows));
         var v: usize = 0;
-        while (v + step <= ${vectors}) : (v += step) valueChunk(rows, step, weights, values, blocks, v, out);
-        if (${vectors} % step != 0) valueChunk(rows, ${vectors} % step, weights, values, blocks, v, out);
+        while (v + step <= ${vectors}) : (v += step) sumValueVectors(rows, step, weights, values, blocks, v, out);
+        if (${vectors} % step != 0) sumValueVectors(rows, ${vectors} % step, weights, values, blocks, v, out);
     }
 
-    /// As valueTile, for the features of \`vectors\` vectors from \`first\` on.
-    fn valueChunk(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, first: usize, out: [*]Row) void {
+    /// As sumValues, for the features of \`vectors\` vectors from \`first\` on.
+    fn sumValueVectors(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, first: usize, out: [*]Row) void {
         var high: [rows][vectors]math.I = @splat(@splat(@splat(0)));
         var low: [rows][vectors]math.I = @splat(@splat(@splat(0)));
         for (blocks.first..blocks.end) |b| {
             inline for (0..${KV_BLOCK_POSITIONS / 4}) |four| {
-                const from = values[b].codes[four][first * math.lanes ..].ptr;
-                const at = b * ${KV_BLOCK_POSITIONS} + four * 4;
-                var value: [vectors]Bytes = undefined;
-                inline for (0..vectors) |v| value[v] = @bitCast(from[v * math.lanes ..][0..math.lanes].*);
+                const from = values[b].codes[four][4 * first * math.lanes ..].ptr;
+                const offset = b * ${KV_BLOCK_POSITIONS} + four * 4;
+                var value: [vectors]DotBytes = undefined;
+                inline for (0..vectors) |v| value[v] = from[v * 64 ..][0..64].*;
                 inline for (0..rows) |r| {
                     inline for (0..vectors) |v| {
-                        high[r][v] = dotValues(high[r][v], weights.high[r][at..][0..4].*, value[v]);
-                        low[r][v] = dotValues(low[r][v], weights.low[r][at..][0..4].*, value[v]);
+                        high[r][v] = dotValues(high[r][v], weights.high[r][offset..][0..4].*, value[v]);
+                        low[r][v] = dotValues(low[r][v], weights.low[r][offset..][0..4].*, value[v]);
                     }
                 }
             }

@@ -88,8 +88,8 @@ function spans(spec: ModelSpec, tiling: Tiling): string {
         const old = math.splat(factors[0]);
         const new = math.splat(factors[1]);
         inline for (0..${row / 16}) |v| {
-            const at = v * math.lanes;
-            math.store(state.sums[at..].ptr, math.load(state.sums[at..].ptr) * old + math.load(part.sums[at..].ptr) * new);
+            const offset = v * math.lanes;
+            math.store(state.sums[offset..].ptr, math.load(state.sums[offset..].ptr) * old + math.load(part.sums[offset..].ptr) * new);
         }
     }
 
@@ -139,6 +139,8 @@ function tiles(spec: ModelSpec, { rows, tokenRows }: Tiling): string {
         /// Positions that the tile's first token sees, from 0 on, and how many of them at most.
         count: usize,
         window: usize,
+        /// The first span that the states are to have.
+        first_span: usize,
         keys: [span_blocks]*const KeyBlock = undefined,
         values: [span_blocks]*const ValueBlock = undefined,
 
@@ -154,7 +156,7 @@ function tiles(spec: ModelSpec, { rows, tokenRows }: Tiling): string {
             attendSpan(rows, piece.queries + row, &piece.keys, &piece.values, &seen, piece.scratch);
             for (seen, row.., piece.scratch.parts[0..rows]) |s, r, *part| {
                 if (s.from >= s.to) continue;
-                if (index == piece.firstOf(r) / span) piece.states[r] = part.* else join(&piece.states[r], part);
+                if (index == @max(piece.first_span, piece.firstOf(r) / span)) piece.states[r] = part.* else join(&piece.states[r], part);
             }
         }
 
@@ -173,8 +175,10 @@ function tiles(spec: ModelSpec, { rows, tokenRows }: Tiling): string {
         const rows = tile.tokens * ${group};
         const last = count + tile.tokens - 1;
         const table = places.table(tile.first);
-        var piece: Piece = .{ .queries = queriesOf(a, tile.first, head), .states = states, .scratch = scratch, .count = count, .window = window };
-        for (@max(spans[0], piece.firstOf(0) / span)..@max(spans[0], @min(spans[1], (last + span - 1) / span))) |index| {
+        var piece: Piece = .{ .queries = queriesOf(a, tile.first, head), .states = states, .scratch = scratch, .count = count, .window = window, .first_span = spans[0] };
+        const begin = @max(spans[0], piece.firstOf(0) / span);
+        const end = @max(begin, @min(spans[1], (last + span - 1) / span));
+        for (begin..end) |index| {
             const blocks = (@min(span, last - index * span) + ${
     KV_BLOCK_POSITIONS - 1
   }) / ${KV_BLOCK_POSITIONS};

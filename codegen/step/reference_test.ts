@@ -1,7 +1,13 @@
 import assert from "node:assert/strict";
 import type { TernaryLayout } from "../layouts/layout.ts";
 import { packMatrix } from "../layouts/layout.ts";
-import { expertShapes, type LinearName, linearShape, type ModelSpec } from "../model_spec.ts";
+import {
+  expertShapes,
+  KV_TYPES,
+  type LinearName,
+  linearShape,
+  type ModelSpec,
+} from "../model_spec.ts";
 import { planOf } from "../plan.ts";
 import { LAYOUTS } from "../ternary_linear/spec.ts";
 import {
@@ -82,7 +88,7 @@ const SPECS = [["small", SMALL_SPEC], ["odd", ODD_SPEC], ["experts", EXPERTS_SPE
 const IDS = Array.from({ length: 18 }, (_, i) => i * 7 % 50);
 
 for (const [name, spec] of SPECS) {
-  for (const kvType of ["f32", "f16"] as const) {
+  for (const kvType of KV_TYPES) {
     Deno.test(`reference step of the ${name} spec, ${kvType}: prefill equals decodes`, () => {
       const stepOf = () =>
         new ReferenceStep(spec, randomModel(spec, LAYOUTS[0]), ropeOf(spec, 32), kvType);

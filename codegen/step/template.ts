@@ -37,7 +37,7 @@ import { zig } from "../writer.ts";
 import { STEP_PHASE_NAMES } from "./phases.ts";
 
 /** Raised whenever the exported functions or the batch change: a stale library is never called. */
-export const ABI_VERSION = 3;
+export const ABI_VERSION = 4;
 
 /** What steers generation beside the model's shapes. */
 export interface StepOptions {

@@ -5,7 +5,8 @@ const rate = (tokensPerSecond: number) => ({ tokensPerSecond, stdev: 0 });
 
 Deno.test("cost: a million tokens take a million / speed seconds", () => {
   const prefill = { ...rate(1000), promptTokens: 1, ternaryMacsPerSecondPerThread: 1 };
-  const decode = { ...rate(10), genTokens: 1, weightBytesPerToken: 1, bytesPerSecond: 1 };
+  const bytes = { weightBytesPerToken: 1, kvBytesPerToken: 1, bytesPerSecond: 1 };
+  const decode = { ...rate(10), genTokens: 1, contextTokens: 1, ...bytes };
   assert.deepEqual(costReport(3.6, { prefill, decode }), {
     eurPerHour: 3.6,
     promptEurPerMillionTokens: 1,

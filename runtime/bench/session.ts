@@ -1,4 +1,4 @@
-import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../../codegen/attention/cache.ts";
+import { kvBlockBytes } from "../../codegen/attention/cache.ts";
 import type { KvType, ModelSpec } from "../../codegen/model_spec.ts";
 import { type PackedPlan, planOf } from "../../codegen/plan.ts";
 import type { Batch } from "../../codegen/step/batch.ts";
@@ -10,12 +10,14 @@ import {
   type NativeMemory,
   writeBytes,
 } from "../../kernels/native_model.ts";
+import { DEFAULT_KV_TYPE, KvBlocks, kvBytesPerPosition } from "../kv_cache.ts";
 import { availableMemoryBytes } from "../memory.ts";
 import { NativeExecutor } from "../native_executor.ts";
 import type { HeadKind } from "../types.ts";
 import { openPacker } from "../ternary_packer.ts";
 import { joinedTables, ropeTables } from "../rope.ts";
 import { type BenchSource, benchSource } from "./source.ts";
+import { contextTokensOf } from "./turns.ts";
 import type { BenchOptions } from "./types.ts";
 
 /** Most tokens of one prefill step. */
@@ -47,7 +49,7 @@ export class BenchSession implements AsyncDisposable {
       throw new RangeError("Cannot measure --kernels reference: it is for checking, not for speed");
     }
     const source = given ?? await benchSource(options);
-    const kvType = "f32";
+    const kvType = options.kvType ?? DEFAULT_KV_TYPE;
     const opened = await openKernels(
       { ...options, model: source.name, spec: source.spec, kvType, choice },
       options,
@@ -68,15 +70,17 @@ export class BenchSession implements AsyncDisposable {
   ): Promise<BenchSession> {
     const { layout } = opened.kernel.scheme;
     const plan = planOf(source.spec, layout);
-    checkFits(source.name, plan.totalBytes);
+    const cacheBytes = cacheBlocks(options) * kvBlockBytes(source.spec, kvType);
+    checkFits(source.name, plan.totalBytes + cacheBytes);
     const memory = allocate(opened.library, plan.totalBytes);
     try {
       options.onProgress?.({ phase: "bench", message: `Making ${source.name} weights` });
       const threads = options.threads ?? defaultThreads(opened.cpu);
       using packer = openPacker(opened.library.path, layout, threads);
       await source.fill(packer, (bytes, at) => writeBytes(opened.library, memory, bytes, at));
-      const tableStride = blocksFor(options.promptTokens + options.genTokens);
+      const tableStride = KvBlocks.needed(positionsOf(options));
       const executor = startExecutor(source.spec, opened, memory, options);
+      if (options.context !== undefined) executor.fillCache(tableStride);
       const head = options.head === "full" ? "full" : executor.head;
       return new BenchSession(source, opened, plan, kvType, executor, memory, tableStride, head);
     } catch (error) {
@@ -95,7 +99,7 @@ export class BenchSession implements AsyncDisposable {
 
   /** Bytes of one position's keys and values in all layers. */
   get kvBytesPerPosition(): number {
-    return kvBlockBytes(this.spec, this.kvType) / KV_BLOCK_POSITIONS;
+    return kvBytesPerPosition(this.spec, this.kvType);
   }
 
   /** Bytes a second that the team reads the weights with, now. */
@@ -148,15 +152,23 @@ export class BenchSession implements AsyncDisposable {
   }
 }
 
-function blocksFor(positions: number): number {
-  return Math.ceil(positions / KV_BLOCK_POSITIONS);
+/** Positions of the longest sequence. */
+function positionsOf(options: BenchOptions): number {
+  return Math.max(options.promptTokens, contextTokensOf(options)) + options.genTokens;
+}
+
+/** KV blocks of all sequences that decode together. */
+function cacheBlocks(options: BenchOptions): number {
+  return Math.max(1, ...options.batch ?? []) * KvBlocks.needed(positionsOf(options));
 }
 
 function checkFits(name: string, bytes: number): void {
   const available = availableMemoryBytes();
   if (available === null || bytes < available * 0.95) return;
   throw new RangeError(
-    `Cannot run ${name} as its weights need ${gigabytes(bytes)}: ${gigabytes(available)} are free`,
+    `Cannot run ${name} as its weights and KV cache need ${gigabytes(bytes)}: ${
+      gigabytes(available)
+    } are free`,
   );
 }
 
@@ -169,20 +181,20 @@ function startExecutor(
   spec: ModelSpec,
   { library, kernel, cpu }: OpenedKernels,
   weights: NativeMemory,
-  { promptTokens, genTokens, threads, batch = [] }: BenchOptions,
+  options: BenchOptions,
 ): NativeExecutor {
-  const contextSize = promptTokens + genTokens;
+  const contextSize = positionsOf(options);
   const borrowed: ModelLibrary = { ...library, close: () => {} };
   const rope = ropeTables({ spec, ropeTheta: 10000, ropeScaling: null }, contextSize);
   return new NativeExecutor({
     library: borrowed,
     kernels: kernel.isa,
-    threads: threads ?? defaultThreads(cpu),
+    threads: options.threads ?? defaultThreads(cpu),
     weights,
     vocabSize: spec.vocabSize,
     rope: joinedTables(rope),
-    maxBatchTokens: Math.max(Math.min(MAX_BATCH_TOKENS, contextSize), ...batch),
+    maxBatchTokens: Math.max(Math.min(MAX_BATCH_TOKENS, contextSize), ...options.batch ?? []),
     contextSize,
-    kvBlocks: Math.max(1, ...batch) * blocksFor(contextSize),
+    kvBlocks: cacheBlocks(options),
   });
 }

@@ -11,12 +11,14 @@ export interface Turn {
   peakBytesPerSecond: number;
   prefillSeconds: number;
   decodeSeconds: number;
+  /** Seconds of as many tokens from position 0 on; with `context`. */
+  startSeconds?: number;
   /** Seconds of `genTokens` steps of each of `batch`. */
   batchSeconds: number[];
   energy?: TurnEnergy;
 }
 
-type Tokens = Pick<BenchOptions, "promptTokens" | "genTokens">;
+type Tokens = Pick<BenchOptions, "promptTokens" | "genTokens" | "context">;
 
 export async function measureTurn(
   session: BenchSession,
@@ -26,13 +28,16 @@ export async function measureTurn(
   const peakBytesPerSecond = await session.peakBytesPerSecond();
   const prefill = await timed(meter, () => session.prefillAll(options.promptTokens));
   const decode = await timed(meter, () => decodeAll(session, options));
+  const startSeconds = options.context === undefined
+    ? undefined
+    : await secondsOf(() => decodeTogether(session, 1, options));
   const batchSeconds: number[] = [];
   for (const sequences of options.batch ?? []) {
     options.signal?.throwIfAborted();
     batchSeconds.push(await secondsOf(() => decodeTogether(session, sequences, options)));
   }
   const times = { prefillSeconds: prefill.seconds, decodeSeconds: decode.seconds };
-  const turn = { peakBytesPerSecond, batchSeconds, ...times };
+  const turn = { peakBytesPerSecond, startSeconds, batchSeconds, ...times };
   if (prefill.energy === undefined || decode.energy === undefined) return turn;
   return { ...turn, energy: { prefill: prefill.energy, decode: decode.energy, ...times } };
 }
@@ -67,9 +72,10 @@ export async function profileTurns(
 
 async function decodeAll(
   session: BenchSession,
-  { promptTokens, genTokens }: Tokens,
+  options: Tokens,
 ): Promise<void> {
-  for (let i = 0; i < genTokens; i++) await session.decode(promptTokens + i);
+  const from = contextTokensOf(options);
+  for (let i = 0; i < options.genTokens; i++) await session.decode(from + i);
 }
 
 /** At the start of the sequences' contexts. */
@@ -94,8 +100,15 @@ function prefillCounts({ promptTokens, repeat }: BenchOptions): StepCounts {
   };
 }
 
-function decodeCounts({ promptTokens, genTokens, repeat }: BenchOptions): StepCounts {
-  const positions = rangeSum(promptTokens + 1, promptTokens + genTokens) * repeat;
+/** Positions before the first token that is decoded. */
+export function contextTokensOf({ promptTokens, context = promptTokens }: Tokens): number {
+  return context;
+}
+
+function decodeCounts(options: BenchOptions): StepCounts {
+  const { genTokens, repeat } = options;
+  const context = contextTokensOf(options);
+  const positions = rangeSum(context + 1, context + genTokens) * repeat;
   const tokens = genTokens * repeat;
   return {
     steps: tokens,

@@ -1,4 +1,5 @@
 import type { Isa, KernelChoice } from "../../codegen/isa.ts";
+import type { KvType } from "../../codegen/model_spec.ts";
 import type { StepPhase } from "../../codegen/step/phases.ts";
 import type { HeadChoice, HeadKind, OnProgress } from "../types.ts";
 import type { EnergyDomain, EnergyProblem } from "./energy.ts";
@@ -16,6 +17,12 @@ export interface BenchOptions {
   head?: HeadChoice;
   /** Name of a scheme; default: the tuned one, or the CPU's default. */
   scheme?: string;
+  kvType?: KvType;
+  /**
+   * Decode after so many positions of made-up keys and values, and in every turn from the start too.
+   * Default: after the prompt.
+   */
+  context?: number;
   /** Divide prefill and decode into phases, in turns of their own. */
   profile?: boolean;
   /** Numbers of sequences that decode together, each measured in every turn. */
@@ -44,7 +51,19 @@ export interface BenchReport {
     /** Ternary multiply-adds a second and thread, all other work counted as if it were theirs. */
     ternaryMacsPerSecondPerThread: number;
   };
-  decode: Rate & { genTokens: number; weightBytesPerToken: number; bytesPerSecond: number };
+  kvType: KvType;
+  decode: Rate & {
+    genTokens: number;
+    /** Positions before the first decoded token. */
+    contextTokens: number;
+    weightBytesPerToken: number;
+    /** Keys and values that a token reads, on average. */
+    kvBytesPerToken: number;
+    /** Of weights, keys and values. */
+    bytesPerSecond: number;
+    /** With `context`. */
+    fromStart?: FromStart;
+  };
   memory: {
     /** Median over the repeats; measured beside each, with the same threads, on the weights. */
     peakReadBytesPerSecond: number;
@@ -101,6 +120,17 @@ export interface CostReport {
   outputEurPerMillionTokens: number;
   /** With `batch`: of sequences that decode together. */
   batches?: { sequences: number; outputEurPerMillionTokens: number }[];
+}
+
+/** Decoding from position 0 on, in the same turns. Figures are medians. */
+export interface FromStart {
+  tokensPerSecond: number;
+  /** Speed after the context / speed from the start. */
+  keptFraction: number;
+  /** Bytes of keys and values / the time that a token takes longer after the context. */
+  kvBytesPerSecond: number;
+  /** kvBytesPerSecond / the memory peak of the same turn. */
+  kvRooflineFraction: number;
 }
 
 /** Where the time of all measured steps of a kind went, as thread 0 saw it. */

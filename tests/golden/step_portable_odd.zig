@@ -580,83 +580,476 @@ inline fn rotate(head: [*]const f32, cos: [*]const f32, sin: [*]const f32, out: 
     }
 }
 
-const KvElement = f32;
-const kv_head_elements = 256;
-const kv_layer_elements = 512;
-const kv_block_elements = 1024;
+/// Hands out parts of one allocation, each on a cache line of its own.
+const Carver = struct {
+    base: ?[*]u8,
+    used: usize = 0,
 
-/// Where a KV head's keys (part 0) or values (part 1) of one block begin.
-inline fn kvHead(kv: [*]KvElement, block: i32, layer: usize, part: usize, head: usize) [*]KvElement {
-    const index: usize = @intCast(block);
-    return kv + index * kv_block_elements + layer * kv_layer_elements + (part * 1 + head) * kv_head_elements;
+    fn take(carver: *Carver, comptime T: type, count: usize) [*]T {
+        const start = carver.used;
+        carver.used = std.mem.alignForward(usize, start + count * @sizeOf(T), 64);
+        const base = carver.base orelse return @ptrFromInt(64);
+        return @ptrCast(@alignCast(base + start));
+    }
+};
+
+const span = 256;
+const span_blocks = 16;
+
+const Score = f64;
+const Query = extern struct { values: [16]Score align(64) };
+const KeyBlock = extern struct { values: [10][16]f32 align(64) };
+const ValueBlock = extern struct { values: [16][16]f32 align(64) };
+/// exp(score - largest) of the rows of a tile; zero where a row does not see.
+const Weights = struct { values: [1][span]f32 align(64) };
+
+fn makeQuery(query: *Query, from: [*]const f32) void {
+    for (0..10) |d| query.values[d] = from[d];
 }
 
-/// Narrows a row of 10 features into the cache; padding stays zero.
-inline fn storeRow(to: [*]KvElement, from: [*]const f32) void {
-    for (0..10) |d| to[d] = @floatCast(from[d]);
+fn storeKey(block: *KeyBlock, slot: usize, from: [*]const f32) void {
+    for (0..10) |d| block.values[d][slot] = @floatCast(bounded(from[d]));
 }
 
-/// out = softmax(q k^T / sqrt(10)) v for the 3 query head(s) of one KV head.
-/// q: (3, 16). table: the sequence's KV blocks. count: positions seen, this token's included.
-/// scores: (3, stride) scratch, where weights take the scores' place. out: (3, 10).
-fn attend(q: [*]const f32, kv: [*]KvElement, table: [*]const i32, layer: usize, head: usize, count: usize, scores: [*]f64, stride: usize, out: [*]f32) void {
-    var largest: [3]f64 = @splat(-std.math.inf(f64));
-    const start: usize = 0;
-    var position = start;
-    while (position < count) : (position += 16) {
-        const keys = kvHead(kv, table[position / 16], layer, 0, head);
-        for (position..@min(position + 16, count)) |p| {
-            const key = keys + (p - position) * 16;
-            inline for (0..3) |g| {
-                const score = math.dotWide(16, f32, q + g * 16, KvElement, key) * 0.31622776601683794;
-                largest[g] = @max(largest[g], score);
-                scores[g * stride + p] = score;
+fn storeValue(block: *ValueBlock, slot: usize, from: [*]const f32) void {
+    for (0..10) |d| block.values[slot][d] = @floatCast(bounded(from[d]));
+}
+
+/// scores[r][offset + position] = q k^T * 0.31622776601683794 for all positions of the blocks, feature by feature.
+fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, scores: [*][span]Score, offset: usize) void {
+    var acc: [rows][blocks]math.D = @splat(@splat(@splat(0)));
+    for (0..10) |d| {
+        var k: [blocks]math.D = undefined;
+        inline for (0..blocks) |b| k[b] = math.wide(f32, &keys[b].values[d]);
+        inline for (0..rows) |r| {
+            const q: math.D = @splat(queries[r].values[d]);
+            inline for (0..blocks) |b| acc[r][b] += q * k[b];
+        }
+    }
+    inline for (0..rows) |r| {
+        inline for (0..blocks) |b| scores[r][offset + b * math.lanes ..][0..math.lanes].* = acc[r][b] * @as(math.D, @splat(0.31622776601683794));
+    }
+}
+
+/// Weights of row r: of what it sees, and zeros around it in the blocks.
+fn weigh(scores: *[span]Score, values: [*]const *const ValueBlock, blocks: Blocks, seen: Seen, weights: *Weights, r: usize) Softmax {
+    _ = values;
+    const largest = largestOf(scores, blocks, seen);
+    var sums: math.F = @splat(0);
+    for (blocks.first..blocks.end) |b| {
+        const weight = expWeights(scores, b, seen, largest);
+        sums += weight;
+        math.store(weights.values[r][b * math.lanes ..].ptr, weight);
+    }
+    return .{ .largest = largest, .total = math.sum(sums) };
+}
+
+/// out[r].sums = sum over positions of weight * value, position by position.
+fn sumValues(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, out: [*]Row) void {
+    const step: usize = @max(1, 1 / rows);
+    var v: usize = 0;
+    while (v + step <= 1) : (v += step) sumValueVectors(rows, step, weights, values, blocks, v, out);
+    if (1 % step != 0) sumValueVectors(rows, 1 % step, weights, values, blocks, v, out);
+}
+
+/// As sumValues, for the features of \`vectors\` vectors from \`first\` on.
+fn sumValueVectors(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, first: usize, out: [*]Row) void {
+    var acc: [rows][vectors]math.F = @splat(@splat(@splat(0)));
+    for (blocks.first..blocks.end) |b| {
+        for (0..16) |p| {
+            const from = values[b].values[p][first * math.lanes ..].ptr;
+            var value: [vectors]math.F = undefined;
+            inline for (0..vectors) |v| value[v] = math.widen(f32, from + v * math.lanes);
+            inline for (0..rows) |r| {
+                const weight = math.splat(weights.values[r][b * 16 + p]);
+                inline for (0..vectors) |v| acc[r][v] += weight * value[v];
             }
         }
     }
-    var inverse: [3]f32 = undefined;
-    inline for (0..3) |g| inverse[g] = 1.0 / softmax(scores + g * stride, count, largest[g]);
-    const weights: [*]const f32 = @ptrCast(scores);
-    var acc: [3][16]f32 align(64) = @splat(@splat(0));
-    position = start;
-    while (position < count) : (position += 16) {
-        const values = kvHead(kv, table[position / 16], layer, 1, head);
-        const seen = @min(16, count - position);
-        inline for (0..3) |g| addValues(&acc[g], values, weights + 2 * g * stride + position, seen);
-    }
-    inline for (0..3) |g| {
-        for (0..10) |d| out[g * 10 + d] = acc[g][d] * inverse[g];
+    inline for (0..rows) |r| {
+        inline for (0..vectors) |v| math.store(out[r].sums[(first + v) * math.lanes ..].ptr, acc[r][v]);
     }
 }
 
-/// Weights exp(scores - largest), f32 from the row's start on; returns their sum. Lane i % 16 adds, then the tree.
-fn softmax(scores: [*]f64, count: usize, largest: f64) f32 {
-    // A weight is half as long as its score: writing never overtakes reading. Lanes past the
-    // end weigh nothing: they are written as zero, within the padded row.
-    const weights_out: [*]f32 = @ptrCast(scores);
-    var sums: math.F = @splat(0);
-    var i: usize = 0;
-    while (i < count) : (i += math.lanes) {
-        const below: math.F = @floatCast(math.wide(f64, scores + i) - @as(math.D, @splat(largest)));
-        const weights = math.exp(below);
-        const left: math.I = @splat(@intCast(count - i));
-        const lane: math.I = std.simd.iota(i32, math.lanes);
-        const kept = @select(f32, lane < left, weights, math.splat(0));
-        math.store(weights_out + i, kept);
-        sums += kept;
-    }
-    return math.sum(sums);
+/// Keys and values of one layer for 8 blocks of 16 positions.
+const LayerCache = extern struct {
+    keys: [1][8]KeyBlock align(64),
+    values: [1][8]ValueBlock align(64),
+};
+const CacheChunk = [2]LayerCache;
+
+comptime {
+    // What TypeScript reports and allots by.
+    std.debug.assert(@sizeOf(CacheChunk) == 26624);
 }
 
-/// acc += sum over p of weights[p] * values[p], p in order.
-fn addValues(acc: [*]f32, values: [*]const KvElement, weights: [*]const f32, seen: usize) void {
-    var sums: [1]math.F = undefined;
-    inline for (0..1) |v| sums[v] = math.load(acc + v * 16);
-    for (0..seen) |p| {
-        const weight = math.splat(weights[p]);
-        inline for (0..1) |v| sums[v] += weight * math.widen(KvElement, values + p * 16 + v * 16);
+inline fn keyBlock(cache: [*]CacheChunk, block: i32, layer: usize, head: usize) *KeyBlock {
+    const index: usize = @intCast(block);
+    return &cache[index / 8][layer].keys[head][index % 8];
+}
+
+inline fn valueBlock(cache: [*]CacheChunk, block: i32, layer: usize, head: usize) *ValueBlock {
+    const index: usize = @intCast(block);
+    return &cache[index / 8][layer].values[head][index % 8];
+}
+
+/// x, or the nearest number that can be kept: an infinity, times the weight 0 of a position that a
+/// query does not see, would not be 0.
+inline fn bounded(x: f32) f32 {
+    return @min(@max(x, -3.4028234663852886e+38), 3.4028234663852886e+38);
+}
+
+const Softmax = struct { largest: Score, total: f32 };
+
+/// What one query has of some positions: sums of exp(score - largest) * value, and their total weight.
+const Row = struct { sums: [16]f32 align(64), softmax: Softmax };
+
+/// Positions of a span that a query sees: from .. to.
+const Seen = struct {
+    from: usize,
+    to: usize,
+
+    inline fn lanes(seen: Seen, block: usize) @Vector(math.lanes, bool) {
+        const position = std.simd.iota(i32, math.lanes) + @as(math.I, @splat(@intCast(block * math.lanes)));
+        const early = position < @as(math.I, @splat(@intCast(seen.from)));
+        const before_end = position < @as(math.I, @splat(@intCast(seen.to)));
+        return @select(bool, early, @as(@Vector(math.lanes, bool), @splat(false)), before_end);
     }
-    inline for (0..1) |v| math.store(acc + v * 16, sums[v]);
+};
+
+/// Blocks from first on, up to end.
+const Blocks = struct { first: usize, end: usize };
+
+inline fn largestOf(scores: *const [span]Score, blocks: Blocks, seen: Seen) Score {
+    const Scores = @Vector(math.lanes, Score);
+    const none: Scores = @splat(-std.math.inf(Score));
+    var largest = none;
+    for (blocks.first..blocks.end) |b| {
+        const score: Scores = scores[b * math.lanes ..][0..math.lanes].*;
+        largest = @max(largest, @select(Score, seen.lanes(b), score, none));
+    }
+    return @reduce(.Max, largest);
+}
+
+/// exp(score - largest) of a block's positions, 0 where they are not seen.
+inline fn expWeights(scores: *const [span]Score, block: usize, seen: Seen, largest: Score) math.F {
+    const Scores = @Vector(math.lanes, Score);
+    const score: Scores = scores[block * math.lanes ..][0..math.lanes].*;
+    const weights = math.exp(@floatCast(score - @as(Scores, @splat(largest))));
+    return @select(f32, seen.lanes(block), weights, math.splat(0));
+}
+
+/// Makes \`state\`, which has the positions up to a span, have those of the span too.
+fn join(state: *Row, part: *const Row) void {
+    const largest = @max(state.softmax.largest, part.softmax.largest);
+    var below = math.splat(0);
+    below[0] = @floatCast(state.softmax.largest - largest);
+    below[1] = @floatCast(part.softmax.largest - largest);
+    const factors = math.exp(below);
+    state.softmax = .{ .largest = largest, .total = state.softmax.total * factors[0] + part.softmax.total * factors[1] };
+    const old = math.splat(factors[0]);
+    const new = math.splat(factors[1]);
+    inline for (0..1) |v| {
+        const offset = v * math.lanes;
+        math.store(state.sums[offset..].ptr, math.load(state.sums[offset..].ptr) * old + math.load(part.sums[offset..].ptr) * new);
+    }
+}
+
+/// out = sums / total.
+fn finishRow(state: *const Row, out: [*]f32) void {
+    const inverse = 1.0 / state.softmax.total;
+    for (0..10) |d| out[d] = state.sums[d] * inverse;
+}
+
+/// What one thread works with: scores and weights of a tile's rows, and the rows of a span.
+const Scratch = struct {
+    scores: [1][span]Score align(64),
+    weights: Weights,
+    parts: [1]Row,
+    states: [48]Row,
+};
+
+/// One span for \`rows\` queries, later ones of which see the same positions or later ones.
+fn attendSpan(comptime rows: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, values: [*]const *const ValueBlock, seen: *const [rows]Seen, scratch: *Scratch) void {
+    const together: usize = @max(1, 1 / rows);
+    const blocks: Blocks = .{
+        .first = seen[0].from / 16,
+        .end = (seen[rows - 1].to + 15) / 16,
+    };
+    var b = blocks.first;
+    while (b + together <= blocks.end) : (b += together) scoreKeys(rows, together, queries, keys + b, &scratch.scores, b * math.lanes);
+    while (b < blocks.end) : (b += 1) scoreKeys(rows, 1, queries, keys + b, &scratch.scores, b * math.lanes);
+    for (0..rows) |r| scratch.parts[r].softmax = weigh(&scratch.scores[r], values, blocks, seen[r], &scratch.weights, r);
+    sumValues(rows, &scratch.weights, values, blocks, &scratch.parts);
+}
+
+/// Consecutive tokens of one sequence in a places.
+const Tile = struct { first: u32, tokens: u32 };
+
+/// Work on one KV head's share of a tile.
+const Piece = struct {
+    queries: [*]const Query,
+    /// Results so far, of all queries of the tile.
+    states: [*]Row,
+    scratch: *Scratch,
+    /// Positions that the tile's first token sees, from 0 on, and how many of them at most.
+    count: usize,
+    window: usize,
+    /// The first span that the states are to have.
+    first_span: usize,
+    keys: [span_blocks]*const KeyBlock = undefined,
+    values: [span_blocks]*const ValueBlock = undefined,
+
+    /// Adds span \`index\` to the states of rows \`row\` .. row + rows.
+    fn attendRows(piece: *const Piece, comptime rows: usize, index: usize, row: usize) void {
+        const start = index * span;
+        var seen: [rows]Seen = undefined;
+        for (&seen, row..) |*s, r| s.* = .{
+            .from = @min(span, piece.firstOf(r) -| start),
+            .to = @min(span, piece.countOf(r) -| start),
+        };
+        if (seen[rows - 1].to == 0 or seen[0].from == span) return;
+        attendSpan(rows, piece.queries + row, &piece.keys, &piece.values, &seen, piece.scratch);
+        for (seen, row.., piece.scratch.parts[0..rows]) |s, r, *part| {
+            if (s.from >= s.to) continue;
+            if (index == @max(piece.first_span, piece.firstOf(r) / span)) piece.states[r] = part.* else join(&piece.states[r], part);
+        }
+    }
+
+    inline fn countOf(piece: *const Piece, row: usize) usize {
+        return piece.count + row / 3;
+    }
+
+    inline fn firstOf(piece: *const Piece, row: usize) usize {
+        return piece.countOf(row) -| piece.window;
+    }
+};
+
+/// states = attention of a tile's queries of one KV head to the positions of spans[0] .. spans[1].
+fn attendTile(a: *const Attention, places: Places, layer: usize, window: usize, head: usize, tile: Tile, spans: [2]usize, scratch: *Scratch, states: [*]Row) void {
+    const count: usize = @intCast(places.positions[tile.first] + 1);
+    const rows = tile.tokens * 3;
+    const last = count + tile.tokens - 1;
+    const table = places.table(tile.first);
+    var piece: Piece = .{ .queries = queriesOf(a, tile.first, head), .states = states, .scratch = scratch, .count = count, .window = window, .first_span = spans[0] };
+    const begin = @max(spans[0], piece.firstOf(0) / span);
+    const end = @max(begin, @min(spans[1], (last + span - 1) / span));
+    for (begin..end) |index| {
+        const blocks = (@min(span, last - index * span) + 15) / 16;
+        for (0..blocks, table[index * span_blocks ..]) |b, block| {
+            piece.keys[b] = keyBlock(a.cache, block, layer, head);
+            piece.values[b] = valueBlock(a.cache, block, layer, head);
+        }
+        var row: usize = 0;
+        while (row + 1 <= rows) : (row += 1) piece.attendRows(1, index, row);
+    }
+}
+
+/// Where the tokens of a step stand in their sequences.
+const Places = struct {
+    tokens: usize,
+    positions: [*]const i32,
+    /// Row of each token's sequence in the block tables.
+    tables_of: [*]const i32,
+    tables: [*]const i32,
+    table_stride: usize,
+
+    fn table(places: Places, token: usize) [*]const i32 {
+        const row: usize = @intCast(places.tables_of[token]);
+        return places.tables + row * places.table_stride;
+    }
+};
+
+/// Tokens times KV heads up to which each thread may have spans of its own to work on.
+const split_pairs = 16;
+/// A window of all positions.
+const everything = std.math.maxInt(usize);
+
+/// The cache, and what attention needs beside it.
+const Attention = struct {
+    cache: [*]CacheChunk = undefined,
+    max_tokens: usize = 0,
+    threads: usize = 0,
+    /// (KV head, max_tokens, 3): the queries of one head and consecutive tokens lie together.
+    queries: [*]Query = undefined,
+    /// One a thread.
+    scratch: [*]Scratch = undefined,
+    /// A step's tiles, at most max_tokens.
+    tiles: [*]Tile = undefined,
+    tile_count: usize = 0,
+    /// Spans of the longest sequence of the step, and whether they are shared out one by one.
+    spans: usize = 0,
+    split: bool = false,
+    /// (KV head, spans, tokens, 3) where the step is split.
+    parts: [*]Row = undefined,
+    /// The next piece of work of each layer.
+    tickets: [*]std.atomic.Value(u32) = undefined,
+};
+
+/// Queries of one token that share a KV head; those of the next token follow.
+inline fn queriesOf(a: *const Attention, token: usize, head: usize) *[3]Query {
+    return (a.queries + (head * a.max_tokens + token) * 3)[0..3];
+}
+
+/// Takes what attention needs for up to \`context\` positions from a carver of memory.
+fn carveAttention(carver: *Carver, a: *Attention, max_tokens: usize, context: usize, threads: usize, kv_blocks: usize) void {
+    const most_spans = (context + span - 1) / span;
+    a.max_tokens = max_tokens;
+    a.threads = threads;
+    a.queries = carver.take(Query, 1 * max_tokens * 3);
+    a.scratch = carver.take(Scratch, threads);
+    a.tiles = carver.take(Tile, max_tokens);
+    a.parts = carver.take(Row, threads * split_pairs * most_spans * 3);
+    a.tickets = carver.take(std.atomic.Value(u32), 2);
+    a.cache = carver.take(CacheChunk, chunksOf(kv_blocks));
+}
+
+/// Before a step: cuts its tokens into tiles. A few tokens with a long past are split by spans, as
+/// there would be too little for all threads else.
+fn shareOut(a: *Attention, places: Places) void {
+    var longest: usize = 0;
+    for (places.positions[0..places.tokens]) |position| longest = @max(longest, @as(usize, @intCast(position)) + 1);
+    a.spans = (longest + span - 1) / span;
+    a.split = a.spans > 1 and places.tokens * 1 <= a.threads * split_pairs;
+    var most: usize = 16;
+    while (most > 2 and places.tokens * 1 < 4 * a.threads * most) most /= 2;
+    a.tile_count = 0;
+    var first: usize = 0;
+    while (first < places.tokens) {
+        const tokens = consecutive(places, first, most);
+        a.tiles[a.tile_count] = .{ .first = @intCast(first), .tokens = @intCast(tokens) };
+        a.tile_count += 1;
+        first += tokens;
+    }
+    for (a.tickets[0..2]) |*ticket| ticket.store(0, .monotonic);
+}
+
+/// Tokens from \`first\` on, at most \`most\`, that follow each other in one sequence.
+fn consecutive(places: Places, first: usize, most: usize) usize {
+    const limit = @min(first + most, places.tokens);
+    var next = first + 1;
+    while (next < limit and places.tables_of[next] == places.tables_of[first] and places.positions[next] == places.positions[next - 1] + 1) next += 1;
+    return next - first;
+}
+
+/// Takes pieces of work until there are none: who does which one changes nothing. Long tiles come
+/// first, so that threads end together.
+/// attended: (tokens, stride) with 3 heads of 10.
+fn attendPieces(a: *const Attention, places: Places, layer: usize, window: usize, thread: usize, attended: [*]f32, stride: usize) void {
+    const pieces = a.tile_count * 1 * (if (a.split) a.spans else 1);
+    const scratch = &a.scratch[thread];
+    while (true) {
+        const piece: usize = a.tickets[layer].fetchAdd(1, .monotonic);
+        if (piece >= pieces) return;
+        if (a.split) {
+            const pair = piece / a.spans;
+            const index = piece % a.spans;
+            const tile = a.tiles[pair / 1];
+            const states = partsOf(a, places, pair % 1, index) + tile.first * 3;
+            attendTile(a, places, layer, window, pair % 1, tile, .{ index, index + 1 }, scratch, states);
+        } else {
+            const tile = a.tiles[a.tile_count - 1 - piece % a.tile_count];
+            const head = piece / a.tile_count;
+            attendTile(a, places, layer, window, head, tile, .{ 0, a.spans }, scratch, &scratch.states);
+            for (0..tile.tokens * 3) |r| finishRow(&scratch.states[r], attendedRow(attended, stride, tile.first + r / 3, head, r % 3));
+        }
+    }
+}
+
+inline fn partsOf(a: *const Attention, places: Places, head: usize, index: usize) [*]Row {
+    return a.parts + (head * a.spans + index) * places.tokens * 3;
+}
+
+inline fn attendedRow(attended: [*]f32, stride: usize, token: usize, head: usize, query: usize) [*]f32 {
+    return attended + token * stride + (head * 3 + query) * 10;
+}
+
+/// After a split step's pieces: joins the spans of each query. Heads of tokens are shared out.
+fn joinParts(a: *const Attention, places: Places, window: usize, thread: usize, attended: [*]f32, stride: usize) void {
+    const pairs = math.share(places.tokens * 1, thread, a.threads);
+    for (pairs[0]..pairs[1]) |pair| {
+        const token = pair / 1;
+        const head = pair % 1;
+        const count: usize = @intCast(places.positions[token] + 1);
+        for (0..3) |g| {
+            const first = (count -| window) / span;
+            const state = &partsOf(a, places, head, first)[token * 3 + g];
+            for (first + 1..(count + span - 1) / span) |index| join(state, &partsOf(a, places, head, index)[token * 3 + g]);
+            finishRow(state, attendedRow(attended, stride, token, head, g));
+        }
+    }
+}
+
+/// Fills the cache's first blocks with numbers like a trained model's, to measure attention by.
+fn fillCache(a: *const Attention, blocks: usize) void {
+    var random: u32 = 1;
+    var made: [16]f32 = undefined;
+    for (0..blocks * 16) |position| {
+        const block: i32 = @intCast(position / 16);
+        const slot = position % 16;
+        for (&made) |*value| {
+            random = random *% 1664525 +% 1013904223;
+            value.* = @as(f32, @floatFromInt(random >> 8)) * 0x1p-22 - 2;
+        }
+        for (0..2) |layer| {
+            for (0..1) |head| {
+                storeKey(keyBlock(a.cache, block, layer, head), slot, &made);
+                storeValue(valueBlock(a.cache, block, layer, head), slot, &made);
+            }
+        }
+    }
+}
+
+inline fn chunksOf(blocks: usize) usize {
+    return (blocks + 7) / 8;
+}
+
+/// Attention of the last \`tokens\` of \`positions\` positions to all before them, nothing being turned.
+/// q: (tokens, 3, 10). k, v: (positions, 1, 10). table: KV blocks of the
+/// sequence. window: positions that a query sees at most. out: (tokens, 3, 10). Work is shared out as for \`threads\` threads, and done
+/// by this one. Returns 1 if memory is short, else 0.
+pub export fn trilith_attention_3x1x10_f32(q: [*]const f32, k: [*]const f32, v: [*]const f32, table: [*]const i32, positions: i32, tokens: i32, window: i32, threads: i32, out: [*]f32) i32 {
+    const count: usize = @intCast(positions);
+    const queries: usize = @intCast(tokens);
+    var blocks: usize = 0;
+    for (table[0 .. (count + 15) / 16]) |block| blocks = @max(blocks, @as(usize, @intCast(block)) + 1);
+    var a: Attention = .{};
+    var measure: Carver = .{ .base = null };
+    _ = carveBare(&measure, &a, count, @intCast(threads), blocks);
+    const memory: [*]u8 = @ptrCast(host.trilith_alloc(measure.used) orelse return 1);
+    defer host.trilith_free(memory, measure.used);
+    var carver: Carver = .{ .base = memory };
+    const all = carveBare(&carver, &a, count, @intCast(threads), blocks);
+    for (all.positions[0..count], 0..) |*position, i| position.* = @intCast(i);
+    const places: Places = .{ .tokens = queries, .positions = all.positions + count - queries, .tables_of = all.tables_of, .tables = table, .table_stride = 0 };
+    for (0..1) |head| {
+        for (0..count) |position| {
+            const row = (position * 1 + head) * 10;
+            const block = table[position / 16];
+            storeKey(keyBlock(a.cache, block, 0, head), position % 16, k + row);
+            storeValue(valueBlock(a.cache, block, 0, head), position % 16, v + row);
+        }
+        for (0..queries) |token| {
+            const first = q + (token * 3 + head * 3) * 10;
+            for (queriesOf(&a, token, head), 0..) |*query, g| makeQuery(query, first + g * 10);
+        }
+    }
+    shareOut(&a, places);
+    attendPieces(&a, places, 0, @intCast(window), 0, out, 30);
+    if (a.split) {
+        for (0..a.threads) |thread| joinParts(&a, places, @intCast(window), thread, out, 30);
+    }
+    return 0;
+}
+
+const Bare = struct { positions: [*]i32, tables_of: [*]i32 };
+
+fn carveBare(carver: *Carver, a: *Attention, count: usize, threads: usize, blocks: usize) Bare {
+    carveAttention(carver, a, count, count, threads, blocks);
+    return .{
+        .positions = carver.take(i32, count),
+        .tables_of = carver.take(i32, count),
+    };
 }
 
 const EmbeddingElement = f16;
@@ -727,12 +1120,9 @@ const Model = struct {
     context: usize,
     memory: [*]u8,
     memory_bytes: usize,
-    kv: [*]KvElement,
+    attention: Attention,
     /// cos then sin, (context, 5) each.
     rope: [*]const f32,
-    /// Attention scores, (threads, 3, score_stride).
-    scores: [*]f64,
-    score_stride: usize,
     /// Normed values, one row of doubles a thread and one for the linears' own norms.
     rows: [*]f64,
     h: [*]f32,
@@ -740,7 +1130,6 @@ const Model = struct {
     q: [*]f32,
     k: [*]f32,
     v: [*]f32,
-    turned: [*]f32,
     attended: [*]f32,
     gate: [*]f32,
     up: [*]f32,
@@ -765,16 +1154,12 @@ const Model = struct {
 /// Tokens of one step. An i32 array from the caller: 3 counts, then the lists in this order.
 const Batch = struct {
     tokens: usize,
-    table_stride: usize,
     logit_count: usize,
     ids: [*]const i32,
-    positions: [*]const i32,
-    /// Row of each token's sequence in the block tables.
-    tables_of: [*]const i32,
+    places: Places,
     logit_rows: [*]const i32,
     /// How many of each row's largest logits must be exact; 0 is all.
     logit_candidates: [*]const i32,
-    tables: [*]const i32,
 
     fn read(words: [*]const i32) Batch {
         const tokens: usize = @intCast(words[0]);
@@ -782,20 +1167,18 @@ const Batch = struct {
         const ids = words + 3;
         return .{
             .tokens = tokens,
-            .table_stride = @intCast(words[1]),
             .logit_count = logit_count,
             .ids = ids,
-            .positions = ids + tokens,
-            .tables_of = ids + 2 * tokens,
+            .places = .{
+                .tokens = tokens,
+                .positions = ids + tokens,
+                .tables_of = ids + 2 * tokens,
+                .tables = ids + 3 * tokens + 2 * logit_count,
+                .table_stride = @intCast(words[1]),
+            },
             .logit_rows = ids + 3 * tokens,
             .logit_candidates = ids + 3 * tokens + logit_count,
-            .tables = ids + 3 * tokens + 2 * logit_count,
         };
-    }
-
-    fn table(batch: Batch, token: usize) [*]const i32 {
-        const row: usize = @intCast(batch.tables_of[token]);
-        return batch.tables + row * batch.table_stride;
     }
 };
 
@@ -855,39 +1238,38 @@ fn attentionLinears(step: *const Step, layer: [*]const u8, thread: usize) void {
 /// Turns queries and keys to their positions; keys and values go into the cache.
 fn rotateAndStore(step: *const Step, layer_index: usize, thread: usize) void {
     const model = step.model;
-    const items = math.share(step.batch.tokens * 1, thread, model.team.threads);
+    const places = step.batch.places;
+    const items = math.share(places.tokens * 1, thread, model.team.threads);
     for (items[0]..items[1]) |item| {
         const t = item / 1;
         const head = item % 1;
-        const position: usize = @intCast(step.batch.positions[t]);
+        const position: usize = @intCast(places.positions[t]);
         const cos = model.rope + position * 5;
         const sin = cos + model.context * 5;
-        inline for (0..3) |g| {
-            const query = head * 3 + g;
-            rotate(model.q + t * 32 + query * 10, cos, sin, model.turned + t * 48 + query * 16);
+        var turned: [10]f32 = undefined;
+        const first = model.q + t * 32 + head * 30;
+        for (queriesOf(&model.attention, t, head), 0..) |*query, g| {
+            rotate(first + g * 10, cos, sin, &turned);
+            makeQuery(query, &turned);
         }
-        const block = step.batch.table(t)[position / 16];
-        const in_block = position % 16 * 16;
-        var key: [10]f32 = undefined;
-        rotate(model.k + t * 32 + head * 10, cos, sin, &key);
-        storeRow(kvHead(model.kv, block, layer_index, 0, head) + in_block, &key);
-        storeRow(kvHead(model.kv, block, layer_index, 1, head) + in_block, model.v + t * 32 + head * 10);
+        const key = model.k + t * 32 + head * 10;
+        rotate(key, cos, sin, &turned);
+        const block = places.table(t)[position / 16];
+        const slot = position % 16;
+        storeKey(keyBlock(model.attention.cache, block, layer_index, head), slot, &turned);
+        storeValue(valueBlock(model.attention.cache, block, layer_index, head), slot, model.v + t * 32 + head * 10);
     }
 }
 
-/// Attention of every token and KV head; items are shared out among threads.
+/// Attention of all tokens. Where spans were shared out, another barrier and their joining follow.
 fn attendAll(step: *const Step, layer_index: usize, thread: usize) void {
     const model = step.model;
-    const scores = model.scores + thread * 3 * model.score_stride;
-    const items = math.share(step.batch.tokens * 1, thread, model.team.threads);
-    for (items[0]..items[1]) |item| {
-        const t = item / 1;
-        const head = item % 1;
-        const q = model.turned + t * 48 + head * 48;
-        const count: usize = @intCast(step.batch.positions[t] + 1);
-        const out = model.attended + t * 32 + head * 30;
-        attend(q, model.kv, step.batch.table(t), layer_index, head, count, scores, model.score_stride, out);
-    }
+    const places = step.batch.places;
+    const window: usize = everything;
+    attendPieces(&model.attention, places, layer_index, window, thread, model.attended, 32);
+    if (!model.attention.split) return;
+    model.team.barrier();
+    joinParts(&model.attention, places, window, thread, model.attended, 32);
 }
 
 /// o reads round(x). Tokens are shared out among threads.
@@ -1048,7 +1430,7 @@ fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
 }
 
 pub export fn trilith_abi() i32 {
-    return 3;
+    return 4;
 }
 
 /// 0 when this CPU runs every kind of instruction here, else the signal that stopped a child process.
@@ -1078,32 +1460,18 @@ fn touchInstructions() void {
     quantize_k140(f32, y, largest_k140(y), inputIn_k140(memory, 1), 0);
     _ = gatedActivation(y, y, @ptrCast(@alignCast(memory + bytes)));
     scoreRows(@ptrCast(@alignCast(weights)), y, 1, y, .{ 0, 1 });
+    _ = trilith_attention_3x1x10_f32(y, y, y, @ptrCast(@alignCast(memory)), 1, 1, 1, 1, @ptrCast(@alignCast(memory + bytes)));
     host.trilith_free(memory, 4 * bytes);
 }
 
-/// Hands out parts of one allocation, each on a cache line of its own.
-const Carver = struct {
-    base: ?[*]u8,
-    used: usize = 0,
-
-    fn take(carver: *Carver, comptime T: type, count: usize) [*]T {
-        const start = carver.used;
-        carver.used = std.mem.alignForward(usize, start + count * @sizeOf(T), 64);
-        const base = carver.base orelse return @ptrFromInt(64);
-        return @ptrCast(@alignCast(base + start));
-    }
-};
-
 fn carve(carver: *Carver, model: *Model, threads: usize, kv_blocks: usize) void {
     const tokens = model.max_tokens;
-    model.scores = carver.take(f64, threads * 3 * model.score_stride);
     model.rows = carver.take(f64, threads * 288);
     model.h = carver.take(f32, tokens * 112);
     model.y = carver.take(f32, tokens * 128);
     model.q = carver.take(f32, tokens * 32);
     model.k = carver.take(f32, tokens * 32);
     model.v = carver.take(f32, tokens * 32);
-    model.turned = carver.take(f32, tokens * 48);
     model.attended = carver.take(f32, tokens * 32);
     model.gate = carver.take(f32, tokens * 160);
     model.up = carver.take(f32, tokens * 160);
@@ -1119,7 +1487,7 @@ fn carve(carver: *Carver, model: *Model, threads: usize, kv_blocks: usize) void 
     model.x2_sums = carver.take(i32, tokens * 1);
     const rope = carver.take(f32, model.context * 10);
     model.rope = rope;
-    model.kv = carver.take(KvElement, kv_blocks * 1024);
+    carveAttention(carver, &model.attention, tokens, model.context, threads, kv_blocks);
 }
 
 /// Makes a model over packed weights. rope: cos then sin, (context, 5) each, copied.
@@ -1131,7 +1499,7 @@ pub export fn trilith_model_create(weights: [*]const u8, team: *Team, max_tokens
     model.max_tokens = @intCast(max_tokens);
     model.context = @intCast(context);
     model.watch = .{};
-    model.score_stride = std.mem.alignForward(usize, model.context, math.lanes);
+    model.attention = .{};
     var measure: Carver = .{ .base = null };
     carve(&measure, model, team.threads, @intCast(kv_blocks));
     const memory = host.trilith_alloc(measure.used) orelse {
@@ -1147,6 +1515,12 @@ pub export fn trilith_model_create(weights: [*]const u8, team: *Team, max_tokens
     return model;
 }
 
+/// Gives the first blocks of the cache some keys and values, to measure decoding after a long past
+/// without computing it.
+pub export fn trilith_fill_cache(model: *Model, blocks: i32) void {
+    fillCache(&model.attention, @intCast(blocks));
+}
+
 pub export fn trilith_model_destroy(model: *Model) void {
     host.trilith_free(@ptrCast(model.memory), model.memory_bytes);
     std.heap.page_allocator.destroy(model);
@@ -1155,6 +1529,7 @@ pub export fn trilith_model_destroy(model: *Model) void {
 /// Runs a batch; logits: (logit rows, 50) float32. The caller has checked every index.
 pub export fn trilith_step(model: *Model, words: [*]const i32, logits: [*]f32) i32 {
     var step: Step = .{ .model = model, .batch = .read(words), .logits = logits };
+    shareOut(&model.attention, step.batch.places);
     const watch = if (model.watch.running) &model.watch else null;
     if (watch) |running| running.begin();
     model.team.run(@ptrCast(&step), runStep);
