@@ -12,7 +12,7 @@ export function dots(isa: Isa): string {
   return zig`
     const DotBytes = @Vector(64, u8);
 
-    ${ISA_DOTS[isa as keyof typeof ISA_DOTS] ?? (isa.startsWith("avx") ? PAIRWISE : WIDENING)}
+    ${ISA_DOTS[isa]}
   `;
 }
 
@@ -123,18 +123,26 @@ const WIDENING = zig`
   inline fn dotSigned(acc: math.I, bytes: DotBytes, four: i32) math.I {
       const factor: Shorts = @bitCast(@as(math.I, @splat(four)));
       const both: Shorts = @bitCast(bytes);
-      const pairs = even(both) * even(factor) + odd(both) * odd(factor);
+      const pairs = evenBytes(both) * evenBytes(factor) + oddBytes(both) * oddBytes(factor);
       const lanes: math.I = @bitCast(pairs);
       return acc + ((lanes << @splat(16)) >> @splat(16)) + (lanes >> @splat(16));
   }
 
-  inline fn even(bytes: Shorts) Shorts {
+  inline fn evenBytes(bytes: Shorts) Shorts {
       return (bytes << @splat(8)) >> @splat(8);
   }
 
-  inline fn odd(bytes: Shorts) Shorts {
+  inline fn oddBytes(bytes: Shorts) Shorts {
       return bytes >> @splat(8);
   }
 `;
 
-const ISA_DOTS = { avx512: AVX512, avx2: PAIRWISE, "neon-dotprod": NEON_DOTPROD };
+const ISA_DOTS: Record<Isa, string> = {
+  avx512: AVX512,
+  avxvnni: PAIRWISE,
+  avx2: PAIRWISE,
+  "neon-i8mm": NEON_DOTPROD,
+  "neon-dotprod": NEON_DOTPROD,
+  neon: WIDENING,
+  portable: WIDENING,
+};
