@@ -17,7 +17,9 @@ async function bench(args: string, report: BenchReport = BENCH_REPORT) {
 
 Deno.test("bench prints rates, bytes and the share of the memory's peak", async () => {
   const { stdout } = await bench("--shape bitnet-2b-4t");
-  assert.match(stdout, /prefill 128 {7}123 {2}1\.20\ndecode 32 {8}45\.6 {2}0\.30\n/);
+  assert.match(stdout, /prefill 128 {16}123 {2}1\.20\ndecode 32 after 4096 {6}45\.6 {2}0\.30\n/);
+  assert.match(stdout, /keys and values read +162 MB of int8 a token\n/);
+  assert.match(stdout, /speed kept after 4096 +76\.0 %\n.* 28\.0 GB\/s, 90\.3 % of the peak\n/);
   assert.match(stdout, /19\.0 GB\/s, 61\.3 % of the peak/);
   assert.match(
     stdout,
@@ -27,7 +29,8 @@ Deno.test("bench prints rates, bytes and the share of the memory's peak", async 
 });
 
 Deno.test("bench passes its flags on", async () => {
-  const args = "--shape 100b -p 7 -n 8 -t 2 -r 4 --kernels portable --profile --batch 1,2,16";
+  const args = "--shape 100b -p 7 -n 8 -t 2 -r 4 --kernels portable --profile --batch 1,2,16" +
+    " --kv-type f16 --context 99";
   const { code, given } = await bench(args);
   assert.equal(code, 0);
   const { onProgress: _, signal: __, ...options } = given;
@@ -40,6 +43,8 @@ Deno.test("bench passes its flags on", async () => {
     kernels: "portable",
     profile: true,
     batch: [1, 2, 16],
+    kvType: "f16",
+    context: 99,
   });
 });
 
