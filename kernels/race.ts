@@ -50,6 +50,8 @@ export class Contender {
   readonly #decode: number[][];
   /** Fewer rounds than of `decode`: it comes from the caches, and neighbours disturb it little. */
   readonly #prompt: number[][];
+  /** Which of them is the latest, one a round. */
+  readonly #promptOf: number[] = [];
 
   /** @param promptShare How often a prompt's token counts beside one generated token. */
   constructor(
@@ -73,18 +75,21 @@ export class Contender {
   /** Measures one of the linears once for one token, and perhaps for a batch. */
   sample(work: number, withPrompt: boolean): void {
     this.#decode[work].push(this.candidate.timeNs(this.works[work], 1));
+    if (work === 0) this.#promptOf.push(this.#prompt[0].length - (withPrompt ? 0 : 1));
     if (withPrompt) this.#prompt[work].push(this.candidate.timeNs(this.works[work], PROMPT_BATCH));
   }
 
   /** Forgets all samples. */
   restart(): void {
-    for (const samples of [...this.#decode, ...this.#prompt]) samples.length = 0;
+    for (const samples of [this.#promptOf, ...this.#decode, ...this.#prompt]) samples.length = 0;
   }
 
-  /** Nanoseconds of a token with its share of a prompt, one a round. */
+  /** Nanoseconds of a token with its share of the latest prompt, one a round. */
   scores(): number[] {
-    const prompt = this.promptShare * this.#promptNs();
-    return this.#decodes().map((ns) => ns + prompt);
+    const prompts = this.#prompts();
+    return this.#sums(this.#decode).map((ns, round) =>
+      ns + this.promptShare * prompts[this.#promptOf[round]]
+    );
   }
 
   /** Scores / those of another one in the same rounds: what slows a round for both cancels out. */
@@ -95,21 +100,18 @@ export class Contender {
 
   /** Medians of all linears of one generated token, and of one token of a prompt. */
   times(): { decodeNs: number; promptNs: number } {
-    return { decodeNs: median(this.#decodes()), promptNs: this.#promptNs() };
+    return { decodeNs: median(this.#sums(this.#decode)), promptNs: median(this.#prompts()) };
   }
 
-  #promptNs(): number {
-    const sum = this.works.reduce(
-      (sum, { perToken }, i) => sum + perToken * median(this.#prompt[i]),
-      0,
-    );
-    return sum / PROMPT_BATCH;
+  /** All linears of one token of a prompt, one a round of those with prompts. */
+  #prompts(): number[] {
+    return this.#sums(this.#prompt).map((ns) => ns / PROMPT_BATCH);
   }
 
-  /** All linears of one generated token, one a round. */
-  #decodes(): number[] {
-    return this.#decode[0].map((_, round) =>
-      this.works.reduce((sum, { perToken }, i) => sum + perToken * this.#decode[i][round], 0)
+  /** All linears that a token goes through, one a round. */
+  #sums(samples: readonly number[][]): number[] {
+    return samples[0].map((_, round) =>
+      this.works.reduce((sum, { perToken }, i) => sum + perToken * samples[i][round], 0)
     );
   }
 
@@ -117,7 +119,7 @@ export class Contender {
   figures(reference: Contender, peaks: readonly number[]): Figures {
     const ratios = this.ratiosTo(reference);
     const bytes = bytesPerToken(this.kernel.scheme.layout, this.works);
-    const decodes = this.#decodes();
+    const decodes = this.#sums(this.#decode);
     const { decodeNs, promptNs } = this.times();
     return {
       rounds: this.rounds,
@@ -150,12 +152,14 @@ export interface Comparison {
   ratio: number;
   /** How far the ratio of many more rounds may lie from this one. */
   notch: number;
+  /** Distance of the rounds' quartiles / the ratio. */
+  spread: number;
 }
 
 /** One kernel's time / another one's. */
 export function compare(one: Contender, other: Contender): Comparison {
   const ratios = one.ratiosTo(other);
-  return { ratio: median(ratios), notch: notchOf(ratios) };
+  return { ratio: median(ratios), notch: notchOf(ratios), spread: spreadOf(ratios) };
 }
 
 export function median(values: readonly number[]): number {

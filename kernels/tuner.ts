@@ -20,6 +20,12 @@ export const PROMPT_TOKENS_PER_TOKEN = 0.5;
 export const LEAST_GAIN = 0.02;
 
 /**
+ * Part of the rounds' spread by which a kernel must be better, too: what a machine that is busy with
+ * other things shows may be no more than how well a kernel bears interruptions.
+ */
+const DOUBT = 0.5;
+
+/**
  * Rounds after which a kernel may be dropped, and decided upon. How many are needed is decided by
  * what is seen; `most` only ends what nothing else does.
  */
@@ -317,8 +323,8 @@ class Tuner {
   /** Who may win, best first: the default comes before those that gain too little over it. */
   #candidatesFor(ranked: readonly Contender[]): Contender[] {
     const better = ranked.filter((contender) => {
-      const { ratio, notch } = compare(contender, this.#default);
-      return ratio <= 1 - LEAST_GAIN && ratio + notch < 1;
+      const { ratio, notch, spread } = compare(contender, this.#default);
+      return ratio <= 1 - Math.max(LEAST_GAIN, spread * DOUBT) && ratio + notch < 1;
     });
     return [...new Set([...better, this.#default, ...ranked])];
   }

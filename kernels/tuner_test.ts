@@ -42,7 +42,7 @@ class FakeLab implements Lab {
   #ms = 0;
   #slowness = 1;
   readonly #deadlines: { atMs: number; controller: AbortController }[] = [];
-  readonly #random = randomOf(7);
+  readonly #random = randomOf(1);
 
   constructor(private readonly machine: Machine) {}
 
@@ -169,6 +169,18 @@ Deno.test("tuner: the default stays where another one is not 2 % better", async 
   assert.equal(kernelName(result.kernel), NAMES[0]);
   assert.equal(outcomes(result)[NAMES[1]], "equal");
   assert.match(result.why, /^no other was 2 % better: /);
+});
+
+Deno.test("tuner: on a busy machine the default stays unless another one is much better", async () => {
+  const better = { [NAMES[1]]: 0.0093 }, noise = 2;
+  const kernels = KERNELS.slice(0, 2);
+  const machine = { nsPerWeight: better, promptNsPerWeight: better };
+  assert.equal(kernelName((await tuned(new FakeLab(machine), { kernels })).kernel), NAMES[1]);
+  const busy = await tuned(new FakeLab({ ...machine, noise }), { kernels });
+  assert.equal(kernelName(busy.kernel), NAMES[0]);
+  const much = { [NAMES[1]]: 0.004 };
+  const clear = new FakeLab({ nsPerWeight: much, promptNsPerWeight: much, noise });
+  assert.equal(kernelName((await tuned(clear, { kernels })).kernel), NAMES[1]);
 });
 
 Deno.test("tuner: a clearly slower kernel is dropped early, ties are measured longer", async () => {
