@@ -82,6 +82,13 @@ async function compare(
   flags: Flags,
 ): Promise<PeerReport> {
   const temporary = fs.mkdtempSync(path.join(os.tmpdir(), "trilith-peers-"));
+  const clear = () => fs.rmSync(temporary, { recursive: true, force: true });
+  // Files of a gigabyte must not stay behind; the peer's process ends with this one's pipe.
+  const stop = () => {
+    clear();
+    process.exit(130);
+  };
+  process.once("SIGINT", stop).once("SIGTERM", stop);
   try {
     const file = path.join(temporary, `${flags.shape}-${format}.gguf`);
     say(`Writing ${format}`);
@@ -104,7 +111,8 @@ async function compare(
   } catch (error) {
     return { format, problem: (error as Error).message };
   } finally {
-    fs.rmSync(temporary, { recursive: true, force: true });
+    process.off("SIGINT", stop).off("SIGTERM", stop);
+    clear();
   }
 }
 
