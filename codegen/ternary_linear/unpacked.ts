@@ -19,6 +19,14 @@ function tokenGroup({ unpackedTiles }: Dialect, k: number): number {
   return Math.max(1, Math.floor(GROUP_BYTES / k / m)) * m;
 }
 
+/** Tokens that are unpacked for and run each tile, if there are such tiles. */
+export function unpackedTokens({ unpackedTiles, unpackFrom }: Dialect): number[] {
+  if (unpackedTiles.length === 0) return [];
+  const each = unpackedTiles.reduce((sum, { m }) => sum + m, 0);
+  const largest = unpackedTiles[0].m;
+  return [each + Math.max(0, Math.ceil((unpackFrom - each) / largest)) * largest];
+}
+
 /** Leaves a linear's function by way of `unpackedLinear` where there are enough tokens. */
 export function callUnpacked(dialect: Dialect, { n, k }: Shape): string {
   return zig`

@@ -155,8 +155,8 @@ inline fn interleave(comptime T: type, a: Bytes, b: Bytes, comptime upper: bool)
     const count = 32 / @sizeOf(T);
     comptime var order: [count]i32 = undefined;
     comptime for (0..count) |i| {
-        const at = i / (count / 2) * (count / 2) + (if (upper) count / 4 else 0) + i % (count / 2) / 2;
-        order[i] = if (i % 2 == 0) at else -1 - @as(i32, at);
+        const place = i / (count / 2) * (count / 2) + (if (upper) count / 4 else 0) + i % (count / 2) / 2;
+        order[i] = if (i % 2 == 0) place else -1 - @as(i32, place);
     };
     const V = @Vector(count, T);
     return @bitCast(@shuffle(T, @as(V, @bitCast(a)), @as(V, @bitCast(b)), order));
@@ -342,7 +342,7 @@ fn prepare_k64(x: Quantized, t: usize) void {
         sums += @as(math.I, some);
     }
     x.sums[t] = @reduce(.Add, sums);
-    buildTables(3, codes, x.tables + t * 768);
+    buildTables(3, x.codes + t * 128, x.tables + t * 768);
 }
 
 /// Inputs of 64 features, each array in its part of tokens * 1024 bytes.
@@ -364,7 +364,7 @@ fn prepare_k96(x: Quantized, t: usize) void {
         sums += @as(math.I, some);
     }
     x.sums[t] = @reduce(.Add, sums);
-    buildTables(4, codes, x.tables + t * 1024);
+    buildTables(4, x.codes + t * 160, x.tables + t * 1024);
 }
 
 /// Inputs of 96 features, each array in its part of tokens * 1344 bytes.
