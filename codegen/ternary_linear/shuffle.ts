@@ -261,7 +261,9 @@ function unpackFunctions(): string {
                 }
             }
         }
-        return (count * ${BYTES_24.groupFeatures} + 15) / 16;
+        // Not past the last step: there may be activations of an earlier input.
+        const steps = (matrix.features + 15) / 16 - slice * (slice_features / 16);
+        return @min(steps, (count * ${BYTES_24.groupFeatures} + 15) / 16);
     }
   `;
 }
