@@ -75,6 +75,8 @@ export interface ModelSpec {
   embeddingType: FloatType;
   /** Type of lm_head.weight; equal to embeddingType when tied. */
   headType: FloatType;
+  /** Whether the packed file has a sketch of the head. Absent: where the head is larger than caches. */
+  headSketch?: boolean;
   /** True when each query and key head is RMS-normed before it is turned. */
   qkNorm?: boolean;
   /** Features of a head that RoPE turns, its first ones; even. Absent: all. */
@@ -137,8 +139,27 @@ function weightsWith(spec: ModelSpec, experts: number): number {
 
 /** Shapes of all ternary matrices, which kernels are generated for. */
 export function ternaryShapes(spec: ModelSpec): Shape[] {
-  const shapes = layerLinears(spec).map((name) => linearShape(spec, name));
-  return spec.experts === undefined ? shapes : [...shapes, ...expertShapes(spec)];
+  return [
+    ...layerLinears(spec).map((name) => linearShape(spec, name)),
+    ...(spec.experts === undefined ? [] : expertShapes(spec)),
+    ...(hasSketch(spec) ? [sketchShape(spec)] : []),
+  ];
+}
+
+/** Rows of the head in one piece of its sketch. */
+export const SKETCH_ROWS = 512;
+
+/** One piece of the head's sketch: the upper trits of its rows, then the lower ones. */
+export function sketchShape({ hiddenSize }: Pick<ModelSpec, "hiddenSize">): Shape {
+  return { n: 2 * SKETCH_ROWS, k: hiddenSize };
+}
+
+/** Heads with fewer weights stay in the caches, where their bytes cost nothing. */
+const SKETCHED_WEIGHTS = 1 << 24;
+
+/** Whether a model's packed file has a sketch of its head; see `codegen/head/sketch.ts`. */
+export function hasSketch({ headSketch, vocabSize, hiddenSize }: ModelSpec): boolean {
+  return headSketch ?? vocabSize * hiddenSize >= SKETCHED_WEIGHTS;
 }
 
 /** An expert's gate and up as one matrix, up's rows beginning with a block; then down. */

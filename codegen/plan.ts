@@ -4,6 +4,7 @@ import { FLOAT_BYTES } from "./dense/template.ts";
 import {
   checkSpec,
   expertShapes,
+  hasSketch,
   layerLinears,
   LINEAR_NAMES,
   type LinearName,
@@ -11,6 +12,7 @@ import {
   type ModelSpec,
   type Shape,
 } from "./model_spec.ts";
+import { sketchSizes } from "./head/sketch.ts";
 import { paddedFloats } from "./norm_quantize/template.ts";
 
 /** One tensor in the packed file. Offsets are bytes from the start of its layer, or of the data. */
@@ -36,8 +38,14 @@ export interface PackedPlan {
   totalBytes: number;
   /** Bytes of the ternary matrices of all layers. */
   ternaryBytes: number;
-  /** Bytes that one decoded token reads: all layers, of experts those picked, final norm and head. */
+  /** Bytes that one decoded token reads: `bodyBytesPerToken`, and the head or its sketch. */
   bytesPerToken: number;
+  /** Bytes that one decoded token reads before the head: all layers, of experts those picked, final norm. */
+  bodyBytesPerToken: number;
+  /** Bytes of the head's sketch that a token reads; 0 where there is none. */
+  sketchBytes: number;
+  /** Bytes of one row of the head. */
+  headRowBytes: number;
 }
 
 /** Whole cache lines, and pages for the layers so that they can be mapped and advised. */
@@ -47,15 +55,17 @@ const LAYER_ALIGNMENT = 4096;
 /** Lays the model out. Pure: the same arguments give the same plan on every machine. */
 export function planOf(spec: ModelSpec, layout: TernaryLayout = ROWS32): PackedPlan {
   checkSpec(spec);
-  const globals = regions(globalSizes(spec));
+  const globals = regions(globalSizes(spec, layout));
   const expert = regions(expertSizes(spec, layout));
   const expertBytes = align(end(expert), REGION_ALIGNMENT);
   const layer = regions(layerSizes(spec, layout, expertBytes));
   const layersOffset = align(end(globals), LAYER_ALIGNMENT);
   const layerBytes = align(end(layer), LAYER_ALIGNMENT);
   const ternaryBytes = spec.numHiddenLayers * ternaryLayerBytes(spec, layout);
-  const head = headBytes(spec);
+  const sketchBytes = sketchSizes(spec, layout).reduce((sum, [, bytes]) => sum + bytes, 0);
   const layerBytesPerToken = end(layer) - unpickedExperts(spec) * expertBytes;
+  const bodyBytesPerToken = spec.numHiddenLayers * layerBytesPerToken +
+    paddedFloats(spec.hiddenSize) * 4;
   return {
     globals,
     layer,
@@ -65,9 +75,21 @@ export function planOf(spec: ModelSpec, layout: TernaryLayout = ROWS32): PackedP
     layerBytes,
     totalBytes: layersOffset + layerBytes * spec.numHiddenLayers,
     ternaryBytes,
-    bytesPerToken: spec.numHiddenLayers * layerBytesPerToken + paddedFloats(spec.hiddenSize) * 4 +
-      head,
+    bytesPerToken: bodyBytesPerToken + (hasSketch(spec) ? sketchBytes : headBytes(spec)),
+    bodyBytesPerToken,
+    sketchBytes,
+    headRowBytes: headBytes(spec) / spec.vocabSize,
   };
+}
+
+/** Whether a model's head can do without most of its bytes: "two-stage" where there is a sketch. */
+export function headOf(spec: ModelSpec): "full" | "two-stage" {
+  return hasSketch(spec) ? "two-stage" : "full";
+}
+
+/** Weight bytes that a decoded token reads with a head, without the rows that are scored exactly. */
+export function tokenBytes(spec: ModelSpec, plan: PackedPlan, head: "full" | "two-stage"): number {
+  return plan.bodyBytesPerToken + (head === "full" ? headBytes(spec) : plan.sketchBytes);
 }
 
 /** Bytes of the head's matrix. */
@@ -101,13 +123,14 @@ export function regionOf(regions: readonly Region[], name: string): Region {
 
 type Sizes = readonly (readonly [name: string, bytes: number])[];
 
-function globalSizes(spec: ModelSpec): Sizes {
+function globalSizes(spec: ModelSpec, layout: TernaryLayout): Sizes {
   const hidden = paddedFloats(spec.hiddenSize);
   const embedding = spec.vocabSize * hidden * FLOAT_BYTES[spec.embeddingType];
   return [
     ["embedding", embedding],
     ["final_norm", hidden * 4],
     ...(spec.tieWordEmbeddings ? [] : [["head", headBytes(spec)] as const]),
+    ...sketchSizes(spec, layout),
   ];
 }
 

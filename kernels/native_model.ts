@@ -30,6 +30,7 @@ export const MODEL_SYMBOLS = {
   },
   trilith_model_destroy: { parameters: ["pointer"], result: "void" },
   trilith_fill_cache: { parameters: ["pointer", "i32"], result: "void" },
+  trilith_rescored: { parameters: ["pointer"], result: "u64" },
   trilith_step: { parameters: ["pointer", "buffer", "buffer"], result: "i32", async: true },
   trilith_profile_start: { parameters: ["pointer"], result: "void" },
   trilith_profile_stop: { parameters: ["pointer", "buffer"], result: "void" },
@@ -210,6 +211,11 @@ export class NativeModel {
   /** From now on the time of steps is divided into phases, until `stopProfile`. Between steps only. */
   startProfile(): void {
     this.#options.library.symbols.trilith_profile_start(this.#pointer);
+  }
+
+  /** Rows of the head that were scored exactly after its sketch, in all steps so far. */
+  get rescoredRows(): number {
+    return Number(this.#options.library.symbols.trilith_rescored(this.#pointer));
   }
 
   /** How long the steps since `startProfile` were in each phase. */

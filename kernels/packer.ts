@@ -17,6 +17,21 @@ const SYMBOLS = {
     result: "void",
     async: true,
   },
+  trilith_sketch: {
+    parameters: [
+      "pointer",
+      "i32",
+      "buffer",
+      "i32",
+      "i32",
+      "i32",
+      "buffer",
+      "buffer",
+      "buffer",
+    ],
+    result: "void",
+    async: true,
+  },
   pack: PACK,
 } as const;
 
@@ -60,6 +75,33 @@ export class NativePacker {
     const { trilith_row_sums } = this.#library.symbols;
     await trilith_row_sums(this.#team, STORED_KINDS[kind], bytes, n, k, sums);
     return sums;
+  }
+
+  /**
+   * Sketches the rows of a float matrix, as `sketchRow` of `codegen/head/reference.ts` does.
+   *
+   * @param codes (2 * stride, k): row r of `matrix` gives rows r and stride + r.
+   * @param floats (3, stride): scales, corrections, norms.
+   */
+  async sketch(
+    { kind, bytes, n, k }: StoredMatrix,
+    stride: number,
+    dither: Float32Array,
+    codes: Uint8Array,
+    floats: Float32Array,
+  ): Promise<void> {
+    const { trilith_sketch } = this.#library.symbols;
+    await trilith_sketch(
+      this.#team,
+      STORED_KINDS[kind],
+      bytes,
+      n,
+      stride,
+      k,
+      dither,
+      codes,
+      floats,
+    );
   }
 
   close(): void {

@@ -1,4 +1,5 @@
 import { activeWeights, ternaryShapes } from "../codegen/model_spec.ts";
+import { tokenBytes } from "../codegen/plan.ts";
 import { uniqueShapes } from "../codegen/ternary_linear/template.ts";
 import { batchReports } from "./bench/batches.ts";
 import { costReport } from "./bench/cost.ts";
@@ -60,13 +61,16 @@ function reportOf(
   const { source, opened, plan, threads, kvType } = session;
   const prefill = rateOf(turns.map((turn) => promptTokens / turn.prefillSeconds));
   const decode = rateOf(turns.map((turn) => genTokens / turn.decodeSeconds));
-  const weightBytesPerToken = plan.bytesPerToken;
   const contextTokens = contextTokensOf(options);
   const positions = rangeSum(contextTokens + 1, contextTokens + genTokens) / genTokens;
   const kvBytesPerToken = positions * session.kvBytesPerPosition;
+  const weightBytes = turns.map(({ rescoredRows }) =>
+    tokenBytes(source.spec, plan, session.head) + rescoredRows / genTokens * plan.headRowBytes
+  );
+  const weightBytesPerToken = median(weightBytes);
   const bytesPerToken = weightBytesPerToken + kvBytesPerToken;
-  const fractions = turns.map((turn) =>
-    bytesPerToken * genTokens / turn.decodeSeconds / turn.peakBytesPerSecond
+  const fractions = turns.map((turn, i) =>
+    (weightBytes[i] + kvBytesPerToken) * genTokens / turn.decodeSeconds / turn.peakBytesPerSecond
   );
   const macs = activeWeights(source.spec);
   return {

@@ -3,6 +3,7 @@ import type { KernelChoice } from "../codegen/isa.ts";
 import type { TernaryLayout } from "../codegen/layouts/layout.ts";
 import { ROWS32 } from "../codegen/layouts/rows32.ts";
 import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
+import { headOf } from "../codegen/plan.ts";
 import { openKernels } from "../kernels/choose.ts";
 import { defaultThreads } from "../kernels/cpu.ts";
 import { type ChatTemplate, encodeChat, loadChatTemplate } from "./chat_template.ts";
@@ -175,6 +176,7 @@ async function startNative(
     const executor = new NativeExecutor({
       library: opened.library,
       kernels: opened.kernel.isa,
+      head: headOf(spec),
       threads,
       weights,
       vocabSize: spec.vocabSize,

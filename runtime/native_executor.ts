@@ -32,6 +32,8 @@ export interface NativeExecutorOptions extends Omit<NativeModelOptions, "team" |
   /** Name of the kernels, for people. */
   kernels: string;
   threads: number;
+  /** "two-stage" where the packed weights have a sketch of the head. */
+  head: HeadKind;
   /** Packed weights, given back with the rest. */
   weights: NativeMemory;
 }
@@ -40,7 +42,7 @@ export interface NativeExecutorOptions extends Omit<NativeModelOptions, "team" |
 export class NativeExecutor implements Executor {
   readonly kernels: string;
   readonly threads: number;
-  readonly head: HeadKind = "full";
+  readonly head: HeadKind;
   readonly team: NativeTeam;
   readonly #options: NativeExecutorOptions;
   readonly #model: NativeModel;
@@ -51,6 +53,7 @@ export class NativeExecutor implements Executor {
     this.#options = options;
     this.kernels = options.kernels;
     this.threads = options.threads;
+    this.head = options.head;
     this.team = new NativeTeam(options.library, options.threads);
     try {
       const weights = options.weights.pointer;
@@ -70,6 +73,11 @@ export class NativeExecutor implements Executor {
   /** Gives the KV cache's first blocks made-up keys and values, to measure decoding beyond them. */
   fillCache(blocks: number): void {
     this.#model.fillCache(blocks);
+  }
+
+  /** Rows of the head that were scored exactly after its sketch, in all steps so far. */
+  get rescoredRows(): number {
+    return this.#model.rescoredRows;
   }
 
   /**

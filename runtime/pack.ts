@@ -1,13 +1,17 @@
 import { FLOAT_BYTES } from "../codegen/dense/template.ts";
+import { PARAMETERS, sketchDither, sketchPieces } from "../codegen/head/sketch.ts";
 import { ZERO_CODE } from "../codegen/layouts/layout.ts";
 import { ROWS32 } from "../codegen/layouts/rows32.ts";
 import {
   expertShapes,
+  hasSketch,
   layerLinears,
   LINEAR_NAMES,
   type LinearName,
   linearShape,
   type ModelSpec,
+  SKETCH_ROWS,
+  sketchShape,
 } from "../codegen/model_spec.ts";
 import { paddedFloats } from "../codegen/norm_quantize/template.ts";
 import { type PackedPlan, planOf, type Region, regionOf } from "../codegen/plan.ts";
@@ -69,16 +73,20 @@ export async function packModel(
   report(total);
 }
 
-interface Job {
+/** What writing a model's float matrices needs. */
+export interface MatrixJob {
   spec: ModelSpec;
   plan: PackedPlan;
-  source: WeightSource;
   packer: TernaryPacker;
   buffers: BufferPool;
 }
 
+interface Job extends MatrixJob {
+  source: WeightSource;
+}
+
 /** Bytes of the packed data at their offset; written, they go back to the pool. */
-interface Part {
+export interface Part {
   bytes: Uint8Array<ArrayBuffer>;
   offset: number;
 }
@@ -92,11 +100,14 @@ async function* packedParts(job: Job): AsyncGenerator<Part[]> {
   if (!spec.tieWordEmbeddings) {
     yield* copiedMatrix(job, source.head(), regionOf(plan.globals, "head"));
   }
+  const head = spec.tieWordEmbeddings ? source.embedding() : source.head();
+  if (hasSketch(spec)) yield* sketchedHead(job, head);
   yield* packedLayers(job);
 }
 
-async function* copiedMatrix(
-  { buffers }: Job,
+/** A float matrix in pieces, its rows padded. */
+export async function* copiedMatrix(
+  { buffers }: Pick<MatrixJob, "buffers">,
   matrix: FloatMatrix,
   region: Region,
 ): AsyncGenerator<Part[]> {
@@ -115,6 +126,35 @@ async function* copiedMatrix(
       yield [{ bytes: padRows(rows, rowBytes, paddedBytes), offset }];
     }
   }
+}
+
+/** The head's sketch, a piece at a time; see `codegen/head/sketch.ts`. */
+export async function* sketchedHead(
+  { spec, plan, packer }: MatrixJob,
+  head: FloatMatrix,
+): AsyncGenerator<Part[]> {
+  const dither = sketchDither(spec.hiddenSize);
+  yield [{
+    bytes: floatBytes(dither, dither.length),
+    offset: regionOf(plan.globals, "sketch_dither").offset,
+  }];
+  const { n, k } = sketchShape(spec);
+  const pieceBytes = packer.layout.packedBytes(n, k);
+  const start = regionOf(plan.globals, "sketch_codes").offset;
+  const floats = new Float32Array(sketchPieces(spec) * PARAMETERS * SKETCH_ROWS);
+  for (let piece = 0; piece < sketchPieces(spec); piece++) {
+    const first = piece * SKETCH_ROWS;
+    const count = Math.min(SKETCH_ROWS, head.rows - first);
+    const bytes = await head.readRows(first, count);
+    const packed = new Uint8Array(pieceBytes);
+    const rows = await packer.sketch({ kind: head.type, bytes, n: count, k }, dither, packed);
+    floats.set(rows, piece * PARAMETERS * SKETCH_ROWS);
+    yield [{ bytes: packed, offset: start + piece * pieceBytes }];
+  }
+  yield [{
+    bytes: floatBytes(floats, floats.length),
+    offset: regionOf(plan.globals, "sketch_rows").offset,
+  }];
 }
 
 function padRows(bytes: Uint8Array, rowBytes: number, paddedBytes: number) {

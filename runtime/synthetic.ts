@@ -4,6 +4,7 @@ import { paddedFloats } from "../codegen/norm_quantize/template.ts";
 import {
   expertShapes,
   type FloatType,
+  hasSketch,
   LINEAR_NAMES,
   linearShape,
   type ModelSpec,
@@ -14,7 +15,10 @@ import type { StoredMatrix } from "../codegen/pack/stored.ts";
 import { type PackedPlan, planOf, type Region, regionOf } from "../codegen/plan.ts";
 import { linearSymbol } from "../codegen/ternary_linear/scheme.ts";
 import { uniqueShapes } from "../codegen/ternary_linear/template.ts";
+import { BufferPool } from "./ahead.ts";
+import { copiedMatrix, type Part, sketchedHead } from "./pack.ts";
 import type { TernaryPacker } from "./ternary_packer.ts";
+import type { FloatMatrix } from "./weights.ts";
 
 /** Writes bytes at an offset of the packed data. */
 export type Fill = (bytes: Uint8Array, offset: number) => void;
@@ -23,8 +27,11 @@ export type Fill = (bytes: Uint8Array, offset: number) => void;
 const PATTERN_ROWS = 64;
 /** Factor of a made-up weight. */
 const SCALE = 0.02;
-/** Floats that are made for real; a longer region repeats them. */
-const PATTERN_FLOATS = 1 << 16;
+/**
+ * Floats of a matrix that are made for real; it repeats them. A prime, so that no two rows of a
+ * vocabulary are alike: each begins elsewhere.
+ */
+const PATTERN_FLOATS = 1_048_573;
 
 /**
  * Fills packed data with made-up weights of a shape: valid codes of every kind in equal shares, so
@@ -37,7 +44,7 @@ export async function fillSynthetic(
 ): Promise<void> {
   const plan = planOf(spec, packer.layout);
   const random = randomOf(20260101);
-  for (const region of plan.globals) fillFloats(spec, region, random, fill);
+  await fillMatrices(spec, plan, packer, random, fill);
   const matrices = await ternaryMatrices(spec, packer, random);
   const expert = spec.experts === undefined ? null : expertPatterns(spec, plan, matrices, random);
   for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
@@ -122,11 +129,66 @@ function fillLayer(
   }
 }
 
-function fillFloats(spec: ModelSpec, region: Region, random: () => number, fill: Fill): void {
-  if (region.name === "final_norm") return repeat(floats(region.bytes / 4, () => 1), region, fill);
-  const type = region.name === "head" ? spec.headType : spec.embeddingType;
-  const values = floats(PATTERN_FLOATS, () => random() - 0.5);
-  repeat(floatBytes(type, values), region, fill);
+/** Embedding, final norm, head and its sketch. */
+async function fillMatrices(
+  spec: ModelSpec,
+  plan: PackedPlan,
+  packer: TernaryPacker,
+  random: () => number,
+  fill: Fill,
+): Promise<void> {
+  const norm = regionOf(plan.globals, "final_norm");
+  repeat(floats(norm.bytes / 4, () => 1), norm, fill);
+  const job = { spec, plan, packer, buffers: new BufferPool() };
+  const pattern = floats(PATTERN_FLOATS, normalOf(random));
+  const matrixOf = (type: FloatType) => madeMatrix(floatBytes(type, pattern), type, spec);
+  const head = matrixOf(spec.headType);
+  const embedding = regionOf(plan.globals, "embedding");
+  await write(copiedMatrix(job, matrixOf(spec.embeddingType), embedding), job.buffers, fill);
+  if (!spec.tieWordEmbeddings) {
+    await write(copiedMatrix(job, head, regionOf(plan.globals, "head")), job.buffers, fill);
+  }
+  if (hasSketch(spec)) await write(sketchedHead(job, head), job.buffers, fill);
+}
+
+async function write(parts: AsyncGenerator<Part[]>, buffers: BufferPool, fill: Fill) {
+  for await (const some of parts) {
+    for (const { bytes, offset } of some) {
+      fill(bytes, offset);
+      buffers.give(bytes);
+    }
+  }
+}
+
+/** Nearly normal numbers, as the rows of a trained head are: twelve uniform ones. */
+function normalOf(random: () => number): () => number {
+  return () => {
+    let sum = -6;
+    for (let i = 0; i < 12; i++) sum += random();
+    return sum;
+  };
+}
+
+/** A matrix (vocabSize, hiddenSize) that repeats a pattern. */
+function madeMatrix(pattern: Uint8Array, type: FloatType, spec: ModelSpec): FloatMatrix {
+  const { vocabSize: rows, hiddenSize: columns } = spec;
+  return {
+    type,
+    rows,
+    columns,
+    readRows(first, count, take = (bytes) => new Uint8Array(bytes)) {
+      const rowBytes = columns * FLOAT_BYTES[type];
+      const bytes = take(count * rowBytes);
+      let from = first * rowBytes % pattern.length;
+      for (let done = 0; done < bytes.length;) {
+        const some = pattern.subarray(from, from + bytes.length - done);
+        bytes.set(some, done);
+        done += some.length;
+        from = (from + some.length) % pattern.length;
+      }
+      return Promise.resolve(bytes);
+    },
+  };
 }
 
 /** Float32 bytes in a matrix's type. */

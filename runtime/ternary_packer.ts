@@ -1,5 +1,9 @@
 /** From ternary matrices as checkpoints have them to a packed layout: native, and its reference. */
-import { packMatrix, type TernaryLayout } from "../codegen/layouts/layout.ts";
+import { widenRow } from "../codegen/dense/reference.ts";
+import { sketchRow } from "../codegen/head/reference.ts";
+import { PARAMETERS } from "../codegen/head/sketch.ts";
+import { packMatrix, type TernaryLayout, ZERO_CODE } from "../codegen/layouts/layout.ts";
+import { type FloatType, SKETCH_ROWS } from "../codegen/model_spec.ts";
 import type { StoredMatrix } from "../codegen/pack/stored.ts";
 import { NativePacker } from "../kernels/packer.ts";
 import { absmeanOf, ternaryOf } from "./ternary.ts";
@@ -15,6 +19,13 @@ export interface TernaryPacker extends Disposable {
    * @throws {CheckpointError} If a code is 3 or a weight is not finite.
    */
   pack(matrix: StoredMatrix, what: string, out: Uint8Array): Promise<number | null>;
+  /**
+   * A piece of a head's sketch: its levels packed as a ternary matrix of 2 * SKETCH_ROWS rows, and
+   * its floats, (PARAMETERS, SKETCH_ROWS). See `codegen/head/sketch.ts`.
+   *
+   * @param rows Float rows of the head, SKETCH_ROWS at most; what is missing is zeros.
+   */
+  sketch(rows: StoredMatrix, dither: Float32Array, packed: Uint8Array): Promise<Float32Array>;
 }
 
 /** Slow and obvious, and needs no compiler. */
@@ -26,8 +37,34 @@ export function referencePacker(layout: TernaryLayout): TernaryPacker {
       out.set(packMatrix(layout, codes, matrix.n, matrix.k));
       return Promise.resolve(scale);
     },
+    async sketch(rows, dither, packed) {
+      const { codes, floats } = emptyPiece(rows.k);
+      for (let r = 0; r < rows.n; r++) {
+        const w = widenRow(rows.bytes, rows.kind as FloatType, rows.k, r * rowBytes(rows));
+        const { upper, lower, scale, correction, norm } = sketchRow(w, dither);
+        codes.set(upper, r * rows.k);
+        codes.set(lower, (SKETCH_ROWS + r) * rows.k);
+        [scale, correction, norm].forEach((value, i) => floats[i * SKETCH_ROWS + r] = value);
+      }
+      await this.pack(piece(codes, rows.k), "the head's sketch", packed);
+      return floats;
+    },
     [Symbol.dispose]: () => {},
   };
+}
+
+/** Zero levels, and no floats yet. */
+function emptyPiece(k: number) {
+  const codes = new Uint8Array(2 * SKETCH_ROWS * k).fill(ZERO_CODE);
+  return { codes, floats: new Float32Array(PARAMETERS * SKETCH_ROWS) };
+}
+
+function piece(codes: Uint8Array<ArrayBuffer>, k: number): StoredMatrix {
+  return { kind: "codes", bytes: codes, n: 2 * SKETCH_ROWS, k };
+}
+
+function rowBytes({ bytes, n }: StoredMatrix): number {
+  return bytes.length / n;
 }
 
 /**
@@ -47,6 +84,12 @@ export function openPacker(path: string, layout: TernaryLayout, threads: number)
       if (absmean === null) throw faultOf(matrix, what);
       if (await native.pack(matrix, absmean.factor, out)) return absmean.scale;
       throw faultOf(matrix, what);
+    },
+    async sketch(rows, dither, packed) {
+      const { codes, floats } = emptyPiece(rows.k);
+      await native.sketch(rows, SKETCH_ROWS, dither, codes, floats);
+      await this.pack(piece(codes, rows.k), "the head's sketch", packed);
+      return floats;
     },
     [Symbol.dispose]: () => native.close(),
   };

@@ -83,6 +83,7 @@ async function openExecutor(
   const weights = allocate(library, packed.length);
   writeBytes(library, weights, packed);
   return new NativeExecutor({
+    head: "full",
     library,
     kernels: kernelName(kernel),
     threads: way.threads,

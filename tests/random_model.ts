@@ -76,9 +76,17 @@ function randomLinear(spec: ModelSpec, random: () => number, name: LinearName): 
   };
 }
 
+function once<T extends object>(make: () => T): () => T {
+  let made: T | undefined;
+  return () => made ??= make();
+}
+
 /** Random weights of a shape. */
 export function randomSource(spec: ModelSpec, random: () => number): WeightSource {
   const matrix = [spec.vocabSize, spec.hiddenSize] as const;
+  // Packing reads the head twice where it has a sketch.
+  const embedding = once(() => randomMatrix(random, matrix, spec.embeddingType));
+  const head = once(() => randomMatrix(random, matrix, spec.headType));
   return {
     linear: (_layer, name) => Promise.resolve(randomLinear(spec, random, name)),
     norm: (_layer, name) => {
@@ -87,8 +95,8 @@ export function randomSource(spec: ModelSpec, random: () => number): WeightSourc
       return Promise.resolve(randomNorm(random, size ?? spec.hiddenSize));
     },
     finalNorm: () => Promise.resolve(randomNorm(random, spec.hiddenSize)),
-    embedding: () => randomMatrix(random, matrix, spec.embeddingType),
-    head: () => randomMatrix(random, matrix, spec.headType),
+    embedding,
+    head,
     headNorm: () => Promise.resolve(randomNorm(random, spec.headDim)),
     experts: {
       matrix: (_layer, _expert, name) => Promise.resolve(randomExpert(spec, random, name)),

@@ -38,6 +38,15 @@ export function dense(spec: ModelSpec): string {
         }
     }
 
+    /// Row r of the head . x, as scoreRows computes it.
+    fn scoreRow(head: [*]const HeadElement, x: [*]const f32, r: usize) f32 {
+        const row = head + r * ${padded};
+        var acc: math.F = @splat(0);
+        var i: usize = 0;
+        while (i < ${padded}) : (i += math.lanes) acc += math.load(x + i) * math.widen(HeadElement, row + i);
+        return math.sum(acc);
+    }
+
     inline fn scoreTile(comptime tile: usize, head: [*]const HeadElement, x: [*]const f32, logits: [*]f32, r: usize) void {
         var acc: [tile]math.F = @splat(@splat(0));
         var i: usize = 0;

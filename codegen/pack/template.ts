@@ -48,6 +48,7 @@ export function packerSource(layout: TernaryLayout): string {
 
     comptime {
         _ = host;
+        _ = @import("sketch.zig");
     }
 
     ${packer(layout)}

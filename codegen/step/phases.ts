@@ -22,6 +22,8 @@ export const STEP_PHASES = {
   /** The sum of a token's experts. */
   combine: "rest",
   finalNorm: "rest",
+  /** Bounds of all logits from the head's sketch; then `head` is the exact rows. */
+  sketch: "head",
   head: "head",
   /** From the call of a step until its threads run, and from the last phase until all have ended. */
   handover: "rest",
@@ -29,6 +31,9 @@ export const STEP_PHASES = {
 
 export type StepPhase = keyof typeof STEP_PHASES;
 export const STEP_PHASE_NAMES = Object.keys(STEP_PHASES) as StepPhase[];
+
+/** Phases that only models with a sketch of their head have. */
+export const SKETCH_PHASES: readonly StepPhase[] = ["sketch"];
 
 /** Phases that only models with experts have. */
 export const EXPERT_PHASES: readonly StepPhase[] = ["router", "pick", "gather", "combine"];

@@ -6,6 +6,7 @@ import { dense } from "../dense/template.ts";
 import { expertBuffers, experts } from "../experts/template.ts";
 import { blocksOf, paddedRows } from "../layouts/layout.ts";
 import {
+  hasSketch,
   type KvType,
   LINEAR_NAMES,
   type LinearName,
@@ -23,6 +24,7 @@ import {
 } from "../norm_quantize/template.ts";
 import { packer } from "../pack/template.ts";
 import { type PackedPlan, planOf, regionOf } from "../plan.ts";
+import { RESCORED, SKETCH_FIELDS, sketchMemory, twoStageHead } from "../head/template.ts";
 import { rope } from "../rope/template.ts";
 import { type InputBuffer, linearSymbol } from "../ternary_linear/scheme.ts";
 import { kernelName, type TernaryKernel } from "../ternary_linear/spec.ts";
@@ -74,6 +76,7 @@ export function stepSource(spec: ModelSpec, options: StepOptions): string {
     attention(spec, options.kvType, options.kernel.isa),
     dense(spec),
     state(context),
+    ...(hasSketch(spec) ? [twoStageHead(spec, context.plan)] : []),
     layerPhases(context),
     spec.experts === undefined
       ? ""
@@ -114,6 +117,7 @@ function header({ spec, options }: Context): string {
 
     comptime {
         _ = host;
+        _ = @import("sketch.zig");
     }
   `;
 }
@@ -200,6 +204,7 @@ function state(context: Context): string {
         rows: [*]f64,
         ${rows.map(([name, type]) => `${name}: [*]${type},`)}
         ${spec.experts === undefined ? "" : EXPERT_FIELDS}
+        ${hasSketch(spec) ? SKETCH_FIELDS : ""}
         /// Where the time goes, as thread 0 sees it; runs only when it was asked for.
         watch: Stopwatch,
 
@@ -726,12 +731,29 @@ function layerLoop(context: Context): string {
         }
         if (step.batch.logit_count == 0) return;
         finalNorm(step, thread);
-        meet(team, watch, .finalNorm);
-        headLogits(step, thread);
-        lap(watch, .head);
+        ${hasSketch(context.spec) ? SKETCHED_HEAD : FULL_HEAD}
     }
   `;
 }
+
+const FULL_HEAD = zig`
+  meet(team, watch, .finalNorm);
+  headLogits(step, thread);
+  lap(watch, .head);
+`;
+const SKETCHED_HEAD = zig`
+  const sketched = usesSketch(step.batch);
+  if (sketched) sketchInputs(step, thread);
+  meet(team, watch, .finalNorm);
+  if (!sketched) {
+      headLogits(step, thread);
+      return lap(watch, .head);
+  }
+  sketchLogits(step, thread);
+  meet(team, watch, .sketch);
+  exactLogits(step, thread);
+  lap(watch, .head);
+`;
 
 /** Most tokens of a linear that the probe runs. */
 function probeTokens({ options }: Context): number {
@@ -820,6 +842,7 @@ function lifecycle(context: Context): string {
     )
   }
         ${spec.experts === undefined ? "" : expertMemory(spec, options)}
+        ${hasSketch(spec) ? sketchMemory(spec) : ""}
         const rope = carver.take(f32, model.context * ${rotaryDim(spec)});
         model.rope = rope;
         carveAttention(carver, &model.attention, tokens, model.context, threads, kv_blocks);
@@ -861,6 +884,11 @@ function lifecycle(context: Context): string {
     pub export fn trilith_model_destroy(model: *Model) void {
         host.trilith_free(@ptrCast(model.memory), model.memory_bytes);
         std.heap.page_allocator.destroy(model);
+    }
+
+    /// Rows of the head that were scored exactly after its sketch, of all steps since the model was made.
+    pub export fn trilith_rescored(model: *const Model) u64 {
+        ${hasSketch(spec) ? RESCORED : "_ = model;\nreturn 0;"}
     }
 
     /// Runs a batch; logits: (logit rows, ${spec.vocabSize}) float32. The caller has checked every index.

@@ -1,4 +1,9 @@
-import { EXPERT_PHASES, STEP_PHASES, type StepPhase } from "../../codegen/step/phases.ts";
+import {
+  EXPERT_PHASES,
+  SKETCH_PHASES,
+  STEP_PHASES,
+  type StepPhase,
+} from "../../codegen/step/phases.ts";
 import type { PhaseTime } from "../../kernels/native_model.ts";
 import type { BenchSession } from "./session.ts";
 import type { PhaseReport, StepProfile } from "./types.ts";
@@ -10,11 +15,15 @@ export async function profileOf(
   counts: StepCounts,
   work: () => Promise<void>,
 ): Promise<StepProfile> {
+  const rescoredBefore = session.executor.rescoredRows;
   const times = await session.executor.profile(work);
+  const rescoredRows = session.executor.rescoredRows - rescoredBefore;
+  const done = session.head === "full" ? counts : { ...counts, rescoredRows };
   const seconds = sum([...times.values()].map((time) => time.workSeconds + time.waitSeconds));
   const phases = [...times]
     .filter(([phase]) => session.spec.experts !== undefined || !EXPERT_PHASES.includes(phase))
-    .map(([phase, time]) => phaseOf(session, counts, phase, time, seconds));
+    .filter(([phase]) => session.head === "two-stage" || !SKETCH_PHASES.includes(phase))
+    .map(([phase, time]) => phaseOf(session, done, phase, time, seconds));
   const waitShare = sum(phases.map(({ waitSeconds }) => waitSeconds)) / seconds;
   const useful = phases.filter(({ kind }) => kind !== "rest")
     .map((phase) => phase.seconds - phase.waitSeconds);

@@ -1,6 +1,6 @@
 import { kvBlockBytes } from "../../codegen/attention/cache.ts";
 import type { KvType, ModelSpec } from "../../codegen/model_spec.ts";
-import { type PackedPlan, planOf } from "../../codegen/plan.ts";
+import { headOf, type PackedPlan, planOf } from "../../codegen/plan.ts";
 import type { Batch } from "../../codegen/step/batch.ts";
 import { type OpenedKernels, openKernels } from "../../kernels/choose.ts";
 import { defaultThreads } from "../../kernels/cpu.ts";
@@ -189,6 +189,7 @@ function startExecutor(
   return new NativeExecutor({
     library: borrowed,
     kernels: kernel.isa,
+    head: headOf(spec),
     threads: options.threads ?? defaultThreads(cpu),
     weights,
     vocabSize: spec.vocabSize,

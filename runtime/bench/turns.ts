@@ -13,6 +13,8 @@ export interface Turn {
   decodeSeconds: number;
   /** Seconds of as many tokens from position 0 on; with `context`. */
   startSeconds?: number;
+  /** Rows of the head that the decoded tokens scored exactly after its sketch. */
+  rescoredRows: number;
   /** Seconds of `genTokens` steps of each of `batch`. */
   batchSeconds: number[];
   energy?: TurnEnergy;
@@ -27,7 +29,9 @@ export async function measureTurn(
 ): Promise<Turn> {
   const peakBytesPerSecond = await session.peakBytesPerSecond();
   const prefill = await timed(meter, () => session.prefillAll(options.promptTokens));
+  const rescoredBefore = session.executor.rescoredRows;
   const decode = await timed(meter, () => decodeAll(session, options));
+  const rescoredRows = session.executor.rescoredRows - rescoredBefore;
   const startSeconds = options.context === undefined
     ? undefined
     : await secondsOf(() => decodeTogether(session, 1, options));
@@ -37,7 +41,7 @@ export async function measureTurn(
     batchSeconds.push(await secondsOf(() => decodeTogether(session, sequences, options)));
   }
   const times = { prefillSeconds: prefill.seconds, decodeSeconds: decode.seconds };
-  const turn = { peakBytesPerSecond, startSeconds, batchSeconds, ...times };
+  const turn = { peakBytesPerSecond, startSeconds, rescoredRows, batchSeconds, ...times };
   if (prefill.energy === undefined || decode.energy === undefined) return turn;
   return { ...turn, energy: { prefill: prefill.energy, decode: decode.energy, ...times } };
 }

