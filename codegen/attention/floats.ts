@@ -36,10 +36,11 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
     }
 
     /// scores[r][offset + position] = q k^T * ${scale} for all positions of the blocks, feature by feature.
-    fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, scores: [*][span]Score, offset: usize) void {
+    fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, ahead: Ahead, scores: [*][span]Score, offset: usize) void {
         var acc: [rows][blocks]${vector} = @splat(@splat(@splat(0)));
         for (0..${spec.headDim}) |d| {
             var k: [blocks]${vector} = undefined;
+            inline for (0..blocks) |b| ahead.fetch(b, d);
             inline for (0..blocks) |b| k[b] = ${load}(${kvType}, &keys[b].values[d]);
             inline for (0..rows) |r| {
                 const q: ${vector} = @splat(queries[r].values[d]);
@@ -65,17 +66,18 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
     }
 
     /// out[r].sums = sum over positions of weight * value, position by position.
-    fn sumValues(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, out: [*]Row) void {
+    fn sumValues(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, ahead: Ahead, out: [*]Row) void {
         const step: usize = @max(1, ${tiling.sums} / rows);
         var v: usize = 0;
-        while (v + step <= ${vectors}) : (v += step) sumValueVectors(rows, step, weights, values, blocks, v, out);
-        if (${vectors} % step != 0) sumValueVectors(rows, ${vectors} % step, weights, values, blocks, v, out);
+        while (v + step <= ${vectors}) : (v += step) sumValueVectors(rows, step, weights, values, blocks, ahead, v, out);
+        if (${vectors} % step != 0) sumValueVectors(rows, ${vectors} % step, weights, values, blocks, ahead, v, out);
     }
 
     /// As sumValues, for the features of \`vectors\` vectors from \`first\` on.
-    fn sumValueVectors(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, first: usize, out: [*]Row) void {
+    fn sumValueVectors(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, ahead: Ahead, first: usize, out: [*]Row) void {
         var acc: [rows][vectors]math.F = @splat(@splat(@splat(0)));
         for (blocks.first..blocks.end) |b| {
+            ahead.fetchPart(b, first, vectors);
             for (0..${KV_BLOCK_POSITIONS}) |p| {
                 const from = values[b].values[p][first * math.lanes ..].ptr;
                 var value: [vectors]math.F = undefined;

@@ -76,12 +76,15 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
 
     /// scores[r][offset + position] = q k^T / sqrt(${spec.headDim}) for all positions of the blocks. A sum is at
     /// most ${spec.headDim} * 127 * 127 in size, which a float holds exactly.
-    fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, scores: [*][span]Score, offset: usize) void {
+    fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, ahead: Ahead, scores: [*][span]Score, offset: usize) void {
         var acc: [rows][blocks]math.I = undefined;
         inline for (0..rows) |r| acc[r] = @splat(@splat(queries[r].bias));
         for (0..${fours}) |i| {
             var k: [blocks]DotBytes = undefined;
-            inline for (0..blocks) |b| k[b] = keys[b].codes[i];
+            inline for (0..blocks) |b| {
+                k[b] = keys[b].codes[i];
+                ahead.fetch(b, i);
+            }
             inline for (0..rows) |r| {
                 inline for (0..blocks) |b| acc[r][b] = dotKeys(acc[r][b], k[b], @bitCast(queries[r].codes[i]));
             }
@@ -121,18 +124,19 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
     }
 
     /// out[r].sums = sum over positions of weight * value. A sum is at most span * ${WEIGHT_LEVELS} * 127 in size.
-    fn sumValues(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, out: [*]Row) void {
+    fn sumValues(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, ahead: Ahead, out: [*]Row) void {
         const step: usize = @max(1, ${tiling.sums} / (2 * rows));
         var v: usize = 0;
-        while (v + step <= ${vectors}) : (v += step) sumValueVectors(rows, step, weights, values, blocks, v, out);
-        if (${vectors} % step != 0) sumValueVectors(rows, ${vectors} % step, weights, values, blocks, v, out);
+        while (v + step <= ${vectors}) : (v += step) sumValueVectors(rows, step, weights, values, blocks, ahead, v, out);
+        if (${vectors} % step != 0) sumValueVectors(rows, ${vectors} % step, weights, values, blocks, ahead, v, out);
     }
 
     /// As sumValues, for the features of \`vectors\` vectors from \`first\` on.
-    fn sumValueVectors(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, first: usize, out: [*]Row) void {
+    fn sumValueVectors(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, ahead: Ahead, first: usize, out: [*]Row) void {
         var high: [rows][vectors]math.I = @splat(@splat(@splat(0)));
         var low: [rows][vectors]math.I = @splat(@splat(@splat(0)));
         for (blocks.first..blocks.end) |b| {
+            ahead.fetchPart(b, first, vectors);
             inline for (0..${KV_BLOCK_POSITIONS / 4}) |four| {
                 const from = values[b].codes[four][4 * first * math.lanes ..].ptr;
                 const offset = b * ${KV_BLOCK_POSITIONS} + four * 4;

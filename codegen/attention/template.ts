@@ -107,18 +107,47 @@ function spans(spec: ModelSpec, tiling: Tiling): string {
         states: [${TILE_TOKENS * spec.numAttentionHeads / spec.numKeyValueHeads}]Row,
     };
 
+    /// Blocks that are read next, fetched into the second-level cache while others are worked on: keys
+    /// and values of a span are too short a run for the hardware to fetch ahead by itself.
+    const Ahead = struct {
+        blocks: ?[*]const [*]const u8,
+        lines: usize,
+
+        /// One line of a block.
+        inline fn fetch(ahead: Ahead, block: usize, line: usize) void {
+            const blocks = ahead.blocks orelse return;
+            if (line < ahead.lines) @prefetch(blocks[block] + line * 64, .{ .locality = 2 });
+        }
+
+        /// The share of a block's lines that \`vectors\` of ${
+    row / 16
+  } vectors from \`first\` on have.
+        inline fn fetchPart(ahead: Ahead, block: usize, first: usize, vectors: usize) void {
+            const blocks = ahead.blocks orelse return;
+            for (ahead.lines * first / ${row / 16}..ahead.lines * (first + vectors) / ${
+    row / 16
+  }) |line| @prefetch(blocks[block] + line * 64, .{ .locality = 2 });
+        }
+
+        inline fn from(ahead: Ahead, block: usize) Ahead {
+            return .{ .blocks = if (ahead.blocks) |blocks| blocks + block else null, .lines = ahead.lines };
+        }
+    };
+
     /// One span for \`rows\` queries, later ones of which see the same positions or later ones.
-    fn attendSpan(comptime rows: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, values: [*]const *const ValueBlock, seen: *const [rows]Seen, scratch: *Scratch) void {
+    fn attendSpan(comptime rows: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, values: [*]const *const ValueBlock, seen: *const [rows]Seen, next: ?[*]const *const KeyBlock, scratch: *Scratch) void {
         const together: usize = @max(1, ${tiling.sums} / rows);
         const blocks: Blocks = .{
             .first = seen[0].from / ${KV_BLOCK_POSITIONS},
             .end = (seen[rows - 1].to + ${KV_BLOCK_POSITIONS - 1}) / ${KV_BLOCK_POSITIONS},
         };
+        const ahead_values: Ahead = .{ .blocks = if (next != null) @ptrCast(values) else null, .lines = @sizeOf(ValueBlock) / 64 };
+        const ahead_keys: Ahead = .{ .blocks = if (next) |k| @ptrCast(k) else null, .lines = @sizeOf(KeyBlock) / 64 };
         var b = blocks.first;
-        while (b + together <= blocks.end) : (b += together) scoreKeys(rows, together, queries, keys + b, &scratch.scores, b * math.lanes);
-        while (b < blocks.end) : (b += 1) scoreKeys(rows, 1, queries, keys + b, &scratch.scores, b * math.lanes);
+        while (b + together <= blocks.end) : (b += together) scoreKeys(rows, together, queries, keys + b, ahead_values.from(b), &scratch.scores, b * math.lanes);
+        while (b < blocks.end) : (b += 1) scoreKeys(rows, 1, queries, keys + b, ahead_values.from(b), &scratch.scores, b * math.lanes);
         for (0..rows) |r| scratch.parts[r].softmax = weigh(&scratch.scores[r], values, blocks, seen[r], &scratch.weights, r);
-        sumValues(rows, &scratch.weights, values, blocks, &scratch.parts);
+        sumValues(rows, &scratch.weights, values, blocks, ahead_keys, &scratch.parts);
     }
   `;
 }
@@ -143,6 +172,9 @@ function tiles(spec: ModelSpec, { rows, tokenRows }: Tiling): string {
         first_span: usize,
         keys: [span_blocks]*const KeyBlock = undefined,
         values: [span_blocks]*const ValueBlock = undefined,
+        /// Keys of the next span, where the tile is too small to reuse much.
+        next: [span_blocks]*const KeyBlock = undefined,
+        fetches: bool,
 
         /// Adds span \`index\` to the states of rows \`row\` .. row + rows.
         fn attendRows(piece: *const Piece, comptime rows: usize, index: usize, row: usize) void {
@@ -153,7 +185,7 @@ function tiles(spec: ModelSpec, { rows, tokenRows }: Tiling): string {
                 .to = @min(span, piece.countOf(r) -| start),
             };
             if (seen[rows - 1].to == 0 or seen[0].from == span) return;
-            attendSpan(rows, piece.queries + row, &piece.keys, &piece.values, &seen, piece.scratch);
+            attendSpan(rows, piece.queries + row, &piece.keys, &piece.values, &seen, if (piece.fetches and row == 0) &piece.next else null, piece.scratch);
             for (seen, row.., piece.scratch.parts[0..rows]) |s, r, *part| {
                 if (s.from >= s.to) continue;
                 if (index == @max(piece.first_span, piece.firstOf(r) / span)) piece.states[r] = part.* else join(&piece.states[r], part);
@@ -175,7 +207,7 @@ function tiles(spec: ModelSpec, { rows, tokenRows }: Tiling): string {
         const rows = tile.tokens * ${group};
         const last = count + tile.tokens - 1;
         const table = places.table(tile.first);
-        var piece: Piece = .{ .queries = queriesOf(a, tile.first, head), .states = states, .scratch = scratch, .count = count, .window = window, .first_span = spans[0] };
+        var piece: Piece = .{ .queries = queriesOf(a, tile.first, head), .states = states, .scratch = scratch, .count = count, .window = window, .first_span = spans[0], .fetches = tile.tokens == 1 };
         const begin = @max(spans[0], piece.firstOf(0) / span);
         const end = @max(begin, @min(spans[1], (last + span - 1) / span));
         for (begin..end) |index| {
@@ -185,6 +217,15 @@ function tiles(spec: ModelSpec, { rows, tokenRows }: Tiling): string {
             for (0..blocks, table[index * span_blocks ..]) |b, block| {
                 piece.keys[b] = keyBlock(a.cache, block, layer, head);
                 piece.values[b] = valueBlock(a.cache, block, layer, head);
+            }
+            if (piece.fetches) {
+                // After the last span, the next head's first one.
+                const more = (index + 1) * span < last;
+                const next_block = if (more) (index + 1) * span_blocks else 0;
+                const next_head = if (more) head else (head + 1) % ${spec.numKeyValueHeads};
+                for (&piece.next, next_block..) |*key, block| {
+                    key.* = keyBlock(a.cache, table[@min(block, (last - 1) / ${KV_BLOCK_POSITIONS})], layer, next_head);
+                }
             }
             var row: usize = 0;
             while (row + ${rows} <= rows) : (row += ${rows}) piece.attendRows(${rows}, index, row);
@@ -221,6 +262,7 @@ function sharing(spec: ModelSpec): string {
 
     /// Tokens times KV heads up to which each thread may have spans of its own to work on.
     const split_pairs = 16;
+    const ticket_spans = 4;
     /// A window of all positions.
     const everything = std.math.maxInt(usize);
 
@@ -291,26 +333,35 @@ function sharing(spec: ModelSpec): string {
         return next - first;
     }
 
-    /// Takes pieces of work until there are none: who does which one changes nothing. Long tiles come
-    /// first, so that threads end together.
+    /// Takes work until there is none: who does what changes nothing. Long tiles come first, so that
+    /// threads end together.
     /// attended: (tokens, stride) with ${spec.numAttentionHeads} heads of ${spec.headDim}.
     fn attendPieces(a: *const Attention, places: Places, layer: usize, window: usize, thread: usize, attended: [*]f32, stride: usize) void {
-        const pieces = a.tile_count * ${heads} * (if (a.split) a.spans else 1);
         const scratch = &a.scratch[thread];
+        if (a.split) return attendSpans(a, places, layer, window, scratch);
+        const pieces = a.tile_count * ${heads};
         while (true) {
             const piece: usize = a.tickets[layer].fetchAdd(1, .monotonic);
             if (piece >= pieces) return;
-            if (a.split) {
-                const pair = piece / a.spans;
+            const tile = a.tiles[a.tile_count - 1 - piece % a.tile_count];
+            const head = piece / a.tile_count;
+            attendTile(a, places, layer, window, head, tile, .{ 0, a.spans }, scratch, &scratch.states);
+            for (0..tile.tokens * ${group}) |r| finishRow(&scratch.states[r], attendedRow(attended, stride, tile.first + r / ${group}, head, r % ${group}));
+        }
+    }
+
+    /// Takes some spans of a split step at a time, so that what was fetched ahead is mostly one's own.
+    fn attendSpans(a: *const Attention, places: Places, layer: usize, window: usize, scratch: *Scratch) void {
+        const pieces = a.tile_count * ${heads} * a.spans;
+        while (true) {
+            const first = ticket_spans * @as(usize, a.tickets[layer].fetchAdd(1, .monotonic));
+            if (first >= pieces) return;
+            for (first..@min(first + ticket_spans, pieces)) |piece| {
+                const head = piece / a.spans % ${heads};
                 const index = piece % a.spans;
-                const tile = a.tiles[pair / ${heads}];
-                const states = partsOf(a, places, pair % ${heads}, index) + tile.first * ${group};
-                attendTile(a, places, layer, window, pair % ${heads}, tile, .{ index, index + 1 }, scratch, states);
-            } else {
-                const tile = a.tiles[a.tile_count - 1 - piece % a.tile_count];
-                const head = piece / a.tile_count;
-                attendTile(a, places, layer, window, head, tile, .{ 0, a.spans }, scratch, &scratch.states);
-                for (0..tile.tokens * ${group}) |r| finishRow(&scratch.states[r], attendedRow(attended, stride, tile.first + r / ${group}, head, r % ${group}));
+                const tile = a.tiles[piece / a.spans / ${heads}];
+                const states = partsOf(a, places, head, index) + tile.first * ${group};
+                attendTile(a, places, layer, window, head, tile, .{ index, index + 1 }, scratch, states);
             }
         }
     }

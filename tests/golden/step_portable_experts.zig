@@ -517,10 +517,11 @@ fn storeValue(block: *ValueBlock, slot: usize, from: [*]const f32) void {
 }
 
 /// scores[r][offset + position] = q k^T * 0.25 for all positions of the blocks, feature by feature.
-fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, scores: [*][span]Score, offset: usize) void {
+fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, ahead: Ahead, scores: [*][span]Score, offset: usize) void {
     var acc: [rows][blocks]math.D = @splat(@splat(@splat(0)));
     for (0..16) |d| {
         var k: [blocks]math.D = undefined;
+        inline for (0..blocks) |b| ahead.fetch(b, d);
         inline for (0..blocks) |b| k[b] = math.wide(f32, &keys[b].values[d]);
         inline for (0..rows) |r| {
             const q: math.D = @splat(queries[r].values[d]);
@@ -546,17 +547,18 @@ fn weigh(scores: *[span]Score, values: [*]const *const ValueBlock, blocks: Block
 }
 
 /// out[r].sums = sum over positions of weight * value, position by position.
-fn sumValues(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, out: [*]Row) void {
+fn sumValues(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, ahead: Ahead, out: [*]Row) void {
     const step: usize = @max(1, 1 / rows);
     var v: usize = 0;
-    while (v + step <= 1) : (v += step) sumValueVectors(rows, step, weights, values, blocks, v, out);
-    if (1 % step != 0) sumValueVectors(rows, 1 % step, weights, values, blocks, v, out);
+    while (v + step <= 1) : (v += step) sumValueVectors(rows, step, weights, values, blocks, ahead, v, out);
+    if (1 % step != 0) sumValueVectors(rows, 1 % step, weights, values, blocks, ahead, v, out);
 }
 
 /// As sumValues, for the features of \`vectors\` vectors from \`first\` on.
-fn sumValueVectors(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, first: usize, out: [*]Row) void {
+fn sumValueVectors(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, ahead: Ahead, first: usize, out: [*]Row) void {
     var acc: [rows][vectors]math.F = @splat(@splat(@splat(0)));
     for (blocks.first..blocks.end) |b| {
+        ahead.fetchPart(b, first, vectors);
         for (0..16) |p| {
             const from = values[b].values[p][first * math.lanes ..].ptr;
             var value: [vectors]math.F = undefined;
@@ -670,18 +672,43 @@ const Scratch = struct {
     states: [32]Row,
 };
 
+/// Blocks that are read next, fetched into the second-level cache while others are worked on: keys
+/// and values of a span are too short a run for the hardware to fetch ahead by itself.
+const Ahead = struct {
+    blocks: ?[*]const [*]const u8,
+    lines: usize,
+
+    /// One line of a block.
+    inline fn fetch(ahead: Ahead, block: usize, line: usize) void {
+        const blocks = ahead.blocks orelse return;
+        if (line < ahead.lines) @prefetch(blocks[block] + line * 64, .{ .locality = 2 });
+    }
+
+    /// The share of a block's lines that \`vectors\` of 1 vectors from \`first\` on have.
+    inline fn fetchPart(ahead: Ahead, block: usize, first: usize, vectors: usize) void {
+        const blocks = ahead.blocks orelse return;
+        for (ahead.lines * first / 1..ahead.lines * (first + vectors) / 1) |line| @prefetch(blocks[block] + line * 64, .{ .locality = 2 });
+    }
+
+    inline fn from(ahead: Ahead, block: usize) Ahead {
+        return .{ .blocks = if (ahead.blocks) |blocks| blocks + block else null, .lines = ahead.lines };
+    }
+};
+
 /// One span for \`rows\` queries, later ones of which see the same positions or later ones.
-fn attendSpan(comptime rows: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, values: [*]const *const ValueBlock, seen: *const [rows]Seen, scratch: *Scratch) void {
+fn attendSpan(comptime rows: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, values: [*]const *const ValueBlock, seen: *const [rows]Seen, next: ?[*]const *const KeyBlock, scratch: *Scratch) void {
     const together: usize = @max(1, 1 / rows);
     const blocks: Blocks = .{
         .first = seen[0].from / 16,
         .end = (seen[rows - 1].to + 15) / 16,
     };
+    const ahead_values: Ahead = .{ .blocks = if (next != null) @ptrCast(values) else null, .lines = @sizeOf(ValueBlock) / 64 };
+    const ahead_keys: Ahead = .{ .blocks = if (next) |k| @ptrCast(k) else null, .lines = @sizeOf(KeyBlock) / 64 };
     var b = blocks.first;
-    while (b + together <= blocks.end) : (b += together) scoreKeys(rows, together, queries, keys + b, &scratch.scores, b * math.lanes);
-    while (b < blocks.end) : (b += 1) scoreKeys(rows, 1, queries, keys + b, &scratch.scores, b * math.lanes);
+    while (b + together <= blocks.end) : (b += together) scoreKeys(rows, together, queries, keys + b, ahead_values.from(b), &scratch.scores, b * math.lanes);
+    while (b < blocks.end) : (b += 1) scoreKeys(rows, 1, queries, keys + b, ahead_values.from(b), &scratch.scores, b * math.lanes);
     for (0..rows) |r| scratch.parts[r].softmax = weigh(&scratch.scores[r], values, blocks, seen[r], &scratch.weights, r);
-    sumValues(rows, &scratch.weights, values, blocks, &scratch.parts);
+    sumValues(rows, &scratch.weights, values, blocks, ahead_keys, &scratch.parts);
 }
 
 /// Consecutive tokens of one sequence in a places.
@@ -700,6 +727,9 @@ const Piece = struct {
     first_span: usize,
     keys: [span_blocks]*const KeyBlock = undefined,
     values: [span_blocks]*const ValueBlock = undefined,
+    /// Keys of the next span, where the tile is too small to reuse much.
+    next: [span_blocks]*const KeyBlock = undefined,
+    fetches: bool,
 
     /// Adds span \`index\` to the states of rows \`row\` .. row + rows.
     fn attendRows(piece: *const Piece, comptime rows: usize, index: usize, row: usize) void {
@@ -710,7 +740,7 @@ const Piece = struct {
             .to = @min(span, piece.countOf(r) -| start),
         };
         if (seen[rows - 1].to == 0 or seen[0].from == span) return;
-        attendSpan(rows, piece.queries + row, &piece.keys, &piece.values, &seen, piece.scratch);
+        attendSpan(rows, piece.queries + row, &piece.keys, &piece.values, &seen, if (piece.fetches and row == 0) &piece.next else null, piece.scratch);
         for (seen, row.., piece.scratch.parts[0..rows]) |s, r, *part| {
             if (s.from >= s.to) continue;
             if (index == @max(piece.first_span, piece.firstOf(r) / span)) piece.states[r] = part.* else join(&piece.states[r], part);
@@ -732,7 +762,7 @@ fn attendTile(a: *const Attention, places: Places, layer: usize, window: usize, 
     const rows = tile.tokens * 2;
     const last = count + tile.tokens - 1;
     const table = places.table(tile.first);
-    var piece: Piece = .{ .queries = queriesOf(a, tile.first, head), .states = states, .scratch = scratch, .count = count, .window = window, .first_span = spans[0] };
+    var piece: Piece = .{ .queries = queriesOf(a, tile.first, head), .states = states, .scratch = scratch, .count = count, .window = window, .first_span = spans[0], .fetches = tile.tokens == 1 };
     const begin = @max(spans[0], piece.firstOf(0) / span);
     const end = @max(begin, @min(spans[1], (last + span - 1) / span));
     for (begin..end) |index| {
@@ -740,6 +770,15 @@ fn attendTile(a: *const Attention, places: Places, layer: usize, window: usize, 
         for (0..blocks, table[index * span_blocks ..]) |b, block| {
             piece.keys[b] = keyBlock(a.cache, block, layer, head);
             piece.values[b] = valueBlock(a.cache, block, layer, head);
+        }
+        if (piece.fetches) {
+            // After the last span, the next head's first one.
+            const more = (index + 1) * span < last;
+            const next_block = if (more) (index + 1) * span_blocks else 0;
+            const next_head = if (more) head else (head + 1) % 2;
+            for (&piece.next, next_block..) |*key, block| {
+                key.* = keyBlock(a.cache, table[@min(block, (last - 1) / 16)], layer, next_head);
+            }
         }
         var row: usize = 0;
         while (row + 1 <= rows) : (row += 1) piece.attendRows(1, index, row);
@@ -763,6 +802,7 @@ const Places = struct {
 
 /// Tokens times KV heads up to which each thread may have spans of its own to work on.
 const split_pairs = 16;
+const ticket_spans = 4;
 /// A window of all positions.
 const everything = std.math.maxInt(usize);
 
@@ -833,26 +873,35 @@ fn consecutive(places: Places, first: usize, most: usize) usize {
     return next - first;
 }
 
-/// Takes pieces of work until there are none: who does which one changes nothing. Long tiles come
-/// first, so that threads end together.
+/// Takes work until there is none: who does what changes nothing. Long tiles come first, so that
+/// threads end together.
 /// attended: (tokens, stride) with 4 heads of 16.
 fn attendPieces(a: *const Attention, places: Places, layer: usize, window: usize, thread: usize, attended: [*]f32, stride: usize) void {
-    const pieces = a.tile_count * 2 * (if (a.split) a.spans else 1);
     const scratch = &a.scratch[thread];
+    if (a.split) return attendSpans(a, places, layer, window, scratch);
+    const pieces = a.tile_count * 2;
     while (true) {
         const piece: usize = a.tickets[layer].fetchAdd(1, .monotonic);
         if (piece >= pieces) return;
-        if (a.split) {
-            const pair = piece / a.spans;
+        const tile = a.tiles[a.tile_count - 1 - piece % a.tile_count];
+        const head = piece / a.tile_count;
+        attendTile(a, places, layer, window, head, tile, .{ 0, a.spans }, scratch, &scratch.states);
+        for (0..tile.tokens * 2) |r| finishRow(&scratch.states[r], attendedRow(attended, stride, tile.first + r / 2, head, r % 2));
+    }
+}
+
+/// Takes some spans of a split step at a time, so that what was fetched ahead is mostly one's own.
+fn attendSpans(a: *const Attention, places: Places, layer: usize, window: usize, scratch: *Scratch) void {
+    const pieces = a.tile_count * 2 * a.spans;
+    while (true) {
+        const first = ticket_spans * @as(usize, a.tickets[layer].fetchAdd(1, .monotonic));
+        if (first >= pieces) return;
+        for (first..@min(first + ticket_spans, pieces)) |piece| {
+            const head = piece / a.spans % 2;
             const index = piece % a.spans;
-            const tile = a.tiles[pair / 2];
-            const states = partsOf(a, places, pair % 2, index) + tile.first * 2;
-            attendTile(a, places, layer, window, pair % 2, tile, .{ index, index + 1 }, scratch, states);
-        } else {
-            const tile = a.tiles[a.tile_count - 1 - piece % a.tile_count];
-            const head = piece / a.tile_count;
-            attendTile(a, places, layer, window, head, tile, .{ 0, a.spans }, scratch, &scratch.states);
-            for (0..tile.tokens * 2) |r| finishRow(&scratch.states[r], attendedRow(attended, stride, tile.first + r / 2, head, r % 2));
+            const tile = a.tiles[piece / a.spans / 2];
+            const states = partsOf(a, places, head, index) + tile.first * 2;
+            attendTile(a, places, layer, window, head, tile, .{ index, index + 1 }, scratch, states);
         }
     }
 }
