@@ -40,7 +40,7 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
         var acc: [rows][blocks]${vector} = @splat(@splat(@splat(0)));
         for (0..${spec.headDim}) |d| {
             var k: [blocks]${vector} = undefined;
-            inline for (0..blocks) |b| ahead.fetch(b, d);
+            inline for (0..blocks) |b| ahead.fetchLine(b, d);
             inline for (0..blocks) |b| k[b] = ${load}(${kvType}, &keys[b].values[d]);
             inline for (0..rows) |r| {
                 const q: ${vector} = @splat(queries[r].values[d]);

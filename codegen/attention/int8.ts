@@ -83,7 +83,7 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
             var k: [blocks]DotBytes = undefined;
             inline for (0..blocks) |b| {
                 k[b] = keys[b].codes[i];
-                ahead.fetch(b, i);
+                ahead.fetchLine(b, i);
             }
             inline for (0..rows) |r| {
                 inline for (0..blocks) |b| acc[r][b] = dotKeys(acc[r][b], k[b], @bitCast(queries[r].codes[i]));

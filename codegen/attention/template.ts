@@ -114,7 +114,7 @@ function spans(spec: ModelSpec, tiling: Tiling): string {
         lines: usize,
 
         /// One line of a block.
-        inline fn fetch(ahead: Ahead, block: usize, line: usize) void {
+        inline fn fetchLine(ahead: Ahead, block: usize, line: usize) void {
             const blocks = ahead.blocks orelse return;
             if (line < ahead.lines) @prefetch(blocks[block] + line * 64, .{ .locality = 2 });
         }

@@ -521,7 +521,7 @@ fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Que
     var acc: [rows][blocks]math.D = @splat(@splat(@splat(0)));
     for (0..16) |d| {
         var k: [blocks]math.D = undefined;
-        inline for (0..blocks) |b| ahead.fetch(b, d);
+        inline for (0..blocks) |b| ahead.fetchLine(b, d);
         inline for (0..blocks) |b| k[b] = math.wide(f32, &keys[b].values[d]);
         inline for (0..rows) |r| {
             const q: math.D = @splat(queries[r].values[d]);
@@ -679,7 +679,7 @@ const Ahead = struct {
     lines: usize,
 
     /// One line of a block.
-    inline fn fetch(ahead: Ahead, block: usize, line: usize) void {
+    inline fn fetchLine(ahead: Ahead, block: usize, line: usize) void {
         const blocks = ahead.blocks orelse return;
         if (line < ahead.lines) @prefetch(blocks[block] + line * 64, .{ .locality = 2 });
     }
