@@ -72,6 +72,7 @@ export function workOf(
   if (phase === "attention") return attentionWork(spec, kvBytesPerPosition, counts);
   if (phase === "head") return headWork(spec, plan, counts);
   if (phase === "sketch") {
+    if (counts.rescoredRows === undefined) return { bytes: 0, macs: 0 };
     // Two ternary rows for each row of the head.
     const macs = 2 * spec.vocabSize * spec.hiddenSize * counts.logitRows;
     return { bytes: plan.sketchBytes * steps, macs };

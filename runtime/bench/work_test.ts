@@ -13,7 +13,8 @@ Deno.test("work: the phases of a decoded token read what the plan says it reads"
     const spec = shapeOf(name);
     for (const layout of LAYOUTS) {
       const plan = planOf(spec, layout);
-      const counts = { ...ONE_TOKEN, positionsRead: 0 };
+      const sketched = plan.sketchBytes > 0 ? { rescoredRows: 0 } : {};
+      const counts = { ...ONE_TOKEN, positionsRead: 0, ...sketched };
       const bytes = STEP_PHASE_NAMES.filter((phase) => phase !== "embedding")
         .reduce((sum, phase) => sum + workOf(phase, spec, plan, 0, counts).bytes, 0);
       // Scales: 28 bytes a layer, or 4 bytes a row of a matrix.
@@ -22,6 +23,17 @@ Deno.test("work: the phases of a decoded token read what the plan says it reads"
       assert.ok(others >= 0 && others < most, `${name}: ${others}`);
     }
   }
+});
+
+Deno.test("work: the head is read as a whole, or its sketch and the rows that are scored exactly", () => {
+  const spec = shapeOf("bitnet-2b-4t");
+  const plan = planOf(spec, LAYOUTS[0]);
+  const bytesOf = (rescoredRows?: number) =>
+    (["sketch", "head"] as const).map((phase) =>
+      workOf(phase, spec, plan, 0, { ...ONE_TOKEN, rescoredRows }).bytes
+    );
+  assert.deepEqual(bytesOf(), [0, 128_256 * 2560 * 2]);
+  assert.deepEqual(bytesOf(7), [plan.sketchBytes, 7 * 2560 * 2]);
 });
 
 Deno.test("work: weights count once a step, multiply-adds once a token", () => {
