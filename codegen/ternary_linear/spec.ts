@@ -21,17 +21,20 @@ export interface TernaryKernel {
  *
  * AVX-512, G weights/s times tokens of one core, 2,560 x 2,560; medians of interleaved runs.
  *
- * | | multiply | lookup | lookup-prefetch |
- * |---|---|---|---|
- * | Emerald Rapids, cached, 1 token | 169 | 126 | 127 |
- * | 2 tokens | 228 | 149 | 153 |
- * | 8 tokens | 298 | 163 | 163 |
- * | from memory, 1 token (peak 11.8 GB/s) | 39.0 (83 %) | 29.2 (55 %) | 41.9 (79 %) |
- * | Zen 4, cached, 1 token (prototypes) | 149 | 233 | |
- * | 8 tokens | 236 | 288 | |
+ * | | multiply | lookup9 | lookup9-prefetch | lookup48 | lookup10 |
+ * |---|---|---|---|---|---|
+ * | Emerald Rapids, cached, 1 token | 169 | 126 | 127 | | |
+ * | 2 tokens | 228 | 149 | 153 | | |
+ * | 8 tokens | 298 | 163 | 163 | | |
+ * | from memory, 1 token (peak 11.8 GB/s) | 39.0 (83 %) | 29.2 (55 %) | 41.9 (79 %) | | |
+ * | Zen 4, cached, 1 token | 194 | 217 | | 182 | 118 |
+ * | 4 tokens | 226 | 270 | | 244 | 195 |
+ * | 64 tokens | 227 | 262 | | 237 | 191 |
+ * | from memory, 1 token, GB/s (peak 31 to 32) | | 30.4 | | 29.6 | 21.9 |
  *
  * vpermw takes 1.8 cycles on Intel, so lookups win there only by their fewer bytes; on Zen 4 they
- * win everywhere, and reach 92 % of the memory peak without fetching ahead.
+ * win everywhere. lookup48 reads as many bytes a second as lookup9, and fewer of them; lookup10
+ * waits for its multiplications.
  */
 export const TERNARY_KERNELS: readonly TernaryKernel[] = [
   { isa: "avx512", scheme: multiply(AVX512) },
