@@ -362,11 +362,11 @@ function residualInput(
   // The router reads what the linears read, before it is rounded.
   const routes = spec.experts !== undefined && group === GROUPS.mlpIn;
   return zig`
-    /// h += y; ${group.names.join(", ")} read round(norm(h)). Tokens are shared out among threads.
+    /// h += y; ${group.names.join(", ")} read round(norm(h)) of this thread's tokens.
     fn ${symbol}(step: *const Step, layer: [*]const u8, thread: usize) void {
         const model = step.model;
         const row = model.rows + thread * ${rowScratch(context)};
-        const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+        const tokens = tokensOf(step, thread);
         for (tokens[0]..tokens[1]) |t| {
             const h = model.h + t * ${hidden};
             const y = model.y + t * ${paddedRows(spec.hiddenSize)};
@@ -417,12 +417,12 @@ function madeInput(
   return zig`
     /// ${group.names.join(", ")} reads round(${
     subNorm === null ? "x" : "norm(x)"
-  }). Tokens are shared out among threads.
+  }) of this thread's tokens.
     fn ${symbol}(step: *const Step, layer: [*]const u8, thread: usize) void {
         ${/\blayer\b/.test(body) ? "" : "_ = layer;"}
         const model = step.model;
         ${usesRow ? `const row = model.rows + thread * ${rowScratch(context)};` : ""}
-        const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+        const tokens = tokensOf(step, thread);
         for (tokens[0]..tokens[1]) |t| {
             ${make}
             ${body}
@@ -627,11 +627,11 @@ function attendPhase({ spec, queryRow }: Context): string {
 function mlpLoop({ spec }: Context): string {
   if (spec.experts === undefined) {
     return zig`
-      mlpLinears(step, layer, thread);
+      mlpLinears(own, layer, thread);
       meet(team, watch, .gateUp);
-      mlpOutput(step, layer, thread);
-      meet(team, watch, .activation);
-      downLinear(step, layer, thread);
+      mlpOutput(own, layer, thread);
+      meetUnless(alone, team, watch, .activation);
+      downLinear(own, layer, thread);
       meet(team, watch, .down);
     `;
   }
@@ -647,6 +647,13 @@ function mlpLoop({ spec }: Context): string {
   `;
 }
 
+/** Zig that moves each input of linears to the row of a thread. */
+function ownInputs(context: Context): string[] {
+  return inputsOf(context).flatMap((i) =>
+    inputArrays(context).map(({ name, elements }) => `own.x${i}_${name} += thread * ${elements};`)
+  );
+}
+
 function layerLoop(context: Context): string {
   const { spec, hidden } = context;
   return zig`
@@ -655,9 +662,31 @@ function layerLoop(context: Context): string {
         return .{ @min(@max(mine[0], from) - from, count), @min(@max(mine[1], from) - from, count) };
     }
 
+    /// A batch of one token, which every thread prepares for itself: norms and inputs of linears cost less
+    /// than a barrier, and each core has in its own caches what it reads next.
+    inline fn isAlone(batch: Batch) bool {
+        return ${
+    context.spec.experts === undefined ? "batch.tokens == 1" : "false and batch.tokens == 1"
+  };
+    }
+
+    /// The tokens that a thread prepares.
+    inline fn tokensOf(step: *const Step, thread: usize) [2]usize {
+        return if (isAlone(step.batch)) .{ 0, 1 } else math.share(step.batch.tokens, thread, step.model.team.threads);
+    }
+
+    /// The model as a thread sees it that prepares a token for itself: with a row of its own of what it
+    /// alone reads again.
+    fn ownRows(model: Model, thread: usize) Model {
+        var own = model;
+        own.h += thread * ${hidden};
+        ${ownInputs(context)}
+        return own;
+    }
+
     fn embedTokens(step: *const Step, thread: usize) void {
         const model = step.model;
-        const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+        const tokens = tokensOf(step, thread);
         for (tokens[0]..tokens[1]) |t| {
             embed(@ptrCast(@alignCast(model.weights + embedding_at)), step.batch.ids[t], model.h + t * ${hidden});
             @memset(model.y[t * ${paddedRows(spec.hiddenSize)} ..][0..${
@@ -704,29 +733,39 @@ function layerLoop(context: Context): string {
         if (watch) |running| running.lap(2 * @as(usize, @backingInt(phase)) + 1);
     }
 
+    /// As \`meet\`, where a thread that prepared a token for itself needs nobody.
+    inline fn meetUnless(alone: bool, team: *Team, watch: ?*Stopwatch, phase: Phase) void {
+        if (alone) lap(watch, phase) else meet(team, watch, phase);
+    }
+
     /// What every thread of the team runs: the layers, a barrier wherever one reads what others wrote.
     fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
         const step: *const Step = @ptrCast(@alignCast(context));
         const thread: usize = thread_index;
         const watch = if (thread == 0 and step.model.watch.running) &step.model.watch else null;
-        embedTokens(step, thread);
+        const alone = isAlone(step.batch);
+        // What this thread prepares and reads again; everything else is the team's.
+        var own_model = ownRows(step.model.*, thread);
+        const prepared: Step = .{ .model = &own_model, .batch = step.batch, .logits = step.logits };
+        const own = if (alone) &prepared else step;
+        embedTokens(own, thread);
         lap(watch, .embedding);
         for (0..${spec.numHiddenLayers}) |index| {
             const layer = step.model.layer(index);
-            attentionInput(step, layer, thread);
-            meet(team, watch, .inputNorm);
-            attentionLinears(step, layer, thread);
+            attentionInput(own, layer, thread);
+            meetUnless(alone, team, watch, .inputNorm);
+            attentionLinears(own, layer, thread);
             meet(team, watch, .qkv);
             rotateAndStore(step, index, thread);
             meet(team, watch, .rope);
             attendAll(step, index, thread);
             meet(team, watch, .attention);
-            attentionOutput(step, layer, thread);
-            meet(team, watch, .outputNorm);
-            outputLinear(step, layer, thread);
+            attentionOutput(own, layer, thread);
+            meetUnless(alone, team, watch, .outputNorm);
+            outputLinear(own, layer, thread);
             meet(team, watch, .o);
-            mlpInput(step, layer, thread);
-            meet(team, watch, .mlpNorm);
+            mlpInput(own, layer, thread);
+            meetUnless(alone, team, watch, .mlpNorm);
             ${mlpLoop(context)}
         }
         if (step.batch.logit_count == 0) return;
@@ -834,7 +873,8 @@ function lifecycle(context: Context): string {
     }
 
     fn carve(carver: *Carver, model: *Model, threads: usize, kv_blocks: usize) void {
-        const tokens = model.max_tokens;
+        // Each thread has a row where it prepares a token for itself.
+        const tokens = @max(model.max_tokens, threads);
         model.rows = carver.take(f64, threads * ${rowScratch(context)});
         ${
     rows.map(([name, type, elements]) =>

@@ -1264,11 +1264,11 @@ inline fn inputOf(model: *const Model, comptime input: usize) Quantized {
     };
 }
 
-/// h += y; q, k, v read round(norm(h)). Tokens are shared out among threads.
+/// h += y; q, k, v read round(norm(h)) of this thread's tokens.
 fn attentionInput(step: *const Step, layer: [*]const u8, thread: usize) void {
     const model = step.model;
     const row = model.rows + thread * 288;
-    const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+    const tokens = tokensOf(step, thread);
     for (tokens[0]..tokens[1]) |t| {
         const h = model.h + t * 112;
         const y = model.y + t * 128;
@@ -1331,11 +1331,11 @@ fn attendAll(step: *const Step, layer_index: usize, thread: usize) void {
     joinParts(&model.attention, places, window, thread, model.attended, 32);
 }
 
-/// o reads round(x). Tokens are shared out among threads.
+/// o reads round(x) of this thread's tokens.
 fn attentionOutput(step: *const Step, layer: [*]const u8, thread: usize) void {
     const model = step.model;
     const row = model.rows + thread * 288;
-    const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+    const tokens = tokensOf(step, thread);
     for (tokens[0]..tokens[1]) |t| {
         const x = model.attended + t * 32;
         const largest_made = largest_k30(x);
@@ -1353,11 +1353,11 @@ fn outputLinear(step: *const Step, layer: [*]const u8, thread: usize) void {
     linear_100x30(linearAt(layer, 3, at.o_codes, null), inputOf(model, 0), step.batch.tokens, model.y, 128, overlap(mine, 0, 4));
 }
 
-/// h += y; gate, up read round(norm(h)). Tokens are shared out among threads.
+/// h += y; gate, up read round(norm(h)) of this thread's tokens.
 fn mlpInput(step: *const Step, layer: [*]const u8, thread: usize) void {
     const model = step.model;
     const row = model.rows + thread * 288;
-    const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+    const tokens = tokensOf(step, thread);
     for (tokens[0]..tokens[1]) |t| {
         const h = model.h + t * 112;
         const y = model.y + t * 128;
@@ -1380,11 +1380,11 @@ fn mlpLinears(step: *const Step, layer: [*]const u8, thread: usize) void {
     linear_140x100(linearAt(layer, 5, at.up_codes, null), inputOf(model, 1), step.batch.tokens, model.up, 160, overlap(mine, 5, 5));
 }
 
-/// down reads round(x). Tokens are shared out among threads.
+/// down reads round(x) of this thread's tokens.
 fn mlpOutput(step: *const Step, layer: [*]const u8, thread: usize) void {
     const model = step.model;
     const row = model.rows + thread * 288;
-    const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+    const tokens = tokensOf(step, thread);
     for (tokens[0]..tokens[1]) |t| {
         const largest_made = gatedActivation(model.gate + t * 160, model.up + t * 160, row);
         const largest = largest_made;
@@ -1406,9 +1406,37 @@ inline fn overlap(mine: [2]usize, from: usize, count: usize) [2]usize {
     return .{ @min(@max(mine[0], from) - from, count), @min(@max(mine[1], from) - from, count) };
 }
 
+/// A batch of one token, which every thread prepares for itself: norms and inputs of linears cost less
+/// than a barrier, and each core has in its own caches what it reads next.
+inline fn isAlone(batch: Batch) bool {
+    return batch.tokens == 1;
+}
+
+/// The tokens that a thread prepares.
+inline fn tokensOf(step: *const Step, thread: usize) [2]usize {
+    return if (isAlone(step.batch)) .{ 0, 1 } else math.share(step.batch.tokens, thread, step.model.team.threads);
+}
+
+/// The model as a thread sees it that prepares a token for itself: with a row of its own of what it
+/// alone reads again.
+fn ownRows(model: Model, thread: usize) Model {
+    var own = model;
+    own.h += thread * 112;
+    own.x0_codes += thread * 208;
+    own.x0_inverse += thread * 1;
+    own.x0_sums += thread * 1;
+    own.x1_codes += thread * 208;
+    own.x1_inverse += thread * 1;
+    own.x1_sums += thread * 1;
+    own.x2_codes += thread * 208;
+    own.x2_inverse += thread * 1;
+    own.x2_sums += thread * 1;
+    return own;
+}
+
 fn embedTokens(step: *const Step, thread: usize) void {
     const model = step.model;
-    const tokens = math.share(step.batch.tokens, thread, model.team.threads);
+    const tokens = tokensOf(step, thread);
     for (tokens[0]..tokens[1]) |t| {
         embed(@ptrCast(@alignCast(model.weights + embedding_at)), step.batch.ids[t], model.h + t * 112);
         @memset(model.y[t * 128 ..][0..128], 0);
@@ -1451,34 +1479,44 @@ inline fn meet(team: *Team, watch: ?*Stopwatch, phase: Phase) void {
     if (watch) |running| running.lap(2 * @as(usize, @backingInt(phase)) + 1);
 }
 
+/// As \`meet\`, where a thread that prepared a token for itself needs nobody.
+inline fn meetUnless(alone: bool, team: *Team, watch: ?*Stopwatch, phase: Phase) void {
+    if (alone) lap(watch, phase) else meet(team, watch, phase);
+}
+
 /// What every thread of the team runs: the layers, a barrier wherever one reads what others wrote.
 fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
     const step: *const Step = @ptrCast(@alignCast(context));
     const thread: usize = thread_index;
     const watch = if (thread == 0 and step.model.watch.running) &step.model.watch else null;
-    embedTokens(step, thread);
+    const alone = isAlone(step.batch);
+    // What this thread prepares and reads again; everything else is the team's.
+    var own_model = ownRows(step.model.*, thread);
+    const prepared: Step = .{ .model = &own_model, .batch = step.batch, .logits = step.logits };
+    const own = if (alone) &prepared else step;
+    embedTokens(own, thread);
     lap(watch, .embedding);
     for (0..2) |index| {
         const layer = step.model.layer(index);
-        attentionInput(step, layer, thread);
-        meet(team, watch, .inputNorm);
-        attentionLinears(step, layer, thread);
+        attentionInput(own, layer, thread);
+        meetUnless(alone, team, watch, .inputNorm);
+        attentionLinears(own, layer, thread);
         meet(team, watch, .qkv);
         rotateAndStore(step, index, thread);
         meet(team, watch, .rope);
         attendAll(step, index, thread);
         meet(team, watch, .attention);
-        attentionOutput(step, layer, thread);
-        meet(team, watch, .outputNorm);
-        outputLinear(step, layer, thread);
+        attentionOutput(own, layer, thread);
+        meetUnless(alone, team, watch, .outputNorm);
+        outputLinear(own, layer, thread);
         meet(team, watch, .o);
-        mlpInput(step, layer, thread);
-        meet(team, watch, .mlpNorm);
-        mlpLinears(step, layer, thread);
+        mlpInput(own, layer, thread);
+        meetUnless(alone, team, watch, .mlpNorm);
+        mlpLinears(own, layer, thread);
         meet(team, watch, .gateUp);
-        mlpOutput(step, layer, thread);
-        meet(team, watch, .activation);
-        downLinear(step, layer, thread);
+        mlpOutput(own, layer, thread);
+        meetUnless(alone, team, watch, .activation);
+        downLinear(own, layer, thread);
         meet(team, watch, .down);
     }
     if (step.batch.logit_count == 0) return;
@@ -1524,7 +1562,8 @@ fn touchInstructions() void {
 }
 
 fn carve(carver: *Carver, model: *Model, threads: usize, kv_blocks: usize) void {
-    const tokens = model.max_tokens;
+    // Each thread has a row where it prepares a token for itself.
+    const tokens = @max(model.max_tokens, threads);
     model.rows = carver.take(f64, threads * 288);
     model.h = carver.take(f32, tokens * 112);
     model.y = carver.take(f32, tokens * 128);
