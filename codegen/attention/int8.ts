@@ -107,7 +107,7 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
             const weight = expWeights(scores, b, seen, largest);
             sums += weight;
             const scaled = weight * math.load(&values[b].scales);
-            peak = @max(peak, scaled);
+            peak = math.larger(peak, scaled);
             math.store(scores[b * math.lanes ..].ptr, scaled);
         }
         const limit: f32 = @max(@reduce(.Max, peak), ${LEAST_LARGEST});

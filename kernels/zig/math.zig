@@ -75,10 +75,21 @@ pub inline fn roundToInt(v: F) I {
     return shifted -% @as(I, @splat(round_magic_bits));
 }
 
+/// The larger of each lane, b where one is NaN: what one instruction of x86 does. `@max` takes three, as
+/// it also looks for a NaN in b.
+pub inline fn larger(a: anytype, b: @TypeOf(a)) @TypeOf(a) {
+    return @select(@typeInfo(@TypeOf(a)).vector.child, a > b, a, b);
+}
+
+/// As `larger`, the smaller of each lane.
+pub inline fn smaller(a: anytype, b: @TypeOf(a)) @TypeOf(a) {
+    return @select(@typeInfo(@TypeOf(a)).vector.child, a < b, a, b);
+}
+
 /// e^x to about 1 ulp, x clamped to [-87.3, 88.3] so that results stay normal and finite.
 /// Cody-Waite reduction by ln 2 in two parts, then the degree-7 polynomial of Cephes' expf.
 pub inline fn exp(x_in: F) F {
-    const x = @min(@max(x_in, splat(-87.3)), splat(88.3));
+    const x = smaller(larger(x_in, splat(-87.3)), splat(88.3));
     const n = (x * splat(1.44269504088896341) + splat(round_magic)) - splat(round_magic);
     const r = (x - n * splat(0.693359375)) - n * splat(-2.12194440e-4);
     var p = splat(1.9875691500e-4);
@@ -155,6 +166,16 @@ test "exp is exact at 0 and clamped outside its range" {
     try testing.expectEqual(exp(splat(88.3))[3], exp(splat(1e4))[3]);
     try testing.expect(std.math.isNormal(exp(splat(-1e4))[0]));
     try testing.expect(std.math.isNormal(exp(splat(1e4))[0]));
+}
+
+test "larger and smaller take the second where one is NaN" {
+    const nan = splat(std.math.nan(f32));
+    try testing.expectEqual(splat(2), larger(splat(1), splat(2)));
+    try testing.expectEqual(splat(2), larger(splat(2), splat(1)));
+    try testing.expectEqual(splat(1), larger(nan, splat(1)));
+    try testing.expectEqual(splat(1), smaller(splat(1), splat(2)));
+    try testing.expectEqual(splat(-1), smaller(splat(2), splat(-1)));
+    try testing.expectEqual(splat(1), smaller(nan, splat(1)));
 }
 
 test "rounding is to the nearest integer, ties to even" {

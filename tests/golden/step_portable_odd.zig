@@ -712,6 +712,10 @@ const Seen = struct {
     from: usize,
     to: usize,
 
+    inline fn all(seen: Seen, block: usize) bool {
+        return seen.from <= block * math.lanes and (block + 1) * math.lanes <= seen.to;
+    }
+
     inline fn lanes(seen: Seen, block: usize) @Vector(math.lanes, bool) {
         const position = std.simd.iota(i32, math.lanes) + @as(math.I, @splat(@intCast(block * math.lanes)));
         const early = position < @as(math.I, @splat(@intCast(seen.from)));
@@ -729,7 +733,7 @@ inline fn largestOf(scores: *const [span]Score, blocks: Blocks, seen: Seen) Scor
     var largest = none;
     for (blocks.first..blocks.end) |b| {
         const score: Scores = scores[b * math.lanes ..][0..math.lanes].*;
-        largest = @max(largest, @select(Score, seen.lanes(b), score, none));
+        largest = math.larger(largest, if (seen.all(b)) score else @select(Score, seen.lanes(b), score, none));
     }
     return @reduce(.Max, largest);
 }
@@ -739,7 +743,7 @@ inline fn expWeights(scores: *const [span]Score, block: usize, seen: Seen, large
     const Scores = @Vector(math.lanes, Score);
     const score: Scores = scores[block * math.lanes ..][0..math.lanes].*;
     const weights = math.exp(@floatCast(score - @as(Scores, @splat(largest))));
-    return @select(f32, seen.lanes(block), weights, math.splat(0));
+    return if (seen.all(block)) weights else @select(f32, seen.lanes(block), weights, math.splat(0));
 }
 
 /// Makes \`state\`, which has the positions up to a span, have those of the span too.
