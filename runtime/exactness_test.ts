@@ -1,6 +1,7 @@
 /** Neither drafts nor the two-stage head change a token: any options, any company, any end. */
 import assert from "node:assert/strict";
 import fc from "fast-check";
+import { SKETCH_TOKENS } from "../codegen/head/sketch.ts";
 import { startGeneration } from "./generation.ts";
 import { TOY_VOCAB_SIZE, toyContext, type ToyOptions } from "./fake_executor.ts";
 import type { GenerateOptions, GenerationResult } from "./types.ts";
@@ -182,4 +183,20 @@ Deno.test("exactness: results say which head the tokens came from", async () => 
   const together = [{ temperature: 0, maxTokens: 3 }, { topP: 0.9, maxTokens: 4 }];
   const results = await Promise.all(together.map((o) => startGeneration(context, [1], o)));
   assert.deepEqual(results.map(({ head }) => head), ["full", "full"]);
+});
+
+Deno.test("exactness: steps with more rows than the sketch is for say that they used the full head", async () => {
+  for (
+    const [count, head] of [[SKETCH_TOKENS, "two-stage"], [SKETCH_TOKENS + 1, "full"]] as const
+  ) {
+    const context = toyContext({ head: "two-stage", kvBlocks: 2 * count, maxBatchTokens: count });
+    const crowd = Array.from(
+      { length: count },
+      () => startGeneration(context, [1], { temperature: 0, maxTokens: 3 }),
+    );
+    const heads = (await Promise.all(crowd)).map((result) => result.head);
+    assert.deepEqual(heads, new Array(count).fill(head));
+    const { logitCandidates } = context.executor.batches.at(-1)!;
+    assert.deepEqual(logitCandidates, new Int32Array(count).fill(head === "full" ? 0 : 1));
+  }
 });

@@ -1,3 +1,4 @@
+import { SKETCH_TOKENS } from "../codegen/head/sketch.ts";
 import type { Batch } from "../codegen/step/batch.ts";
 import type { Executor } from "./executor.ts";
 import { KvBlocks } from "./kv_cache.ts";
@@ -21,7 +22,8 @@ export interface SequenceWork {
   /**
    * Logits, (vocabSize,), valid only during the call. May add to `pending`.
    *
-   * @param candidates What `candidatesAt` said, or 0 where another sequence needed all logits.
+   * @param candidates What `candidatesAt` said, or 0 where the step made all logits: another sequence
+   * needed them, or there were too many rows.
    */
   accept(position: number, logits: Float32Array, candidates: number): void;
   /** Called once, when the sequence has left: with the error that ended it, or without. */
@@ -294,8 +296,8 @@ function batchOf(shares: readonly Share[]): { batch: Batch; wanted: Wanted[] } {
       tablesOf.push(row);
     });
   });
-  // A step has one head: for those who need all logits it makes all of everybody's.
-  if (wanted.some(({ candidates }) => candidates === 0)) {
+  // A step has one head: for those who need all logits, or for many rows, it makes all of everybody's.
+  if (wanted.length > SKETCH_TOKENS || wanted.some(({ candidates }) => candidates === 0)) {
     wanted.forEach((row) => row.candidates = 0);
   }
   const batch: Batch = {
