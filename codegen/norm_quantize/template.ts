@@ -9,7 +9,8 @@ export function paddedFloats(k: number): number {
 
 /**
  * Bytes from one token's int8 activations to the next: whole vectors, and one cache line more so
- * that rows of 4096 bytes do not fall into the same cache set. What follows the codes stays zero.
+ * that rows of 4096 bytes do not fall into the same cache set. Codes are zero up to
+ * `paddedFloats(k)`; what follows may be of an earlier input with more features.
  */
 export function activationStride(k: number): number {
   return paddedFloats(k) + 64;

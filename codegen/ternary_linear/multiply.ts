@@ -4,7 +4,14 @@ import { activationStride } from "../norm_quantize/template.ts";
 import { zig } from "../writer.ts";
 import { type Dialect, dialectPrelude, type Tile } from "./dialects.ts";
 import type { Scheme } from "./scheme.ts";
-import { callUnpacked, finishFunction, SUMS, sumsOfInputs, unpackedFunctions } from "./unpacked.ts";
+import {
+  callUnpacked,
+  finishFunction,
+  SUMS,
+  sumsOfInputs,
+  unpackedFunctions,
+  unpackedTokens,
+} from "./unpacked.ts";
 
 /** Features of a slice that is unpacked at once: 16 KB of codes, unless lanes hold fewer products. */
 const SLICE_FEATURES = 512;
@@ -44,14 +51,9 @@ export function multiply(dialect: Dialect): Scheme {
 }
 
 /** One of each tile for few tokens, and of those for many as many as there have to be. */
-export function provedTokens(
-  { maskedTiles, packedTiles, unpackedTiles, unpackFrom }: Dialect,
-): number[] {
-  const few = [...maskedTiles, ...packedTiles].reduce((sum, { m }) => sum + m, 0);
-  if (unpackedTiles.length === 0) return [few];
-  const many = unpackedTiles.reduce((sum, { m }) => sum + m, 0);
-  const largest = unpackedTiles[0].m;
-  return [few, many + Math.max(0, Math.ceil((unpackFrom - many) / largest)) * largest];
+export function provedTokens(dialect: Dialect): number[] {
+  const few = [...dialect.maskedTiles, ...dialect.packedTiles];
+  return [few.reduce((sum, { m }) => sum + m, 0), ...unpackedTokens(dialect)];
 }
 
 /** Tiles for few tokens, largest first. */

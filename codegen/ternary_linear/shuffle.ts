@@ -1,9 +1,17 @@
 import { BLOCK_ROWS } from "../layouts/layout.ts";
 import { BYTES_24, INDEX_FEATURES, SHUFFLE24, wordsOf } from "../layouts/lookup.ts";
+import { activationStride } from "../norm_quantize/template.ts";
 import { zig } from "../writer.ts";
-import { AVX2, type Dialect, dialectPrelude } from "./dialects.ts";
+import { AVX2, type Dialect, dialectPrelude, NEON } from "./dialects.ts";
 import type { Scheme } from "./scheme.ts";
-import { callUnpacked, finishFunction, SUMS, sumsOfInputs, unpackedFunctions } from "./unpacked.ts";
+import {
+  callUnpacked,
+  finishFunction,
+  SUMS,
+  sumsOfInputs,
+  unpackedFunctions,
+  unpackedTokens,
+} from "./unpacked.ts";
 
 /** What an instruction set brings to looking up in tables of 16 bytes. */
 export interface ShuffleDialect {
@@ -17,7 +25,8 @@ export interface ShuffleDialect {
    * Zig: `loadTable([*]const i8) Table`, 16 bytes; `lookUp(Table, Bytes) Signed`;
    * `signs(Bytes, comptime i) Signed` and `addSigned(Signed, Signed, Signed) Signed`, which adds
    * a value with the i-th sign; `addWords([2]Lanes, low: Signed, high: Signed) [2]Lanes`, which adds
-   * low + 30 * high; `piece_rows`, the first of the 8 rows that each half of `Lanes` holds.
+   * low + 30 * high; `piece_rows`, the first of the 8 rows that each half of `Lanes` holds. Where
+   * codes are unpacked, `byRows` too: registers of four features to those of `multiply`.
    */
   functions: string;
 }
@@ -45,34 +54,34 @@ const GROUP_TABLE_BYTES = INDICES * TABLE_BYTES;
 export function shuffle(dialect: ShuffleDialect): Scheme {
   const { tokenTiles, multiply } = dialect;
   const few = tokenTiles.reduce((sum, m) => sum + m, 0);
-  const many = multiply.unpackedTiles.reduce((sum, { m }) => sum + m, 0);
-  const largest = multiply.unpackedTiles[0].m;
-  const missing = Math.max(0, Math.ceil((multiply.unpackFrom - many) / largest));
+  const unpacks = multiply.unpackedTiles.length > 0;
   return {
     name: "shuffle",
     layout: SHUFFLE24,
-    provedTokens: [few, many + missing * largest],
+    provedTokens: [few, ...unpackedTokens(multiply)],
     inputBuffers: (k) => [
       { name: "tables", type: "i8", elements: groupsOf(k) * GROUP_TABLE_BYTES },
-      SUMS,
+      ...(unpacks ? [SUMS] : []),
     ],
     prelude: [
       dialectPrelude(multiply),
       finishFunction(),
-      unpackedFunctions(multiply, BYTES_24.sliceGroups * BYTES_24.groupFeatures),
+      unpacks ? unpackedFunctions(multiply, BYTES_24.sliceGroups * BYTES_24.groupFeatures) : "",
       registerFunctions(dialect),
       tableFunction(),
       lookUpFunctions(dialect),
-      unpackFunctions(),
-    ].join("\n"),
+      unpacks ? unpackFunctions() : "",
+    ].filter((text) => text !== "").join("\n"),
     prepare: (k) =>
       zig`
-        ${sumsOfInputs(k)}
-        buildTables(${groupsOf(k)}, codes, x.tables + t * ${groupsOf(k) * GROUP_TABLE_BYTES});
+        ${unpacks ? sumsOfInputs(k) : []}
+        buildTables(${groupsOf(k)}, x.codes + t * ${activationStride(k)}, x.tables + t * ${
+        groupsOf(k) * GROUP_TABLE_BYTES
+      });
       `,
     linear: (shape) =>
       zig`
-        ${callUnpacked(multiply, shape)}
+        ${unpacks ? callUnpacked(multiply, shape) : []}
         lookUpLinear(${groupsOf(shape.k)}, ${
         Math.ceil(shape.n / BLOCK_ROWS)
       }, linear, x, tokens, y, y_stride, blocks);
@@ -252,7 +261,9 @@ function unpackFunctions(): string {
                 }
             }
         }
-        return (count * ${BYTES_24.groupFeatures} + 15) / 16;
+        // Not past the last step: there may be activations of an earlier input.
+        const steps = (matrix.features + 15) / 16 - slice * (slice_features / 16);
+        return @min(steps, (count * ${BYTES_24.groupFeatures} + 15) / 16);
     }
   `;
 }
@@ -290,8 +301,8 @@ const VPSHUFB_FUNCTIONS = zig`
       const count = 32 / @sizeOf(T);
       comptime var order: [count]i32 = undefined;
       comptime for (0..count) |i| {
-          const at = i / (count / 2) * (count / 2) + (if (upper) count / 4 else 0) + i % (count / 2) / 2;
-          order[i] = if (i % 2 == 0) at else -1 - @as(i32, at);
+          const place = i / (count / 2) * (count / 2) + (if (upper) count / 4 else 0) + i % (count / 2) / 2;
+          order[i] = if (i % 2 == 0) place else -1 - @as(i32, place);
       };
       const V = @Vector(count, T);
       return @bitCast(@shuffle(T, @as(V, @bitCast(a)), @as(V, @bitCast(b)), order));
@@ -333,4 +344,47 @@ export const VPSHUFB: ShuffleDialect = {
   tokenTiles: [2, 1],
   multiply: { ...AVX2, unpackFrom: 24 },
   functions: VPSHUFB_FUNCTIONS,
+};
+
+/** tbl picks for 16 rows; signs are factors -1 and 1, so that mla adds a signed value at once. */
+const TBL_FUNCTIONS = zig`
+  const Table = Bytes;
+  extern fn @"llvm.aarch64.neon.tbl1.v16i8"(Bytes, Bytes) Bytes;
+
+  inline fn loadTable(table: [*]const i8) Table {
+      const bytes: Signed = table[0..16].*;
+      return @bitCast(bytes);
+  }
+
+  inline fn lookUp(table: Table, indices: Bytes) Signed {
+      return @bitCast(@"llvm.aarch64.neon.tbl1.v16i8"(table, indices));
+  }
+
+  /// -1 or 1 by the i-th sign.
+  inline fn signs(all: Bytes, comptime i: u3) Signed {
+      const shifted: Signed = @bitCast(all << @splat(i));
+      return (shifted >> @splat(7)) | @as(Signed, @splat(1));
+  }
+
+  inline fn addSigned(sum: Signed, value: Signed, sign: Signed) Signed {
+      return sum +% value *% sign;
+  }
+
+  inline fn addWords(sums: [2]Lanes, low: Signed, high: Signed) [2]Lanes {
+      const low_halves: [2]@Vector(8, i8) = @bitCast(low);
+      const high_halves: [2]@Vector(8, i8) = @bitCast(high);
+      var out = sums;
+      inline for (0..2) |half| out[half] += @as(Lanes, low_halves[half]) + @as(Lanes, high_halves[half]) * @as(Lanes, @splat(30));
+      return out;
+  }
+
+  const piece_rows = [4]usize{ 0, 8, 16, 24 };
+`;
+
+export const TBL: ShuffleDialect = {
+  lanes: 16,
+  tokenTiles: [2, 1],
+  // By count of instructions, unpacking gains nothing: 13.9 for 64 products, looking up 13.0.
+  multiply: { ...NEON, unpackedTiles: [], unpackFrom: Infinity },
+  functions: TBL_FUNCTIONS,
 };

@@ -4,7 +4,7 @@ import { AVX2, AVX512, AVX_VNNI, NEON, NEON_DOTPROD, NEON_I8MM, PORTABLE } from 
 import { lookup, LOOKUP_10, LOOKUP_48, LOOKUP_9 } from "./lookup.ts";
 import { multiply } from "./multiply.ts";
 import type { Scheme } from "./scheme.ts";
-import { shuffle, VPSHUFB } from "./shuffle.ts";
+import { shuffle, TBL, VPSHUFB } from "./shuffle.ts";
 
 /**
  * One ternary linear kernel: an instruction set and a scheme. A row of the registry gives it its
@@ -48,6 +48,7 @@ export const TERNARY_KERNELS: readonly TernaryKernel[] = [
   { isa: "neon-i8mm", scheme: multiply(NEON_I8MM) },
   { isa: "neon-dotprod", scheme: multiply(NEON_DOTPROD) },
   { isa: "neon", scheme: multiply(NEON) },
+  { isa: "neon", scheme: shuffle(TBL) },
   { isa: "portable", scheme: multiply(PORTABLE) },
 ];
 

@@ -1,5 +1,5 @@
 import { paddedRows } from "../layouts/layout.ts";
-import { activationStride } from "../norm_quantize/template.ts";
+import { activationStride, paddedFloats } from "../norm_quantize/template.ts";
 import { zig } from "../writer.ts";
 import {
   type InputBuffer,
@@ -137,8 +137,11 @@ function linear(scheme: Scheme, shape: Shape, { rowScales = false }: LinearOptio
         const bytes = count * ${inputBytes(scheme, k)};
         const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
         defer host.trilith_free(memory, bytes);
+        // As in a step, where what follows the codes and their padding is of an earlier input.
+        @memset(memory[0..bytes], 0x55);
         const x = inputIn_k${k}(memory, count);
         for (0..count) |t| {
+            @memset(x.codes[t * ${activationStride(k)} ..][0..${paddedFloats(k)}], 0);
             @memcpy(x.codes[t * ${activationStride(k)} ..][0..${k}], codes[t * ${k} ..][0..${k}]);
             x.inverse[t] = 1;
             ${prepareSymbol(k)}(x, t);

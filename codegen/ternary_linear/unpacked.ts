@@ -19,6 +19,14 @@ function tokenGroup({ unpackedTiles }: Dialect, k: number): number {
   return Math.max(1, Math.floor(GROUP_BYTES / k / m)) * m;
 }
 
+/** Tokens that are unpacked for and run each tile, if there are such tiles. */
+export function unpackedTokens({ unpackedTiles, unpackFrom }: Dialect): number[] {
+  if (unpackedTiles.length === 0) return [];
+  const each = unpackedTiles.reduce((sum, { m }) => sum + m, 0);
+  const largest = unpackedTiles[0].m;
+  return [each + Math.max(0, Math.ceil((unpackFrom - each) / largest)) * largest];
+}
+
 /** Leaves a linear's function by way of `unpackedLinear` where there are enough tokens. */
 export function callUnpacked(dialect: Dialect, { n, k }: Shape): string {
   return zig`
@@ -54,7 +62,7 @@ export function unpackedFunctions(dialect: Dialect, sliceFeatures: number): stri
     /// All tokens: y holds the integer sums of codes * x until they are scaled.
     inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
         const sums: [*]i32 = @ptrCast(y);
-        // Past the last feature activations are zero, whatever the codes are.
+        // Up to the end of the last step activations are zero, whatever the codes are.
         var codes: Slice align(64) = @splat(@splat(@splat(0)));
         var t_0: usize = 0;
         while (t_0 < tokens) : (t_0 += matrix.token_group) {

@@ -97,7 +97,7 @@ fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice,
 /// All tokens: y holds the integer sums of codes * x until they are scaled.
 inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
     const sums: [*]i32 = @ptrCast(y);
-    // Past the last feature activations are zero, whatever the codes are.
+    // Up to the end of the last step activations are zero, whatever the codes are.
     var codes: Slice align(64) = @splat(@splat(@splat(0)));
     var t_0: usize = 0;
     while (t_0 < tokens) : (t_0 += matrix.token_group) {
@@ -155,8 +155,8 @@ inline fn interleave(comptime T: type, a: Bytes, b: Bytes, comptime upper: bool)
     const count = 32 / @sizeOf(T);
     comptime var order: [count]i32 = undefined;
     comptime for (0..count) |i| {
-        const at = i / (count / 2) * (count / 2) + (if (upper) count / 4 else 0) + i % (count / 2) / 2;
-        order[i] = if (i % 2 == 0) at else -1 - @as(i32, at);
+        const place = i / (count / 2) * (count / 2) + (if (upper) count / 4 else 0) + i % (count / 2) / 2;
+        order[i] = if (i % 2 == 0) place else -1 - @as(i32, place);
     };
     const V = @Vector(count, T);
     return @bitCast(@shuffle(T, @as(V, @bitCast(a)), @as(V, @bitCast(b)), order));
@@ -330,7 +330,9 @@ fn unpackSlice(comptime matrix: Matrix, codes: [*]const u8, block: usize, slice:
             }
         }
     }
-    return (count * 24 + 15) / 16;
+    // Not past the last step: there may be activations of an earlier input.
+    const steps = (matrix.features + 15) / 16 - slice * (slice_features / 16);
+    return @min(steps, (count * 24 + 15) / 16);
 }
 
 /// From the codes of token t, what linears of 64 features read.
@@ -342,7 +344,7 @@ fn prepare_k64(x: Quantized, t: usize) void {
         sums += @as(math.I, some);
     }
     x.sums[t] = @reduce(.Add, sums);
-    buildTables(3, codes, x.tables + t * 768);
+    buildTables(3, x.codes + t * 128, x.tables + t * 768);
 }
 
 /// Inputs of 64 features, each array in its part of tokens * 1024 bytes.
@@ -364,7 +366,7 @@ fn prepare_k96(x: Quantized, t: usize) void {
         sums += @as(math.I, some);
     }
     x.sums[t] = @reduce(.Add, sums);
-    buildTables(4, codes, x.tables + t * 1024);
+    buildTables(4, x.codes + t * 160, x.tables + t * 1024);
 }
 
 /// Inputs of 96 features, each array in its part of tokens * 1344 bytes.
@@ -394,8 +396,11 @@ pub export fn trilith_linear_96x64(weights: [*]const u8, codes: [*]const i8, tok
     const bytes = count * 1024;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
+    // As in a step, where what follows the codes and their padding is of an earlier input.
+    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k64(memory, count);
     for (0..count) |t| {
+        @memset(x.codes[t * 128 ..][0..64], 0);
         @memcpy(x.codes[t * 128 ..][0..64], codes[t * 64 ..][0..64]);
         x.inverse[t] = 1;
         prepare_k64(x, t);
@@ -422,8 +427,11 @@ pub export fn trilith_linear_64x96(weights: [*]const u8, codes: [*]const i8, tok
     const bytes = count * 1344;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
+    // As in a step, where what follows the codes and their padding is of an earlier input.
+    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k96(memory, count);
     for (0..count) |t| {
+        @memset(x.codes[t * 160 ..][0..96], 0);
         @memcpy(x.codes[t * 160 ..][0..96], codes[t * 96 ..][0..96]);
         x.inverse[t] = 1;
         prepare_k96(x, t);

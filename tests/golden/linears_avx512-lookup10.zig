@@ -260,8 +260,11 @@ pub export fn trilith_linear_96x64(weights: [*]const u8, codes: [*]const i8, tok
     const bytes = count * 1984;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
+    // As in a step, where what follows the codes and their padding is of an earlier input.
+    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k64(memory, count);
     for (0..count) |t| {
+        @memset(x.codes[t * 128 ..][0..64], 0);
         @memcpy(x.codes[t * 128 ..][0..64], codes[t * 64 ..][0..64]);
         x.inverse[t] = 1;
         prepare_k64(x, t);
@@ -284,8 +287,11 @@ pub export fn trilith_linear_64x96(weights: [*]const u8, codes: [*]const i8, tok
     const bytes = count * 2816;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
+    // As in a step, where what follows the codes and their padding is of an earlier input.
+    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k96(memory, count);
     for (0..count) |t| {
+        @memset(x.codes[t * 160 ..][0..96], 0);
         @memcpy(x.codes[t * 160 ..][0..96], codes[t * 96 ..][0..96]);
         x.inverse[t] = 1;
         prepare_k96(x, t);

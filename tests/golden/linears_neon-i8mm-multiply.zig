@@ -162,7 +162,7 @@ fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice,
 /// All tokens: y holds the integer sums of codes * x until they are scaled.
 inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
     const sums: [*]i32 = @ptrCast(y);
-    // Past the last feature activations are zero, whatever the codes are.
+    // Up to the end of the last step activations are zero, whatever the codes are.
     var codes: Slice align(64) = @splat(@splat(@splat(0)));
     var t_0: usize = 0;
     while (t_0 < tokens) : (t_0 += matrix.token_group) {
@@ -268,8 +268,11 @@ pub export fn trilith_linear_96x64(weights: [*]const u8, codes: [*]const i8, tok
     const bytes = count * 256;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
+    // As in a step, where what follows the codes and their padding is of an earlier input.
+    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k64(memory, count);
     for (0..count) |t| {
+        @memset(x.codes[t * 128 ..][0..64], 0);
         @memcpy(x.codes[t * 128 ..][0..64], codes[t * 64 ..][0..64]);
         x.inverse[t] = 1;
         prepare_k64(x, t);
@@ -305,8 +308,11 @@ pub export fn trilith_linear_64x96(weights: [*]const u8, codes: [*]const i8, tok
     const bytes = count * 320;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
+    // As in a step, where what follows the codes and their padding is of an earlier input.
+    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k96(memory, count);
     for (0..count) |t| {
+        @memset(x.codes[t * 160 ..][0..96], 0);
         @memcpy(x.codes[t * 160 ..][0..96], codes[t * 96 ..][0..96]);
         x.inverse[t] = 1;
         prepare_k96(x, t);

@@ -153,7 +153,7 @@ fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice,
 /// All tokens: y holds the integer sums of codes * x until they are scaled.
 inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
     const sums: [*]i32 = @ptrCast(y);
-    // Past the last feature activations are zero, whatever the codes are.
+    // Up to the end of the last step activations are zero, whatever the codes are.
     var codes: Slice align(64) = @splat(@splat(@splat(0)));
     var t_0: usize = 0;
     while (t_0 < tokens) : (t_0 += matrix.token_group) {
@@ -276,8 +276,11 @@ pub export fn trilith_linear_30x100(weights: [*]const u8, codes: [*]const i8, to
     const bytes = count * 320;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
+    // As in a step, where what follows the codes and their padding is of an earlier input.
+    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k100(memory, count);
     for (0..count) |t| {
+        @memset(x.codes[t * 176 ..][0..112], 0);
         @memcpy(x.codes[t * 176 ..][0..100], codes[t * 100 ..][0..100]);
         x.inverse[t] = 1;
         prepare_k100(x, t);
@@ -312,8 +315,11 @@ pub export fn trilith_linear_10x100(weights: [*]const u8, codes: [*]const i8, to
     const bytes = count * 320;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
+    // As in a step, where what follows the codes and their padding is of an earlier input.
+    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k100(memory, count);
     for (0..count) |t| {
+        @memset(x.codes[t * 176 ..][0..112], 0);
         @memcpy(x.codes[t * 176 ..][0..100], codes[t * 100 ..][0..100]);
         x.inverse[t] = 1;
         prepare_k100(x, t);
@@ -348,8 +354,11 @@ pub export fn trilith_linear_100x30(weights: [*]const u8, codes: [*]const i8, to
     const bytes = count * 256;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
+    // As in a step, where what follows the codes and their padding is of an earlier input.
+    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k30(memory, count);
     for (0..count) |t| {
+        @memset(x.codes[t * 96 ..][0..32], 0);
         @memcpy(x.codes[t * 96 ..][0..30], codes[t * 30 ..][0..30]);
         x.inverse[t] = 1;
         prepare_k30(x, t);
@@ -384,8 +393,11 @@ pub export fn trilith_linear_140x100(weights: [*]const u8, codes: [*]const i8, t
     const bytes = count * 320;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
+    // As in a step, where what follows the codes and their padding is of an earlier input.
+    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k100(memory, count);
     for (0..count) |t| {
+        @memset(x.codes[t * 176 ..][0..112], 0);
         @memcpy(x.codes[t * 176 ..][0..100], codes[t * 100 ..][0..100]);
         x.inverse[t] = 1;
         prepare_k100(x, t);
@@ -420,8 +432,11 @@ pub export fn trilith_linear_100x140(weights: [*]const u8, codes: [*]const i8, t
     const bytes = count * 384;
     const memory: [*]u8 = @ptrCast(host.trilith_alloc(bytes) orelse return 1);
     defer host.trilith_free(memory, bytes);
+    // As in a step, where what follows the codes and their padding is of an earlier input.
+    @memset(memory[0..bytes], 0x55);
     const x = inputIn_k140(memory, count);
     for (0..count) |t| {
+        @memset(x.codes[t * 208 ..][0..144], 0);
         @memcpy(x.codes[t * 208 ..][0..140], codes[t * 140 ..][0..140]);
         x.inverse[t] = 1;
         prepare_k140(x, t);
