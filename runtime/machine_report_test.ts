@@ -43,7 +43,7 @@ Deno.test("bench report measures this machine, and writes what it has measured",
     assert.deepEqual(report.peaks.map(({ threads }) => threads), [1, 2]);
     for (const peak of report.peaks) assert.ok(peak.bytesPerSecond > 0 && peak.macsPerSecond > 0);
     assert.deepEqual(report.schemes.map(({ tokens }) => tokens), [1, 3]);
-    assert.equal(report.shapes.length, 3 * 2, "three shapes, two numbers of tokens");
+    assert.equal(report.shapes.length, 4 * 2, "three shapes and the sketch, two numbers of tokens");
     for (const figure of [...report.schemes, ...report.shapes]) {
       const { seconds, macsPerSecond, n, k, tokens, macsPerByte, bytesPerSecond } = figure;
       assert.ok(seconds > 0);
