@@ -20,6 +20,7 @@ import { KERNELS_OF_ARCH, lackingFor, NATIVE_ISAS, ZIG } from "./machine.ts";
 import {
   CONTEXT,
   expectedLogits,
+  FEW_ODD_MODELS,
   firstDifference,
   KV_BLOCKS,
   ODD_MODELS,
@@ -115,15 +116,14 @@ async function nativeLogits(
 }
 
 /**
- * All models for the kernels that instruction sets have by default. The others differ in their linears only, which
- * are proved on all edge shapes: one plain model and one with experts.
+ * All models for the kernels that instruction sets have by default. The others differ in their linears
+ * only, which are proved on all edge shapes.
  */
 function modelsFor(kernel: TernaryKernel): readonly OddModel[] {
   const isDefault = [null, "AuthenticAMD"].some((vendor) =>
     kernel === defaultKernel(kernel.isa, vendor)
   );
-  if (isDefault) return ODD_MODELS;
-  return [ODD_MODELS[0], ODD_MODELS.find(({ spec }) => spec.experts !== undefined)!];
+  return isDefault ? ODD_MODELS : FEW_ODD_MODELS;
 }
 
 for (const kernel of KERNELS_OF_ARCH) {
