@@ -7,28 +7,22 @@ import type { KernelChoice } from "../codegen/isa.ts";
 import type { KvType } from "../codegen/model_spec.ts";
 import { defaultKernel, kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { cacheDirectory } from "../kernels/cache.ts";
-import { librarySources } from "../kernels/choose.ts";
-import { compileLibrary } from "../kernels/compile.ts";
-import { allocate, openModelLibrary, writeBytes } from "../kernels/native_model.ts";
 import { LogitsWork } from "../runtime/logits.ts";
 import { loadModel, type LoadOptions, type Model } from "../runtime/mod.ts";
-import { NativeExecutor } from "../runtime/native_executor.ts";
 import { Scheduler } from "../runtime/scheduler.ts";
 import { documentOf, runCli } from "./cli_process.ts";
 import { type GoldenModel, goldenModels, PLAIN_MODEL } from "./golden_models.ts";
-import { KERNELS_OF_ARCH, lackingFor, NATIVE_ISAS, ZIG } from "./machine.ts";
+import { KERNELS_OF_ARCH, lackingFor, NATIVE_ISAS } from "./machine.ts";
 import {
-  CONTEXT,
   expectedLogits,
   FEW_ODD_MODELS,
   firstDifference,
   KV_BLOCKS,
   ODD_MODELS,
   type OddModel,
-  packedOf,
-  ropeOf,
   sequencesOf,
 } from "./odd_models.ts";
+import { openOddModel } from "./odd_executor.ts";
 import { testUnless } from "./tools.ts";
 
 /** One way to run the same tokens. */
@@ -71,38 +65,12 @@ function assertSameBits(actual: Float32Array, expected: Float32Array, what: stri
 
 // ---------------------------------------------------------------- odd shapes
 
-async function openExecutor(
-  model: OddModel,
-  kernel: TernaryKernel,
-  way: Way,
-): Promise<NativeExecutor> {
-  const { spec, kvType } = model;
-  const sources = librarySources(spec, kernel, kvType);
-  const { path } = await compileLibrary(ZIG, { sources, isa: kernel.isa });
-  const library = openModelLibrary(path);
-  const packed = await packedOf(model, kernel.scheme.layout);
-  const weights = allocate(library, packed.length);
-  writeBytes(library, weights, packed);
-  return new NativeExecutor({
-    head: "full",
-    library,
-    kernels: kernelName(kernel),
-    threads: way.threads,
-    weights,
-    vocabSize: spec.vocabSize,
-    maxBatchTokens: way.maxBatchTokens,
-    contextSize: CONTEXT,
-    kvBlocks: KV_BLOCKS,
-    rope: ropeOf(model).both,
-  });
-}
-
 async function nativeLogits(
   model: OddModel,
   kernel: TernaryKernel,
   way: Way,
 ): Promise<Float32Array[]> {
-  await using executor = await openExecutor(model, kernel, way);
+  await using executor = await openOddModel(model, kernel, way);
   const { vocabSize } = model.spec;
   const { maxBatchTokens, together } = way;
   const scheduler = new Scheduler({ executor, vocabSize, kvBlocks: KV_BLOCKS, maxBatchTokens });

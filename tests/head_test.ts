@@ -9,12 +9,12 @@ import type { Batch } from "../codegen/step/batch.ts";
 import { kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { librarySources } from "../kernels/choose.ts";
 import { compileLibrary } from "../kernels/compile.ts";
-import { allocate, openModelLibrary, writeBytes } from "../kernels/native_model.ts";
-import { NativeExecutor } from "../runtime/native_executor.ts";
+import type { NativeExecutor } from "../runtime/native_executor.ts";
 import { openPacker, referencePacker } from "../runtime/ternary_packer.ts";
 import { prefillBatch } from "./batches.ts";
 import { KERNELS_OF_ARCH, lackingFor, ZIG } from "./machine.ts";
-import { CONTEXT, KV_BLOCKS, ODD_MODELS, type OddModel, packedOf, ropeOf } from "./odd_models.ts";
+import { CONTEXT, ODD_MODELS, type OddModel } from "./odd_models.ts";
+import { openOddModel } from "./odd_executor.ts";
 import { testUnless } from "./tools.ts";
 
 /** An odd model with a sketch, and a vocabulary that is no multiple of anything. */
@@ -24,26 +24,8 @@ const MODEL: OddModel = {
   spec: { ...ODD_MODELS[0].spec, vocabSize: 1237, headSketch: true },
 };
 
-async function openExecutor(kernel: TernaryKernel, threads: number): Promise<NativeExecutor> {
-  const { spec, kvType } = MODEL;
-  const sources = librarySources(spec, kernel, kvType);
-  const { path } = await compileLibrary(ZIG, { sources, isa: kernel.isa });
-  const library = openModelLibrary(path);
-  const packed = await packedOf(MODEL, kernel.scheme.layout);
-  const weights = allocate(library, packed.length);
-  writeBytes(library, weights, packed);
-  return new NativeExecutor({
-    library,
-    kernels: kernelName(kernel),
-    head: "two-stage",
-    threads,
-    weights,
-    vocabSize: spec.vocabSize,
-    maxBatchTokens: CONTEXT,
-    contextSize: CONTEXT,
-    kvBlocks: KV_BLOCKS,
-    rope: ropeOf(MODEL).both,
-  });
+function openExecutor(kernel: TernaryKernel, threads: number): Promise<NativeExecutor> {
+  return openOddModel(MODEL, kernel, { threads, maxBatchTokens: CONTEXT });
 }
 
 /** Logits of all tokens of one prompt, `candidates` of each row exact. */

@@ -208,7 +208,7 @@ export function wordsOf({ groupWords, groupFeatures }: WordCode, k: number): num
 }
 
 /** Bytes of one word of a block. */
-export function vectorBytes({ wordBytes }: WordCode): number {
+function vectorBytes({ wordBytes }: WordCode): number {
   return BLOCK_ROWS * wordBytes;
 }
 
