@@ -15,8 +15,10 @@ import { ROOT } from "./paths.ts";
 import { fixturePath } from "./fixtures.ts";
 import { aarch64Runner, bun, BUN_VERSION, installedBun, IS_CI } from "./tools.ts";
 
-/** All tests together take about five minutes on two cores; this only ends what hangs. */
+/** All tests together take about ten minutes on two cores; this only ends what hangs. */
 const TIMEOUT_MS = 25 * 60_000;
+
+const MOST_ERROR_CHARACTERS = 6000;
 
 interface Counts {
   passed: number;
@@ -28,6 +30,7 @@ interface Outcome {
   name: string;
   counts: Counts;
   seconds: number;
+  failures: string;
 }
 
 /** A check is a program that exits with 0; `countsOf` reads more from its output where there is more. */
@@ -35,6 +38,8 @@ interface Check {
   name: string;
   command: readonly string[];
   countsOf?: (output: string, status: number | null) => Counts;
+  /** What to say again at the very end, where the run failed: logs are mostly read from there. */
+  failuresOf?: (output: string) => string;
 }
 
 type Variables = Record<string, string>;
@@ -113,6 +118,12 @@ function testCounts(output: string, status: number | null): Counts {
   return status !== 0 && counts.failed === 0 ? { ...counts, failed: 1 } : counts;
 }
 
+/** Deno's report of what failed: from its heading on, all of it. */
+function errorsOf(output: string): string {
+  const text = stripVTControlCharacters(output);
+  return text.slice(Math.max(text.search(/^ ERRORS $/m), 0)).slice(-MOST_ERROR_CHARACTERS);
+}
+
 /** Imports of tests/ that lead to the conformance data. */
 const NEEDS_DATA = /from "[^"]*\/(fixtures|tokenizer_fixtures|golden_models)\.ts"/;
 
@@ -148,6 +159,7 @@ function checksOf(zig: string, coverage: string): Check[] {
         const counts = testCounts(output, status);
         return { ...counts, skipped: counts.skipped + left.length };
       },
+      failuresOf: errorsOf,
     },
   ];
 }
@@ -158,7 +170,8 @@ async function run(check: Check, variables: Variables): Promise<Outcome> {
   const { status, output } = await runStreaming(check.command, variables);
   const counts = check.countsOf?.(output, status) ??
     { passed: status === 0 ? 1 : 0, failed: status === 0 ? 0 : 1, skipped: 0 };
-  return { name: check.name, counts, seconds: (performance.now() - startedMs) / 1000 };
+  const failures = counts.failed === 0 ? "" : check.failuresOf?.(output) ?? "";
+  return { name: check.name, counts, seconds: (performance.now() - startedMs) / 1000, failures };
 }
 
 /** Shows the output as it comes, and keeps it. */
@@ -219,6 +232,7 @@ async function main(): Promise<number> {
     }
     await reportCoverage(coverage);
     const total = report(outcomes);
+    for (const { failures } of outcomes) if (failures !== "") console.log(`\n${failures}`);
     console.log(`\n${textOf(total)}`);
     return total.failed === 0 ? 0 : 1;
   } finally {
