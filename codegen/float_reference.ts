@@ -57,6 +57,25 @@ export function dotWide(a: Float32Array | Float64Array, b: Float32Array | Float6
   return treeSumWide(lanes);
 }
 
+const SHORTENED_LIMIT = 2 ** 100;
+const SHORTENED_LEAST = 2 ** -60;
+/** Of a float32's 24 significant bits, those that `shortened` rounds away. */
+const SHORTENED_UNIT = 2 ** 11;
+
+/**
+ * The nearest number of 13 significant bits, ties to even, of a float32: its product with a number of
+ * 11 bits is a float32. Zero where it is below 2^-60 in size; bounded by 2^100; NaN is -2^100.
+ */
+export function shortened(x: number): number {
+  if (Number.isNaN(x)) return -SHORTENED_LIMIT;
+  const bounded = Math.min(Math.max(x, -SHORTENED_LIMIT), SHORTENED_LIMIT);
+  if (Math.abs(bounded) < SHORTENED_LEAST / 2) return 0;
+  const ulp = 2 ** (Math.floor(Math.log2(Math.abs(bounded))) - 23);
+  const unit = ulp * SHORTENED_UNIT;
+  const rounded = roundHalfEvenWide(bounded / unit) * unit;
+  return Math.abs(rounded) < SHORTENED_LEAST ? 0 : rounded;
+}
+
 /** 1.5 * 2^52: adding it leaves the nearest integer, ties to even, in a double's low bits. */
 const WIDE_ROUND_MAGIC = 6755399441055744;
 

@@ -6,6 +6,7 @@ import {
   laneSum,
   roundHalfEven,
   roundHalfEvenWide,
+  shortened,
   treeSum,
   treeSumWide,
 } from "./float_reference.ts";
@@ -35,6 +36,34 @@ Deno.test("exp is exact at 0 and stays normal and finite outside its range", () 
   assert.ok(exp(-1000) >= 2 ** -126);
   assert.equal(exp(1000), exp(f(88.3)));
   assert.ok(exp(1000) < Infinity);
+});
+
+Deno.test("shortened keeps 13 bits, ties to even, nothing tiny and nothing huge", () => {
+  const bit = 2 ** -12;
+  const cases = [
+    [0, 0],
+    [1, 1],
+    [1 + bit, 1 + bit],
+    [1 + 1.5 * bit, 1 + 2 * bit],
+    [1 + 0.5 * bit, 1],
+    [1 + 0.5 * bit + 2 ** -23, 1 + bit],
+    [-(2 - 0.375 * bit), -2],
+    [2 ** -60, 2 ** -60],
+    [2 ** -60 * (1 - 2 ** -24), 2 ** -60],
+    [2 ** -60 * (1 - bit), 0],
+    [-(2 ** -140), 0],
+    [Infinity, 2 ** 100],
+    [NaN, -(2 ** 100)],
+  ];
+  for (const [x, expected] of cases) assert.equal(shortened(f(x)), expected, `shortened(${x})`);
+});
+
+Deno.test("shortened numbers have exact products with f16 numbers", () => {
+  const random = randomOf(2);
+  for (let i = 0; i < 10_000; i++) {
+    const product = shortened(f(random() - 0.5)) * Math.f16round(random() - 0.5);
+    assert.equal(f(product), product);
+  }
 });
 
 Deno.test("treeSum adds halves, quarters, pairs", () => {

@@ -7,7 +7,8 @@ import type { Tiling } from "./tiling.ts";
 /**
  * Attention over keys and values that are floats. Scores of f32 keys are doubles, as their absolute
  * error becomes a relative one of the weights and tips int8 roundings; what f16 keys lost already is
- * a thousand times more, so theirs are floats.
+ * a thousand times more, so theirs are floats. Beside f16, queries and weights have 13 bits: products
+ * are exact then, and a fused multiply-add gives what two instructions give.
  */
 export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): string {
   const row = kvRow(spec);
@@ -15,6 +16,9 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
   const load = kvType === "f32" ? "math.wide" : "math.widen";
   const scale = kvType === "f32" ? scoreScale(spec.headDim) : Math.fround(scoreScale(spec.headDim));
   const vectors = row / 16;
+  const short = kvType === "f16";
+  const add = (acc: string, a: string, b: string) =>
+    short ? `${acc} = math.addExactProduct(${acc}, ${a}, ${b})` : `${acc} += ${a} * ${b}`;
   return zig`
     const Score = ${score};
     const Query = extern struct { values: [${row}]Score align(64) };
@@ -24,7 +28,14 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
     const Weights = struct { values: [${tiling.rows}][span]f32 align(64) };
 
     fn makeQuery(query: *Query, from: [*]const f32) void {
-        for (0..${spec.headDim}) |d| query.values[d] = from[d];
+        var padded: [${row}]f32 align(64) = @splat(0);
+        for (0..${spec.headDim}) |d| padded[d] = from[d];
+        inline for (0..${vectors}) |v| {
+            const x = math.load(padded[v * math.lanes ..].ptr);
+            query.values[v * math.lanes ..][0..math.lanes].* = ${
+    short ? "math.shortened(x)" : "@as(math.D, @floatCast(x))"
+  };
+        }
     }
 
     fn storeKey(block: *KeyBlock, slot: usize, from: [*]const f32) void {
@@ -44,7 +55,7 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
             inline for (0..blocks) |b| k[b] = ${load}(${kvType}, &keys[b].values[d]);
             inline for (0..rows) |r| {
                 const q: ${vector} = @splat(queries[r].values[d]);
-                inline for (0..blocks) |b| acc[r][b] += q * k[b];
+                inline for (0..blocks) |b| ${add("acc[r][b]", "q", "k[b]")};
             }
         }
         inline for (0..rows) |r| {
@@ -58,7 +69,7 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
         const largest = largestOf(scores, blocks, seen);
         var sums: math.F = @splat(0);
         for (blocks.first..blocks.end) |b| {
-            const weight = expWeights(scores, b, seen, largest);
+            const weight = ${short ? "math.shortened(" : "("}expWeights(scores, b, seen, largest));
             sums += weight;
             math.store(weights.values[r][b * math.lanes ..].ptr, weight);
         }
@@ -84,7 +95,7 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
                 inline for (0..vectors) |v| value[v] = math.widen(${kvType}, from + v * math.lanes);
                 inline for (0..rows) |r| {
                     const weight = math.splat(weights.values[r][b * ${KV_BLOCK_POSITIONS} + p]);
-                    inline for (0..vectors) |v| acc[r][v] += weight * value[v];
+                    inline for (0..vectors) |v| ${add("acc[r][v]", "weight", "value[v]")};
                 }
             }
         }

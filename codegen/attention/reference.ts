@@ -1,4 +1,4 @@
-import { exp, laneSum, roundHalfEven } from "../float_reference.ts";
+import { exp, laneSum, roundHalfEven, shortened } from "../float_reference.ts";
 import type { KvType } from "../model_spec.ts";
 
 const f = Math.fround;
@@ -76,7 +76,7 @@ interface Range {
  * Attention of one query head over a range of positions: softmax(q k^T / sqrt(d)) v.
  *
  * Scores of f32 keys are doubles, as their absolute error becomes a relative one of the weights.
- * With int8, q is int8 too, and weights times value scales are rounded to 14 bits a span.
+ * With f16, q and the weights have 13 bits, so that no product is rounded. With int8, q is int8 too, and weights times value scales are rounded to 14 bits a span.
  *
  * @param q (headDim,) after RoPE.
  * @param key Asked for the range's positions only: what the cache keeps of a position's key, (headDim,); value likewise.
@@ -114,7 +114,7 @@ const SCORES: Record<KvType, (q: Float32Array) => (key: CachedRow) => number> = 
   },
   f16: (q) => ({ values }) => {
     let sum = 0;
-    for (let d = 0; d < q.length; d++) sum = f(sum + f(q[d] * values[d]));
+    for (let d = 0; d < q.length; d++) sum = f(sum + shortened(q[d]) * values[d]);
     return f(sum * f(scoreScale(q.length)));
   },
   int8: (q) => {
@@ -136,7 +136,11 @@ function attendSpan(
   headDim: number,
 ): Partial {
   const largest = scores.reduce((max, score) => Math.max(max, score), -Infinity);
-  const weights = Float32Array.from(scores, (score, i) => i < from ? 0 : exp(f(score - largest)));
+  const kept = kvType === "f16" ? shortened : (weight: number) => weight;
+  const weights = Float32Array.from(
+    scores,
+    (score, i) => i < from ? 0 : kept(exp(f(score - largest))),
+  );
   const total = laneSum(weights.length, (i) => weights[i]);
   const sums = kvType === "int8"
     ? integerSums(weights, from, value, headDim)

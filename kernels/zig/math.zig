@@ -1,5 +1,6 @@
 //! Float arithmetic that gives the same bits on every CPU: 16 lanes everywhere (the compiler splits
-//! them into what the registers hold), no fused multiply-add, fixed reduction trees, our own exp.
+//! them into what the registers hold), no fused multiply-add that rounds otherwise than its two parts,
+//! fixed reduction trees, our own exp.
 //! `codegen/float_reference.ts` is the same arithmetic in TypeScript.
 
 pub const lanes = 16;
@@ -116,12 +117,32 @@ pub inline fn widen(comptime T: type, p: [*]const T) F {
     return @bitCast(words << @splat(16));
 }
 
+const fuses = switch (builtin.cpu.arch) {
+    .x86_64 => builtin.cpu.has(.x86, .fma),
+    else => builtin.cpu.arch == .aarch64,
+};
+
+/// acc + a * b where a * b has no more than 24 significant bits: fused or not, the bits are the same.
+pub inline fn addExactProduct(acc: F, a: F, b: F) F {
+    return if (fuses) @mulAdd(F, a, b, acc) else acc + a * b;
+}
+
+/// The nearest number of 13 significant bits (ties to even), whose products with f16 numbers, which
+/// have 11, are exact in an f32; 0 where |x| < 2^-60. x: at most 2^100 in size, else -2^100 or 2^100.
+pub inline fn shortened(x: F) F {
+    const bounded: @Vector(lanes, u32) = @bitCast(smaller(larger(x, splat(-0x1p100)), splat(0x1p100)));
+    const half_and_tie = @as(@Vector(lanes, u32), @splat(0x3ff)) + ((bounded >> @splat(11)) & @as(@Vector(lanes, u32), @splat(1)));
+    const rounded: F = @bitCast((bounded + half_and_tie) & @as(@Vector(lanes, u32), @splat(0xfffff800)));
+    return @select(f32, @abs(rounded) < splat(0x1p-60), splat(0), rounded);
+}
+
 /// Splits `count` items among `threads`: item `start(t)` up to `start(t + 1)` belong to thread t.
 pub inline fn share(count: usize, thread: usize, threads: usize) [2]usize {
     return .{ count * thread / threads, count * (thread + 1) / threads };
 }
 
 const std = @import("std");
+const builtin = @import("builtin");
 const testing = std.testing;
 
 test "sum adds halves, quarters, pairs" {
@@ -201,6 +222,26 @@ test "widen keeps the value of every type" {
     try testing.expectEqual(expected, widen(f32, &as_f32));
     try testing.expectEqual(expected, widen(f16, &as_f16));
     try testing.expectEqual(expected, widen(u16, &as_bf16));
+}
+
+test "shortened keeps 13 bits, ties to even, nothing tiny and nothing huge" {
+    const cases = [_][2]f32{
+        .{ 1, 1 },                       .{ 0x1.001p0, 0x1.001p0 },
+        .{ 0x1.0018p0, 0x1.002p0 },      .{ 0x1.0008p0, 1 },
+        .{ 0x1.00081p0, 0x1.001p0 },     .{ -0x1.fffp0, -0x1.fffp0 },
+        .{ -0x1.fffap0, -2 },            .{ 0x1p-60, 0x1p-60 },
+        .{ 0x1.fffp-61, 0 },             .{ -0x1p-140, 0 },
+        .{ std.math.inf(f32), 0x1p100 }, .{ std.math.nan(f32), -0x1p100 },
+    };
+    for (cases) |case| try testing.expectEqual(splat(case[1]), shortened(splat(case[0])));
+}
+
+test "exact products are added alike, fused or not" {
+    const acc = splat(0x1.abcdefp3);
+    const a = shortened(splat(0x1.123456p-2));
+    const b = splat(0x1.ffcp4);
+    try testing.expectEqual(acc + a * b, addExactProduct(acc, a, b));
+    try testing.expectEqual(acc + a * b, @mulAdd(F, a, b, acc));
 }
 
 test "share gives every item to one thread, in order and evenly" {

@@ -511,7 +511,12 @@ const ValueBlock = extern struct { values: [16][16]f16 align(64) };
 const Weights = struct { values: [2][span]f32 align(64) };
 
 fn makeQuery(query: *Query, from: [*]const f32) void {
-    for (0..16) |d| query.values[d] = from[d];
+    var padded: [16]f32 align(64) = @splat(0);
+    for (0..16) |d| padded[d] = from[d];
+    inline for (0..1) |v| {
+        const x = math.load(padded[v * math.lanes ..].ptr);
+        query.values[v * math.lanes ..][0..math.lanes].* = math.shortened(x);
+    }
 }
 
 fn storeKey(block: *KeyBlock, slot: usize, from: [*]const f32) void {
@@ -531,7 +536,7 @@ fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Que
         inline for (0..blocks) |b| k[b] = math.widen(f16, &keys[b].values[d]);
         inline for (0..rows) |r| {
             const q: math.F = @splat(queries[r].values[d]);
-            inline for (0..blocks) |b| acc[r][b] += q * k[b];
+            inline for (0..blocks) |b| acc[r][b] = math.addExactProduct(acc[r][b], q, k[b]);
         }
     }
     inline for (0..rows) |r| {
@@ -545,7 +550,7 @@ fn weigh(scores: *[span]Score, values: [*]const *const ValueBlock, blocks: Block
     const largest = largestOf(scores, blocks, seen);
     var sums: math.F = @splat(0);
     for (blocks.first..blocks.end) |b| {
-        const weight = expWeights(scores, b, seen, largest);
+        const weight = math.shortened(expWeights(scores, b, seen, largest));
         sums += weight;
         math.store(weights.values[r][b * math.lanes ..].ptr, weight);
     }
@@ -571,7 +576,7 @@ fn sumValueVectors(comptime rows: usize, comptime vectors: usize, weights: *cons
             inline for (0..vectors) |v| value[v] = math.widen(f16, from + v * math.lanes);
             inline for (0..rows) |r| {
                 const weight = math.splat(weights.values[r][b * 16 + p]);
-                inline for (0..vectors) |v| acc[r][v] += weight * value[v];
+                inline for (0..vectors) |v| acc[r][v] = math.addExactProduct(acc[r][v], weight, value[v]);
             }
         }
     }

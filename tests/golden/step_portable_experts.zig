@@ -517,7 +517,12 @@ const ValueBlock = extern struct { values: [16][16]f32 align(64) };
 const Weights = struct { values: [1][span]f32 align(64) };
 
 fn makeQuery(query: *Query, from: [*]const f32) void {
-    for (0..16) |d| query.values[d] = from[d];
+    var padded: [16]f32 align(64) = @splat(0);
+    for (0..16) |d| padded[d] = from[d];
+    inline for (0..1) |v| {
+        const x = math.load(padded[v * math.lanes ..].ptr);
+        query.values[v * math.lanes ..][0..math.lanes].* = @as(math.D, @floatCast(x));
+    }
 }
 
 fn storeKey(block: *KeyBlock, slot: usize, from: [*]const f32) void {
@@ -551,7 +556,7 @@ fn weigh(scores: *[span]Score, values: [*]const *const ValueBlock, blocks: Block
     const largest = largestOf(scores, blocks, seen);
     var sums: math.F = @splat(0);
     for (blocks.first..blocks.end) |b| {
-        const weight = expWeights(scores, b, seen, largest);
+        const weight = (expWeights(scores, b, seen, largest));
         sums += weight;
         math.store(weights.values[r][b * math.lanes ..].ptr, weight);
     }
