@@ -301,8 +301,8 @@ inline fn lookUpLinear(comptime groups: usize, comptime all_blocks: usize, linea
 /// Codes of feature d of an index, one a row.
 inline fn codesOf(indices: Bytes, sign: Signed, comptime d: usize) Bytes {
     const digits = comptime blk: {
-        const narrow: @Vector(16, i8) = @intCast(digitOf(d));
-        break :blk @as([16]i8, narrow);
+        const digit: @Vector(16, i8) = @intCast(digitOf(d));
+        break :blk @as([16]i8, digit);
     };
     return @bitCast(addSigned(@splat(1), lookUp(loadTable(&digits), indices), sign));
 }
