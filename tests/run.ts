@@ -26,6 +26,8 @@ interface Counts {
   skipped: number;
 }
 
+const NO_COUNTS: Counts = { passed: 0, failed: 0, skipped: 0 };
+
 interface Outcome {
   name: string;
   counts: Counts;
@@ -33,12 +35,15 @@ interface Outcome {
   failures: string;
 }
 
-/** A check is a program that exits with 0; `countsOf` reads more from its output where there is more. */
+/** A check runs programs that exit with 0; `countsOf` reads more from their output where there is more. */
 interface Check {
   name: string;
-  command: readonly string[];
+  /** Several are shared out among as many processes as there are CPUs. */
+  commands: readonly (readonly string[])[];
   countsOf?: (output: string, status: number | null) => Counts;
-  /** What to say again at the very end, where the run failed: logs are mostly read from there. */
+  /** What is left out from the start. */
+  skipped?: number;
+  /** What to say again at the very end, where a run failed: logs are mostly read from there. */
   failuresOf?: (output: string) => string;
 }
 
@@ -127,15 +132,40 @@ function errorsOf(output: string): string {
 /** Imports of tests/ that lead to the conformance data. */
 const NEEDS_DATA = /from "[^"]*\/(fixtures|tokenizer_fixtures|golden_models)\.ts"/;
 
+/** Folders whose tests are many and short: each is one process's. */
+const SHORT_FOLDERS = ["kernels", "runtime", "cli", "bench", "codegen", "models", "docs"];
+
+/** Tests that take longest, which begin first. */
+const LONG_FILES = ["tests/bit_exact_test.ts", "tests/neon_test.ts", "tests/tune_test.ts"];
+
+/**
+ * Files that one process tests after the other, several processes at a time: tests change their
+ * process's variables and current folder, so that files can't share one at the same time.
+ */
+function testGroups(left: readonly string[]): string[][] {
+  const files = testFiles().filter((file) => !left.includes(file));
+  const inFolder = (folder: string) => files.filter((file) => file.startsWith(`${folder}/`));
+  const shared = SHORT_FOLDERS.map(inFolder).filter((group) => group.length > 0);
+  const long = LONG_FILES.filter((file) => files.includes(file));
+  const others = files.filter((file) => !long.includes(file) && !shared.flat().includes(file));
+  return [...long.map((file) => [file]), ...shared, ...others.map((file) => [file])];
+}
+
+function testFiles(): string[] {
+  return fs.readdirSync(ROOT, { recursive: true, encoding: "utf8" })
+    .map((file) => file.replaceAll(path.sep, "/"))
+    .filter((file) => file.endsWith("_test.ts") && !file.startsWith("coverage/"))
+    .sort();
+}
+
 /**
  * Test files that can't run as the conformance data is not beside the project. It is not part of the
  * repository; build machines have it, and there its absence is a failure.
  */
 function testsWithoutData(): string[] {
   if (IS_CI || fs.existsSync(fixturePath("README.md"))) return [];
-  const files = fs.readdirSync(ROOT, { recursive: true, encoding: "utf8" });
-  return files.filter((file) =>
-    file.endsWith("_test.ts") && NEEDS_DATA.test(fs.readFileSync(path.join(ROOT, file), "utf8"))
+  return testFiles().filter((file) =>
+    NEEDS_DATA.test(fs.readFileSync(path.join(ROOT, file), "utf8"))
   );
 }
 
@@ -145,39 +175,63 @@ function checksOf(zig: string, coverage: string): Check[] {
   if (left.length > 0) {
     console.log(`  Skipped, as ../shared/fixtures is not there: ${left.join(", ")}`);
   }
-  const ignore = left.length === 0 ? [] : [`--ignore=${left.join(",")}`];
   return [
-    { name: "deno fmt", command: [deno, "fmt", "--check"] },
-    { name: "deno lint", command: [deno, "lint"] },
-    { name: "deno check", command: [deno, "check", "--quiet"] },
-    { name: "zig fmt", command: [zig, "fmt", "--check", "."] },
+    { name: "deno fmt", commands: [[deno, "fmt", "--check"]] },
+    { name: "deno lint", commands: [[deno, "lint"]] },
+    { name: "deno check", commands: [[deno, "check", "--quiet"]] },
+    { name: "zig fmt", commands: [[zig, "fmt", "--check", "."]] },
     {
       name: "deno test",
       // Types are checked above: a mistake in one file must not hide the tests of all others.
-      command: [deno, "test", "-A", "--no-check", `--coverage=${coverage}`, ...ignore],
-      countsOf: (output, status) => {
-        const counts = testCounts(output, status);
-        return { ...counts, skipped: counts.skipped + left.length };
-      },
+      commands: testGroups(left).map((files) => [
+        ...[deno, "test", "-A", "--no-check", `--coverage=${coverage}`],
+        ...files,
+      ]),
+      countsOf: testCounts,
+      skipped: left.length,
       failuresOf: errorsOf,
     },
   ];
 }
 
+/** Runs a check's commands, the first ones first, on all CPUs. */
 async function run(check: Check, variables: Variables): Promise<Outcome> {
   heading(check.name);
   const startedMs = performance.now();
-  const { status, output } = await runStreaming(check.command, variables);
-  const counts = check.countsOf?.(output, status) ??
-    { passed: status === 0 ? 1 : 0, failed: status === 0 ? 0 : 1, skipped: 0 };
-  const failures = counts.failed === 0 ? "" : check.failuresOf?.(output) ?? "";
-  return { name: check.name, counts, seconds: (performance.now() - startedMs) / 1000, failures };
+  const waiting = [...check.commands];
+  const outcome: Outcome = {
+    name: check.name,
+    counts: { ...NO_COUNTS, skipped: check.skipped ?? 0 },
+    seconds: 0,
+    failures: "",
+  };
+  const work = async () => {
+    for (let command = waiting.shift(); command !== undefined; command = waiting.shift()) {
+      const { status, output } = await runShowing(command, variables, check.commands.length > 1);
+      const counts = check.countsOf?.(output, status) ??
+        { passed: status === 0 ? 1 : 0, failed: status === 0 ? 0 : 1, skipped: 0 };
+      outcome.counts = sumOf(outcome.counts, counts);
+      if (counts.failed > 0) outcome.failures += check.failuresOf?.(output) ?? "";
+    }
+  };
+  await Promise.all(Array.from({ length: os.availableParallelism() }, work));
+  outcome.seconds = (performance.now() - startedMs) / 1000;
+  return outcome;
 }
 
-/** Shows the output as it comes, and keeps it. */
-function runStreaming(
+function sumOf(a: Counts, b: Counts): Counts {
+  return {
+    passed: a.passed + b.passed,
+    failed: a.failed + b.failed,
+    skipped: a.skipped + b.skipped,
+  };
+}
+
+/** Shows the output, as it comes or whole at the end, and keeps it. */
+function runShowing(
   [program, ...args]: readonly string[],
   variables: Variables,
+  whole: boolean,
 ): Promise<{ status: number | null; output: string }> {
   const child = spawn(program, args, {
     cwd: ROOT,
@@ -189,28 +243,33 @@ function runStreaming(
   let output = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => {
     output += text;
-    process.stdout.write(text);
+    if (!whole) process.stdout.write(text);
   });
   return new Promise((resolve, reject) => {
     child.once("error", reject);
-    child.once("close", (status) => resolve({ status, output }));
+    child.once("close", (status) => {
+      if (whole) process.stdout.write(output);
+      resolve({ status, output });
+    });
   });
 }
 
 /** The share of lines and branches that tests ran, by file. */
 async function reportCoverage(folder: string): Promise<void> {
   heading("coverage");
-  await runStreaming([Deno.execPath(), "coverage", folder, "--exclude=/tests/|_test\\.ts$"], {});
+  await runShowing(
+    [Deno.execPath(), "coverage", folder, "--exclude=/tests/|_test\\.ts$"],
+    {},
+    false,
+  );
 }
 
 function report(outcomes: readonly Outcome[]): Counts {
   heading("summary");
-  const total: Counts = { passed: 0, failed: 0, skipped: 0 };
   for (const { name, counts, seconds } of outcomes) {
     console.log(`  ${name.padEnd(12)} ${textOf(counts)} (${seconds.toFixed(1)} s)`);
-    for (const key of ["passed", "failed", "skipped"] as const) total[key] += counts[key];
   }
-  return total;
+  return outcomes.reduce((total, { counts }) => sumOf(total, counts), NO_COUNTS);
 }
 
 function textOf({ passed, failed, skipped }: Counts): string {

@@ -231,8 +231,7 @@ export function twoStageHead(spec: ModelSpec, plan: PackedPlan): string {
     /// Exact logits in the place of the bounds by which the rows were found.
     fn scoreFound(step: *const Step, l: usize, found: *Found) void {
         const head: [*]const HeadElement = @ptrCast(@alignCast(step.model.weights + head_at));
-        const x = step.model.normed + l * ${hidden};
-        for (found.bounds[0..found.count], found.rows[0..found.count]) |*bound, row| bound.* = scoreRow(head, x, row);
+        scorePicked(head, step.model.normed + l * ${hidden}, found.rows[0..found.count], &found.bounds);
     }
 
     /// The least of the logits that must be exact is at least this one.
@@ -286,14 +285,14 @@ export function twoStageHead(spec: ModelSpec, plan: PackedPlan): string {
         return scored + scoreKept(model, x, kept[0..count], logits);
     }
 
-    /// Exact logits of some rows, far from one another: the next one is fetched meanwhile.
     fn scoreKept(model: *const Model, x: [*]const f32, kept: []const u32, logits: [*]f32) u64 {
         const head: [*]const HeadElement = @ptrCast(@alignCast(model.weights + head_at));
-        for (kept, 0..) |row, i| {
-            const next = head + @as(usize, kept[@min(i + 1, kept.len - 1)]) * ${hidden};
-            var d: usize = 0;
-            while (d < ${hidden}) : (d += 64 / @sizeOf(HeadElement)) @prefetch(next + d, .{ .locality = 2 });
-            logits[row] = scoreRow(head, x, row);
+        var sums: [128]f32 = undefined;
+        var from: usize = 0;
+        while (from < kept.len) : (from += sums.len) {
+            const rows = kept[from..@min(from + sums.len, kept.len)];
+            scorePicked(head, x, rows, &sums);
+            for (rows, sums[0..rows.len]) |row, sum| logits[row] = sum;
         }
         return kept.len;
     }

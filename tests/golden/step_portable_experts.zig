@@ -1044,13 +1044,32 @@ fn scoreRows(head: [*]const HeadElement, x: [*]const f32, count: usize, logits: 
     }
 }
 
-/// Row r of the head . x, as scoreRows computes it.
-fn scoreRow(head: [*]const HeadElement, x: [*]const f32, r: usize) f32 {
-    const row = head + r * 64;
-    var acc: math.F = @splat(0);
+/// out[i] = row rows[i] of the head . x, as scoreRows computes it. Rows are far from one another.
+fn scorePicked(head: [*]const HeadElement, x: [*]const f32, rows: []const u32, out: [*]f32) void {
     var i: usize = 0;
-    while (i < 64) : (i += math.lanes) acc += math.load(x + i) * math.widen(HeadElement, row + i);
-    return math.sum(acc);
+    while (i + 4 <= rows.len) : (i += 4) {
+        var next: [4][*]const HeadElement = undefined;
+        for (&next, i + 4..) |*row, j| row.* = head + @as(usize, rows[@min(j, rows.len - 1)]) * 64;
+        const sums = pickedTile(4, head, x, rows[i..][0..4], &next);
+        out[i..][0..4].* = sums;
+    }
+    while (i < rows.len) : (i += 1) out[i] = pickedTile(1, head, x, rows[i..][0..1], &.{})[0];
+}
+
+/// The sums of some rows; those in \`next\` are fetched meanwhile.
+inline fn pickedTile(comptime tile: usize, head: [*]const HeadElement, x: [*]const f32, rows: *const [tile]u32, next: []const [*]const HeadElement) [tile]f32 {
+    var from: [tile][*]const HeadElement = undefined;
+    for (&from, rows) |*row, r| row.* = head + @as(usize, r) * 64;
+    var acc: [tile]math.F = @splat(@splat(0));
+    var i: usize = 0;
+    while (i < 64) : (i += math.lanes) {
+        const v = math.load(x + i);
+        for (next) |row| @prefetch(row + i, .{ .locality = 2 });
+        inline for (0..tile) |j| acc[j] += v * math.widen(HeadElement, from[j] + i);
+    }
+    var sums: [tile]f32 = undefined;
+    inline for (0..tile) |j| sums[j] = math.sum(acc[j]);
+    return sums;
 }
 
 inline fn scoreTile(comptime tile: usize, head: [*]const HeadElement, x: [*]const f32, logits: [*]f32, r: usize) void {
