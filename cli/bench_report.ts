@@ -43,10 +43,17 @@ function printRates({ prefill, decode, memory, kvType }: BenchReport, stdout: Ou
       ["weights read a token", bytes(decode.weightBytesPerToken)],
       ["keys and values read", `${bytes(decode.kvBytesPerToken)} of ${kvType} a token`],
       ["decode reads", `${bytes(decode.bytesPerSecond)}/s, ${roofline}`],
-      ["memory's peak", `${bytes(memory.peakReadBytesPerSecond)}/s`],
+      ["memory's peak", peakText(memory)],
       ["most memory used", bytes(memory.peakRssBytes)],
     ])
   }`);
+}
+
+/** What plain reads between the steps got, beside the same neighbours. */
+function peakText({ peakReadBytesPerSecond, bestReadBytesPerSecond }: BenchReport["memory"]) {
+  return `${bytes(peakReadBytesPerSecond)}/s between the steps, ${
+    bytes(bestReadBytesPerSecond)
+  }/s at best`;
 }
 
 /** What a long context costs. */

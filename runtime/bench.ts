@@ -60,17 +60,18 @@ function reportOf(
   const { promptTokens, genTokens } = options;
   const { source, opened, plan, threads, kvType } = session;
   const prefill = rateOf(turns.map((turn) => promptTokens / turn.prefillSeconds));
-  const decode = rateOf(turns.map((turn) => genTokens / turn.decodeSeconds));
+  const decode = rateOf(turns.map((turn) => genTokens / turn.decode.seconds));
   const contextTokens = contextTokensOf(options);
   const positions = rangeSum(contextTokens + 1, contextTokens + genTokens) / genTokens;
   const kvBytesPerToken = positions * session.kvBytesPerPosition;
-  const weightBytes = turns.map(({ rescoredRows }) =>
-    tokenBytes(source.spec, plan, session.head) + rescoredRows / genTokens * plan.headRowBytes
+  const weightBytes = turns.map(({ decode }) =>
+    tokenBytes(source.spec, plan, session.head) +
+    decode.rescoredRows / genTokens * plan.headRowBytes
   );
   const weightBytesPerToken = median(weightBytes);
   const bytesPerToken = weightBytesPerToken + kvBytesPerToken;
-  const fractions = turns.map((turn, i) =>
-    (weightBytes[i] + kvBytesPerToken) * genTokens / turn.decodeSeconds / turn.peakBytesPerSecond
+  const fractions = turns.map(({ decode: { seconds, peakBytesPerSecond } }, i) =>
+    (weightBytes[i] + kvBytesPerToken) * genTokens / seconds / peakBytesPerSecond
   );
   const macs = activeWeights(source.spec);
   return {
@@ -94,7 +95,8 @@ function reportOf(
       fromStart: fromStartOf(session, options, turns),
     },
     memory: {
-      peakReadBytesPerSecond: median(turns.map((turn) => turn.peakBytesPerSecond)),
+      peakReadBytesPerSecond: median(turns.map(({ decode }) => decode.peakBytesPerSecond)),
+      bestReadBytesPerSecond: session.bestReadBytesPerSecond,
       rooflineFraction: median(fractions),
       weightBytes: plan.totalBytes,
       peakRssBytes: peakRssBytes(),
@@ -111,12 +113,16 @@ function fromStartOf(
 ): FromStart | undefined {
   if (context === undefined) return undefined;
   const bytes = context * genTokens * kvBytesPerPosition;
-  const rates = turns.map(({ decodeSeconds, startSeconds, peakBytesPerSecond }) => {
-    const rate = bytes / (decodeSeconds - startSeconds!);
-    return { rate, fraction: rate / peakBytesPerSecond, kept: startSeconds! / decodeSeconds };
+  const rates = turns.map(({ decode, start }) => {
+    const rate = bytes / (decode.seconds - start!.seconds);
+    return {
+      rate,
+      fraction: rate / decode.peakBytesPerSecond,
+      kept: start!.seconds / decode.seconds,
+    };
   });
   return {
-    tokensPerSecond: median(turns.map(({ startSeconds }) => genTokens / startSeconds!)),
+    tokensPerSecond: median(turns.map(({ start }) => genTokens / start!.seconds)),
     keptFraction: median(rates.map(({ kept }) => kept)),
     kvBytesPerSecond: median(rates.map(({ rate }) => rate)),
     kvRooflineFraction: median(rates.map(({ fraction }) => fraction)),

@@ -184,7 +184,7 @@ function checksOf(zig: string, coverage: string): Check[] {
       name: "deno test",
       // Types are checked above: a mistake in one file must not hide the tests of all others.
       commands: testGroups(left).map((files) => [
-        ...[deno, "test", "-A", "--no-check", `--coverage=${coverage}`],
+        ...[deno, "test", "-A", "--no-check", `--coverage=${coverage}`, "--coverage-raw-data-only"],
         ...files,
       ]),
       countsOf: testCounts,

@@ -120,7 +120,7 @@ async function takeTurns(session: BenchSession, peer: Peer, format: string, flag
   const ours: PeerTimes[] = [], theirs: PeerTimes[] = [], peaks: number[] = [];
   for (let i = 0; i <= flags.repeat; i++) {
     say(i === 0 ? `Warming up with ${format}` : `Measuring ${format}, ${i} of ${flags.repeat}`);
-    const peak = await session.peakBytesPerSecond();
+    const peak = session.plan.totalBytes / await session.readSeconds();
     const times = [await measureOurs(session, flags), await peer.measure(flags)];
     if (i === 0) continue;
     peaks.push(peak);

@@ -1,11 +1,11 @@
 import type { Isa } from "../../codegen/isa.ts";
 import type { BenchSession } from "./session.ts";
 import { median } from "./statistics.ts";
-import { rangeSum, type Turn } from "./turns.ts";
+import { rangeSum, type Stretch, type Turn } from "./turns.ts";
 import type { BatchReport, BenchOptions } from "./types.ts";
 import { expertsRead } from "./work.ts";
 import { activeWeights, type ModelSpec } from "../../codegen/model_spec.ts";
-import type { PackedPlan } from "../../codegen/plan.ts";
+import { type PackedPlan, tokenBytes } from "../../codegen/plan.ts";
 
 /**
  * Ternary multiply-adds a second that a core should reach with so many tokens in a step, between
@@ -21,6 +21,9 @@ export function arithmeticRate(isa: Isa, tokens: number): number | null {
   return ARITHMETIC[isa]?.findLast(([least]) => tokens >= least)?.[1] ?? null;
 }
 
+/** Trits of an element of the head's sketch: two ternary matrices. */
+const SKETCH_TRITS = 2;
+
 /** What each of `batch` took beside what memory and arithmetic allow. */
 export function batchReports(
   session: BenchSession,
@@ -28,34 +31,32 @@ export function batchReports(
   turns: readonly Turn[],
 ): BatchReport[] {
   return batch.map((sequences, i) => {
-    const steps = turns.map((turn) => ({
-      seconds: turn.batchSeconds[i] / genTokens,
-      peak: turn.peakBytesPerSecond,
-    }));
-    return batchReport(session, sequences, genTokens, steps);
+    const stretches = turns.map(({ batches }) => batches[i]);
+    return batchReport(session, sequences, genTokens, stretches);
   });
-}
-
-interface MeasuredStep {
-  seconds: number;
-  /** Bytes a second, in the same turn. */
-  peak: number;
 }
 
 function batchReport(
   session: BenchSession,
   sequences: number,
   genTokens: number,
-  steps: readonly MeasuredStep[],
+  stretches: readonly Stretch[],
 ): BatchReport {
-  const { spec, plan, kvBytesPerPosition, threads } = session;
+  const { spec, plan, kvBytesPerPosition, threads, head } = session;
   const meanPositions = rangeSum(1, genTokens) / genTokens;
-  const weightBytes = plan.bytesPerToken + moreExpertBytes(spec, plan, sequences);
+  const rescoredRows = median(stretches.map((stretch) => stretch.rescoredRows)) / genTokens;
+  const weightBytes = tokenBytes(spec, plan, head) + moreExpertBytes(spec, plan, sequences) +
+    rescoredRows * plan.headRowBytes;
   const bytesPerStep = weightBytes + sequences * meanPositions * kvBytesPerPosition;
-  const macs = sequences * activeWeights(spec);
+  const sketchMacs = head === "two-stage" ? SKETCH_TRITS * spec.vocabSize * spec.hiddenSize : 0;
+  const macs = sequences * (activeWeights(spec) + sketchMacs);
   const rate = arithmeticRate(session.opened.kernel.isa, sequences);
   const arithmeticSeconds = rate === null ? null : macs / (rate * threads);
   const limitOf = (peak: number) => Math.max(bytesPerStep / peak, arithmeticSeconds ?? 0);
+  const steps = stretches.map(({ seconds, peakBytesPerSecond: peak }) => ({
+    seconds: seconds / genTokens,
+    peak,
+  }));
   const stepSeconds = median(steps.map(({ seconds }) => seconds));
   return {
     sequences,

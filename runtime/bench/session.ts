@@ -23,11 +23,10 @@ import type { BenchOptions } from "./types.ts";
 /** Most tokens of one prefill step. */
 export const MAX_BATCH_TOKENS = 512;
 
-/** Reads of the weights that each memory peak is the best of. */
-const PEAK_ROUNDS = 3;
-
 /** A model in memory that is ready to be measured. */
 export class BenchSession implements AsyncDisposable {
+  #leastReadSeconds = Infinity;
+
   private constructor(
     readonly source: BenchSource,
     readonly opened: OpenedKernels,
@@ -102,10 +101,16 @@ export class BenchSession implements AsyncDisposable {
     return kvBytesPerPosition(this.spec, this.kvType);
   }
 
-  /** Bytes a second that the team reads the weights with, now. */
-  async peakBytesPerSecond(): Promise<number> {
-    const ns = await this.executor.team.readPeakNs(this.memory, PEAK_ROUNDS);
-    return this.memory.bytes / (ns / 1e9);
+  /** Seconds in which the team reads all weights once, and does nothing else. */
+  async readSeconds(): Promise<number> {
+    const seconds = await this.executor.team.readPeakNs(this.memory, 1) / 1e9;
+    this.#leastReadSeconds = Math.min(this.#leastReadSeconds, seconds);
+    return seconds;
+  }
+
+  /** Bytes a second of the fastest such read so far. */
+  get bestReadBytesPerSecond(): number {
+    return this.memory.bytes / this.#leastReadSeconds;
   }
 
   /** Tokens 0 .. count of one sequence, in steps as large as they may be. @returns The last's logits. */

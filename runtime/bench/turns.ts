@@ -8,17 +8,26 @@ import type { StepCounts } from "./work.ts";
 
 /** One measurement of everything, in turn. */
 export interface Turn {
-  peakBytesPerSecond: number;
   prefillSeconds: number;
-  decodeSeconds: number;
-  /** Seconds of as many tokens from position 0 on; with `context`. */
-  startSeconds?: number;
-  /** Rows of the head that the decoded tokens scored exactly after its sketch. */
-  rescoredRows: number;
-  /** Seconds of `genTokens` steps of each of `batch`. */
-  batchSeconds: number[];
+  decode: Stretch;
+  /** As many tokens from position 0 on; with `context`. */
+  start?: Stretch;
+  /** `genTokens` steps of each of `batch`. */
+  batches: Stretch[];
   energy?: TurnEnergy;
 }
+
+/** Steps that decode, and reads of all weights in between. */
+export interface Stretch {
+  seconds: number;
+  /** Bytes a second of the reads: on a shared machine both meet the same neighbours. */
+  peakBytesPerSecond: number;
+  /** Rows of the head that were scored exactly after its sketch. */
+  rescoredRows: number;
+}
+
+/** Reads of the weights in a stretch. */
+const READS = 8;
 
 type Tokens = Pick<BenchOptions, "promptTokens" | "genTokens" | "context">;
 
@@ -27,23 +36,43 @@ export async function measureTurn(
   options: BenchOptions,
   meter?: EnergyMeter,
 ): Promise<Turn> {
-  const peakBytesPerSecond = await session.peakBytesPerSecond();
+  const { genTokens, context, batch = [] } = options;
   const prefill = await timed(meter, () => session.prefillAll(options.promptTokens));
-  const rescoredBefore = session.executor.rescoredRows;
-  const decode = await timed(meter, () => decodeAll(session, options));
-  const rescoredRows = session.executor.rescoredRows - rescoredBefore;
-  const startSeconds = options.context === undefined
-    ? undefined
-    : await secondsOf(() => decodeTogether(session, 1, options));
-  const batchSeconds: number[] = [];
-  for (const sequences of options.batch ?? []) {
+  const first = contextTokensOf(options);
+  const decode = await stretchOf(session, genTokens, (i) => session.decode(first + i));
+  const turn: Turn = { prefillSeconds: prefill.seconds, decode, batches: [] };
+  const fromStart = (sequences: number) =>
+    stretchOf(session, genTokens, (i) => session.decode(i, sequences));
+  if (context !== undefined) turn.start = await fromStart(1);
+  for (const sequences of batch) {
     options.signal?.throwIfAborted();
-    batchSeconds.push(await secondsOf(() => decodeTogether(session, sequences, options)));
+    turn.batches.push(await fromStart(sequences));
   }
-  const times = { prefillSeconds: prefill.seconds, decodeSeconds: decode.seconds };
-  const turn = { peakBytesPerSecond, startSeconds, rescoredRows, batchSeconds, ...times };
-  if (prefill.energy === undefined || decode.energy === undefined) return turn;
-  return { ...turn, energy: { prefill: prefill.energy, decode: decode.energy, ...times } };
+  if (meter === undefined || prefill.energy === undefined) return turn;
+  const { energy, seconds } = await timed(meter, () => decodeAll(session, options));
+  const times = { prefillSeconds: prefill.seconds, decodeSeconds: seconds };
+  return { ...turn, energy: { prefill: prefill.energy, decode: energy!, ...times } };
+}
+
+/** Runs steps 0 .. steps. */
+async function stretchOf(
+  session: BenchSession,
+  steps: number,
+  step: (i: number) => Promise<unknown>,
+): Promise<Stretch> {
+  const rescoredBefore = session.executor.rescoredRows;
+  const some = Math.ceil(steps / READS);
+  let [seconds, readSeconds, reads] = [0, 0, 0];
+  for (let from = 0; from < steps; from += some) {
+    readSeconds += await session.readSeconds();
+    reads++;
+    seconds += await secondsOf(async () => {
+      for (let i = from; i < Math.min(from + some, steps); i++) await step(i);
+    });
+  }
+  const peakBytesPerSecond = reads * session.plan.totalBytes / readSeconds;
+  const rescoredRows = session.executor.rescoredRows - rescoredBefore;
+  return { seconds, peakBytesPerSecond, rescoredRows };
 }
 
 /** Seconds of some work, and what it used where there is a meter. */
@@ -80,15 +109,6 @@ async function decodeAll(
 ): Promise<void> {
   const from = contextTokensOf(options);
   for (let i = 0; i < options.genTokens; i++) await session.decode(from + i);
-}
-
-/** At the start of the sequences' contexts. */
-async function decodeTogether(
-  session: BenchSession,
-  sequences: number,
-  { genTokens }: Tokens,
-): Promise<void> {
-  for (let i = 0; i < genTokens; i++) await session.decode(i, sequences);
 }
 
 function prefillCounts({ promptTokens, repeat }: BenchOptions): StepCounts {

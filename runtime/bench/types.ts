@@ -65,8 +65,13 @@ export interface BenchReport {
     fromStart?: FromStart;
   };
   memory: {
-    /** Median over the repeats; measured beside each, with the same threads, on the weights. */
+    /**
+     * Plain reads of all weights by the same threads, between the decoding steps: their mean rate,
+     * median over the repeats.
+     */
     peakReadBytesPerSecond: number;
+    /** The fastest of these reads. */
+    bestReadBytesPerSecond: number;
     /** Median over the repeats of decode's bytes a second / that repeat's peak. */
     rooflineFraction: number;
     weightBytes: number;
