@@ -77,7 +77,6 @@ export function stepSource(spec: ModelSpec, options: StepOptions): string {
     dense(spec),
     state(context),
     ...(hasSketch(spec) ? [twoStageHead(spec, context.plan)] : []),
-    blockShares(context),
     layerPhases(context),
     spec.experts === undefined
       ? ""
@@ -189,7 +188,6 @@ function state(context: Context): string {
     const head_at = ${regionOf(plan.globals, spec.tieWordEmbeddings ? "embedding" : "head").offset};
     const layers_at = ${plan.layersOffset};
     const layer_bytes = ${plan.layerBytes};
-    const claim_count = ${spec.numHiddenLayers * Object.keys(GROUPS).length};
 
     /// A loaded model: its packed weights, its KV cache, and buffers for max_tokens rows.
     const Model = struct {
@@ -204,8 +202,6 @@ function state(context: Context): string {
         rope: [*]const f32,
         /// Normed values, one row of doubles a thread and one for the linears' own norms.
         rows: [*]f64,
-        /// How often blocks were claimed, of each layer's groups of linears.
-        claims: [*]std.atomic.Value(u32),
         ${rows.map(([name, type]) => `${name}: [*]${type},`)}
         ${spec.experts === undefined ? "" : EXPERT_FIELDS}
         ${hasSketch(spec) ? SKETCH_FIELDS : ""}
@@ -513,59 +509,13 @@ function groupLinears(context: Context, symbol: string, group: LinearGroup): str
     }, ${paddedRows(shapes[i].n)}, overlap(mine, ${from}, ${counts[i]}));
     `;
   });
-  const claim = Object.values<LinearGroup>(GROUPS).indexOf(group);
   return zig`
     /// ${group.names.join(", ")}: ${total} blocks of 32 rows, shared out among threads.
-    fn ${symbol}(step: *const Step, index: usize, thread: usize) void {
+    fn ${symbol}(step: *const Step, layer: [*]const u8, thread: usize) void {
         const model = step.model;
-        const shares: BlockShares = .of(${total}, model.team.threads);
-        ${symbol}Of(step, model.layer(index), shares.own(thread));
-        const claims = &model.claims[index * ${Object.keys(GROUPS).length} + ${claim}];
-        while (shares.claim(claims)) |blocks| ${symbol}Of(step, model.layer(index), blocks);
-    }
-
-    /// Rows of the blocks mine[0] .. mine[1].
-    fn ${symbol}Of(step: *const Step, layer: [*]const u8, mine: [2]usize) void {
-        const model = step.model;
+        const mine = math.share(${total}, thread, model.team.threads);
         ${calls}
     }
-  `;
-}
-
-/**
- * How threads share blocks: most in advance, so that each reads a long run, the rest as they get
- * there, so that they end together where one of them was slower.
- */
-function blockShares({ options }: Context): string {
-  const unit = options.kernel.scheme.layout.native.unitBlocks;
-  return zig`
-    const BlockShares = struct {
-        total: usize,
-        threads: usize,
-        /// Blocks that are given out at a time.
-        chunk: usize,
-        /// Blocks that have an owner from the start.
-        owned: usize,
-
-        fn of(total: usize, threads: usize) BlockShares {
-            const chunk = @min(@max(total / (4 * threads), 1), ${unit});
-            const owned = if (threads == 1) total else total * 3 / 4 / chunk * chunk;
-            return .{ .total = total, .threads = threads, .chunk = chunk, .owned = owned };
-        }
-
-        fn own(shares: BlockShares, thread: usize) [2]usize {
-            if (shares.threads == 1) return .{ 0, shares.total };
-            const chunks = math.share(shares.owned / shares.chunk, thread, shares.threads);
-            return .{ chunks[0] * shares.chunk, chunks[1] * shares.chunk };
-        }
-
-        /// The next blocks that nobody has, null when there are none.
-        fn claim(shares: BlockShares, claims: *std.atomic.Value(u32)) ?[2]usize {
-            if (shares.owned == shares.total) return null;
-            const first = shares.owned + shares.chunk * claims.fetchAdd(1, .monotonic);
-            return if (first < shares.total) .{ first, @min(first + shares.chunk, shares.total) } else null;
-        }
-    };
   `;
 }
 
@@ -677,11 +627,11 @@ function attendPhase({ spec, queryRow }: Context): string {
 function mlpLoop({ spec }: Context): string {
   if (spec.experts === undefined) {
     return zig`
-      mlpLinears(own, index, thread);
+      mlpLinears(own, layer, thread);
       meet(team, watch, .gateUp);
       mlpOutput(own, layer, thread);
       meetUnless(alone, team, watch, .activation);
-      downLinear(own, index, thread);
+      downLinear(own, layer, thread);
       meet(team, watch, .down);
     `;
   }
@@ -804,7 +754,7 @@ function layerLoop(context: Context): string {
             const layer = step.model.layer(index);
             attentionInput(own, layer, thread);
             meetUnless(alone, team, watch, .inputNorm);
-            attentionLinears(own, index, thread);
+            attentionLinears(own, layer, thread);
             meet(team, watch, .qkv);
             rotateAndStore(step, index, thread);
             meet(team, watch, .rope);
@@ -812,7 +762,7 @@ function layerLoop(context: Context): string {
             meet(team, watch, .attention);
             attentionOutput(own, layer, thread);
             meetUnless(alone, team, watch, .outputNorm);
-            outputLinear(own, index, thread);
+            outputLinear(own, layer, thread);
             meet(team, watch, .o);
             mlpInput(own, layer, thread);
             meetUnless(alone, team, watch, .mlpNorm);
@@ -933,7 +883,6 @@ function lifecycle(context: Context): string {
   }
         ${spec.experts === undefined ? "" : expertMemory(spec, options)}
         ${hasSketch(spec) ? sketchMemory(spec) : ""}
-        model.claims = carver.take(std.atomic.Value(u32), claim_count);
         const rope = carver.take(f32, model.context * ${rotaryDim(spec)});
         model.rope = rope;
         carveAttention(carver, &model.attention, tokens, model.context, threads, kv_blocks);
@@ -986,7 +935,6 @@ function lifecycle(context: Context): string {
     pub export fn trilith_step(model: *Model, words: [*]const i32, logits: [*]f32) i32 {
         var step: Step = .{ .model = model, .batch = .read(words), .logits = logits };
         shareOut(&model.attention, step.batch.places);
-        for (model.claims[0..claim_count]) |*claims| claims.store(0, .monotonic);
         const watch = if (model.watch.running) &model.watch else null;
         if (watch) |running| running.begin();
         model.team.run(@ptrCast(&step), runStep);

@@ -1105,7 +1105,6 @@ const final_norm_at = 6400;
 const head_at = 0;
 const layers_at = 8192;
 const layer_bytes = 36864;
-const claim_count = 8;
 
 /// A loaded model: its packed weights, its KV cache, and buffers for max_tokens rows.
 const Model = struct {
@@ -1120,8 +1119,6 @@ const Model = struct {
     rope: [*]const f32,
     /// Normed values, one row of doubles a thread and one for the linears' own norms.
     rows: [*]f64,
-    /// How often blocks were claimed, of each layer's groups of linears.
-    claims: [*]std.atomic.Value(u32),
     h: [*]f32,
     y: [*]f32,
     q: [*]f32,
@@ -1204,34 +1201,6 @@ inline fn inputOf(model: *const Model, comptime input: usize) Quantized {
     };
 }
 
-const BlockShares = struct {
-    total: usize,
-    threads: usize,
-    /// Blocks that are given out at a time.
-    chunk: usize,
-    /// Blocks that have an owner from the start.
-    owned: usize,
-
-    fn of(total: usize, threads: usize) BlockShares {
-        const chunk = @min(@max(total / (4 * threads), 1), 1);
-        const owned = if (threads == 1) total else total * 3 / 4 / chunk * chunk;
-        return .{ .total = total, .threads = threads, .chunk = chunk, .owned = owned };
-    }
-
-    fn own(shares: BlockShares, thread: usize) [2]usize {
-        if (shares.threads == 1) return .{ 0, shares.total };
-        const chunks = math.share(shares.owned / shares.chunk, thread, shares.threads);
-        return .{ chunks[0] * shares.chunk, chunks[1] * shares.chunk };
-    }
-
-    /// The next blocks that nobody has, null when there are none.
-    fn claim(shares: BlockShares, claims: *std.atomic.Value(u32)) ?[2]usize {
-        if (shares.owned == shares.total) return null;
-        const first = shares.owned + shares.chunk * claims.fetchAdd(1, .monotonic);
-        return if (first < shares.total) .{ first, @min(first + shares.chunk, shares.total) } else null;
-    }
-};
-
 /// h += y; q, k, v read round(norm(h)) of this thread's tokens.
 fn attentionInput(step: *const Step, layer: [*]const u8, thread: usize) void {
     const model = step.model;
@@ -1248,17 +1217,9 @@ fn attentionInput(step: *const Step, layer: [*]const u8, thread: usize) void {
 }
 
 /// q, k, v: 4 blocks of 32 rows, shared out among threads.
-fn attentionLinears(step: *const Step, index: usize, thread: usize) void {
+fn attentionLinears(step: *const Step, layer: [*]const u8, thread: usize) void {
     const model = step.model;
-    const shares: BlockShares = .of(4, model.team.threads);
-    attentionLinearsOf(step, model.layer(index), shares.own(thread));
-    const claims = &model.claims[index * 4 + 0];
-    while (shares.claim(claims)) |blocks| attentionLinearsOf(step, model.layer(index), blocks);
-}
-
-/// Rows of the blocks mine[0] .. mine[1].
-fn attentionLinearsOf(step: *const Step, layer: [*]const u8, mine: [2]usize) void {
-    const model = step.model;
+    const mine = math.share(4, thread, model.team.threads);
     linear_64x64(linearAt(layer, at.q_scales, at.q_codes, null), inputOf(model, 0), step.batch.tokens, model.q, 64, overlap(mine, 0, 2));
     linear_32x64(linearAt(layer, at.k_scales, at.k_codes, null), inputOf(model, 0), step.batch.tokens, model.k, 32, overlap(mine, 2, 1));
     linear_32x64(linearAt(layer, at.v_scales, at.v_codes, null), inputOf(model, 0), step.batch.tokens, model.v, 32, overlap(mine, 3, 1));
@@ -1331,17 +1292,9 @@ fn attentionOutput(step: *const Step, layer: [*]const u8, thread: usize) void {
 }
 
 /// o: 2 blocks of 32 rows, shared out among threads.
-fn outputLinear(step: *const Step, index: usize, thread: usize) void {
+fn outputLinear(step: *const Step, layer: [*]const u8, thread: usize) void {
     const model = step.model;
-    const shares: BlockShares = .of(2, model.team.threads);
-    outputLinearOf(step, model.layer(index), shares.own(thread));
-    const claims = &model.claims[index * 4 + 1];
-    while (shares.claim(claims)) |blocks| outputLinearOf(step, model.layer(index), blocks);
-}
-
-/// Rows of the blocks mine[0] .. mine[1].
-fn outputLinearOf(step: *const Step, layer: [*]const u8, mine: [2]usize) void {
-    const model = step.model;
+    const mine = math.share(2, thread, model.team.threads);
     linear_64x64(linearAt(layer, at.o_scales, at.o_codes, null), inputOf(model, 0), step.batch.tokens, model.y, 64, overlap(mine, 0, 2));
 }
 
@@ -1795,7 +1748,7 @@ fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
         const layer = step.model.layer(index);
         attentionInput(own, layer, thread);
         meetUnless(alone, team, watch, .inputNorm);
-        attentionLinears(own, index, thread);
+        attentionLinears(own, layer, thread);
         meet(team, watch, .qkv);
         rotateAndStore(step, index, thread);
         meet(team, watch, .rope);
@@ -1803,7 +1756,7 @@ fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
         meet(team, watch, .attention);
         attentionOutput(own, layer, thread);
         meetUnless(alone, team, watch, .outputNorm);
-        outputLinear(own, index, thread);
+        outputLinear(own, layer, thread);
         meet(team, watch, .o);
         mlpInput(own, layer, thread);
         meetUnless(alone, team, watch, .mlpNorm);
@@ -1878,7 +1831,6 @@ fn carve(carver: *Carver, model: *Model, threads: usize, kv_blocks: usize) void 
     model.thread_experts = carver.take(u8, threads * 32768);
     model.shared_experts = carver.take(u8, 18432);
     model.groups = carver.take(u32, threads * (10 + 2 * tokens * 3));
-    model.claims = carver.take(std.atomic.Value(u32), claim_count);
     const rope = carver.take(f32, model.context * 8);
     model.rope = rope;
     carveAttention(carver, &model.attention, tokens, model.context, threads, kv_blocks);
@@ -1930,7 +1882,6 @@ pub export fn trilith_rescored(model: *const Model) u64 {
 pub export fn trilith_step(model: *Model, words: [*]const i32, logits: [*]f32) i32 {
     var step: Step = .{ .model = model, .batch = .read(words), .logits = logits };
     shareOut(&model.attention, step.batch.places);
-    for (model.claims[0..claim_count]) |*claims| claims.store(0, .monotonic);
     const watch = if (model.watch.running) &model.watch else null;
     if (watch) |running| running.begin();
     model.team.run(@ptrCast(&step), runStep);

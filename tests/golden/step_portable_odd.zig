@@ -1213,7 +1213,6 @@ const final_norm_at = 11200;
 const head_at = 11648;
 const layers_at = 36864;
 const layer_bytes = 24576;
-const claim_count = 8;
 
 /// A loaded model: its packed weights, its KV cache, and buffers for max_tokens rows.
 const Model = struct {
@@ -1228,8 +1227,6 @@ const Model = struct {
     rope: [*]const f32,
     /// Normed values, one row of doubles a thread and one for the linears' own norms.
     rows: [*]f64,
-    /// How often blocks were claimed, of each layer's groups of linears.
-    claims: [*]std.atomic.Value(u32),
     h: [*]f32,
     y: [*]f32,
     q: [*]f32,
@@ -1310,34 +1307,6 @@ inline fn inputOf(model: *const Model, comptime input: usize) Quantized {
     };
 }
 
-const BlockShares = struct {
-    total: usize,
-    threads: usize,
-    /// Blocks that are given out at a time.
-    chunk: usize,
-    /// Blocks that have an owner from the start.
-    owned: usize,
-
-    fn of(total: usize, threads: usize) BlockShares {
-        const chunk = @min(@max(total / (4 * threads), 1), 1);
-        const owned = if (threads == 1) total else total * 3 / 4 / chunk * chunk;
-        return .{ .total = total, .threads = threads, .chunk = chunk, .owned = owned };
-    }
-
-    fn own(shares: BlockShares, thread: usize) [2]usize {
-        if (shares.threads == 1) return .{ 0, shares.total };
-        const chunks = math.share(shares.owned / shares.chunk, thread, shares.threads);
-        return .{ chunks[0] * shares.chunk, chunks[1] * shares.chunk };
-    }
-
-    /// The next blocks that nobody has, null when there are none.
-    fn claim(shares: BlockShares, claims: *std.atomic.Value(u32)) ?[2]usize {
-        if (shares.owned == shares.total) return null;
-        const first = shares.owned + shares.chunk * claims.fetchAdd(1, .monotonic);
-        return if (first < shares.total) .{ first, @min(first + shares.chunk, shares.total) } else null;
-    }
-};
-
 /// h += y; q, k, v read round(norm(h)) of this thread's tokens.
 fn attentionInput(step: *const Step, layer: [*]const u8, thread: usize) void {
     const model = step.model;
@@ -1360,17 +1329,9 @@ fn attentionInput(step: *const Step, layer: [*]const u8, thread: usize) void {
 }
 
 /// q, k, v: 3 blocks of 32 rows, shared out among threads.
-fn attentionLinears(step: *const Step, index: usize, thread: usize) void {
+fn attentionLinears(step: *const Step, layer: [*]const u8, thread: usize) void {
     const model = step.model;
-    const shares: BlockShares = .of(3, model.team.threads);
-    attentionLinearsOf(step, model.layer(index), shares.own(thread));
-    const claims = &model.claims[index * 4 + 0];
-    while (shares.claim(claims)) |blocks| attentionLinearsOf(step, model.layer(index), blocks);
-}
-
-/// Rows of the blocks mine[0] .. mine[1].
-fn attentionLinearsOf(step: *const Step, layer: [*]const u8, mine: [2]usize) void {
-    const model = step.model;
+    const mine = math.share(3, thread, model.team.threads);
     linear_30x100(linearAt(layer, 0, at.q_codes, at.q_bias), inputOf(model, 0), step.batch.tokens, model.q, 32, overlap(mine, 0, 1));
     linear_10x100(linearAt(layer, 1, at.k_codes, null), inputOf(model, 1), step.batch.tokens, model.k, 32, overlap(mine, 1, 1));
     linear_10x100(linearAt(layer, 2, at.v_codes, null), inputOf(model, 2), step.batch.tokens, model.v, 32, overlap(mine, 2, 1));
@@ -1429,17 +1390,9 @@ fn attentionOutput(step: *const Step, layer: [*]const u8, thread: usize) void {
 }
 
 /// o: 4 blocks of 32 rows, shared out among threads.
-fn outputLinear(step: *const Step, index: usize, thread: usize) void {
+fn outputLinear(step: *const Step, layer: [*]const u8, thread: usize) void {
     const model = step.model;
-    const shares: BlockShares = .of(4, model.team.threads);
-    outputLinearOf(step, model.layer(index), shares.own(thread));
-    const claims = &model.claims[index * 4 + 1];
-    while (shares.claim(claims)) |blocks| outputLinearOf(step, model.layer(index), blocks);
-}
-
-/// Rows of the blocks mine[0] .. mine[1].
-fn outputLinearOf(step: *const Step, layer: [*]const u8, mine: [2]usize) void {
-    const model = step.model;
+    const mine = math.share(4, thread, model.team.threads);
     linear_100x30(linearAt(layer, 3, at.o_codes, null), inputOf(model, 0), step.batch.tokens, model.y, 128, overlap(mine, 0, 4));
 }
 
@@ -1463,17 +1416,9 @@ fn mlpInput(step: *const Step, layer: [*]const u8, thread: usize) void {
 }
 
 /// gate, up: 10 blocks of 32 rows, shared out among threads.
-fn mlpLinears(step: *const Step, index: usize, thread: usize) void {
+fn mlpLinears(step: *const Step, layer: [*]const u8, thread: usize) void {
     const model = step.model;
-    const shares: BlockShares = .of(10, model.team.threads);
-    mlpLinearsOf(step, model.layer(index), shares.own(thread));
-    const claims = &model.claims[index * 4 + 2];
-    while (shares.claim(claims)) |blocks| mlpLinearsOf(step, model.layer(index), blocks);
-}
-
-/// Rows of the blocks mine[0] .. mine[1].
-fn mlpLinearsOf(step: *const Step, layer: [*]const u8, mine: [2]usize) void {
-    const model = step.model;
+    const mine = math.share(10, thread, model.team.threads);
     linear_140x100(linearAt(layer, 4, at.gate_codes, null), inputOf(model, 0), step.batch.tokens, model.gate, 160, overlap(mine, 0, 5));
     linear_140x100(linearAt(layer, 5, at.up_codes, null), inputOf(model, 1), step.batch.tokens, model.up, 160, overlap(mine, 5, 5));
 }
@@ -1493,17 +1438,9 @@ fn mlpOutput(step: *const Step, layer: [*]const u8, thread: usize) void {
 }
 
 /// down: 4 blocks of 32 rows, shared out among threads.
-fn downLinear(step: *const Step, index: usize, thread: usize) void {
+fn downLinear(step: *const Step, layer: [*]const u8, thread: usize) void {
     const model = step.model;
-    const shares: BlockShares = .of(4, model.team.threads);
-    downLinearOf(step, model.layer(index), shares.own(thread));
-    const claims = &model.claims[index * 4 + 3];
-    while (shares.claim(claims)) |blocks| downLinearOf(step, model.layer(index), blocks);
-}
-
-/// Rows of the blocks mine[0] .. mine[1].
-fn downLinearOf(step: *const Step, layer: [*]const u8, mine: [2]usize) void {
-    const model = step.model;
+    const mine = math.share(4, thread, model.team.threads);
     linear_100x140(linearAt(layer, 6, at.down_codes, at.down_bias), inputOf(model, 0), step.batch.tokens, model.y, 128, overlap(mine, 0, 4));
 }
 
@@ -1606,7 +1543,7 @@ fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
         const layer = step.model.layer(index);
         attentionInput(own, layer, thread);
         meetUnless(alone, team, watch, .inputNorm);
-        attentionLinears(own, index, thread);
+        attentionLinears(own, layer, thread);
         meet(team, watch, .qkv);
         rotateAndStore(step, index, thread);
         meet(team, watch, .rope);
@@ -1614,15 +1551,15 @@ fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
         meet(team, watch, .attention);
         attentionOutput(own, layer, thread);
         meetUnless(alone, team, watch, .outputNorm);
-        outputLinear(own, index, thread);
+        outputLinear(own, layer, thread);
         meet(team, watch, .o);
         mlpInput(own, layer, thread);
         meetUnless(alone, team, watch, .mlpNorm);
-        mlpLinears(own, index, thread);
+        mlpLinears(own, layer, thread);
         meet(team, watch, .gateUp);
         mlpOutput(own, layer, thread);
         meetUnless(alone, team, watch, .activation);
-        downLinear(own, index, thread);
+        downLinear(own, layer, thread);
         meet(team, watch, .down);
     }
     if (step.batch.logit_count == 0) return;
@@ -1689,7 +1626,6 @@ fn carve(carver: *Carver, model: *Model, threads: usize, kv_blocks: usize) void 
     model.x2_codes = carver.take(i8, tokens * 208);
     model.x2_inverse = carver.take(f64, tokens * 1);
     model.x2_sums = carver.take(i32, tokens * 1);
-    model.claims = carver.take(std.atomic.Value(u32), claim_count);
     const rope = carver.take(f32, model.context * 10);
     model.rope = rope;
     carveAttention(carver, &model.attention, tokens, model.context, threads, kv_blocks);
@@ -1741,7 +1677,6 @@ pub export fn trilith_rescored(model: *const Model) u64 {
 pub export fn trilith_step(model: *Model, words: [*]const i32, logits: [*]f32) i32 {
     var step: Step = .{ .model = model, .batch = .read(words), .logits = logits };
     shareOut(&model.attention, step.batch.places);
-    for (model.claims[0..claim_count]) |*claims| claims.store(0, .monotonic);
     const watch = if (model.watch.running) &model.watch else null;
     if (watch) |running| running.begin();
     model.team.run(@ptrCast(&step), runStep);
