@@ -146,8 +146,11 @@ export function ternaryShapes(spec: ModelSpec): Shape[] {
   ];
 }
 
-/** Rows of the head in one piece of its sketch. */
-export const SKETCH_ROWS = 512;
+/**
+ * Rows of the head in one piece of its sketch. Each piece reads the input's tables anew (55 kB of 2,560
+ * features); larger pieces leave too few for many threads.
+ */
+export const SKETCH_ROWS = 1024;
 
 /** One piece of the head's sketch: the upper trits of its rows, then the lower ones. */
 export function sketchShape({ hiddenSize }: Pick<ModelSpec, "hiddenSize">): Shape {
