@@ -105,7 +105,7 @@ export const LOOKUP_10: LookupCode = {
  * decoded token).
  *
  * @param tokenTiles Tokens that share a vector of indices, largest first.
- * @param prefetch Whether decode fetches the next tile's weights ahead.
+ * @param prefetch Whether decode fetches the next tile's weights ahead, as several tokens always do.
  */
 export function lookup(
   code: LookupCode,
@@ -218,40 +218,14 @@ function tableFunctions({ groupFeatures, lookups }: WordCode): string {
   `;
 }
 
-/** What decode fetches ahead: the weights of its next tile, which may lie in the next slice. */
-const PREFETCH = {
-  parameter: "ahead: Words, ",
-  argument: "ahead, ",
-  fetch: zig`
-    if (m == 1) {
-        inline for (0..group_words * width) |i| @prefetch(ahead + (word + i / width) * w_stride + i % width, .{ .locality = 2 });
-    }
-  `,
-  next: zig`
-    // Where this thread's part of the next slice begins.
-    const left = grid.words - from - count;
-    const next_count: usize = @min(left, slice_words);
-    const next_w = slice_w + grid.blocks * count + blocks[0] * next_count;
-  `,
-  choose: "const ahead = if (block + step < blocks[1]) unit_w + step * count else next_w;",
-};
-const NO_PREFETCH: typeof PREFETCH = {
-  parameter: "",
-  argument: "",
-  fetch: "",
-  next: "",
-  choose: "",
-};
-
 function sliceFunctions(
   { words, group }: LookupCode,
   tokenTiles: readonly number[],
   prefetch: boolean,
 ): string {
   const tiles = tokenTiles.map((m) =>
-    `while (t + ${m} <= t_1) : (t += ${m}) lookUpSlice(${m}, grid, slice, w, tables, t, sums, y_stride, blocks);`
+    `while (t + ${m} <= t_1) : (t += ${m}) lookUpSlice(${m}, grid, slice, w, t == t_0, tables, t, sums, y_stride, blocks);`
   );
-  const ahead = prefetch ? PREFETCH : NO_PREFETCH;
   return zig`
     const group_words = ${words.groupWords};
     const slice_words = ${sliceWords(words)};
@@ -316,11 +290,14 @@ function sliceFunctions(
 
     /// Sums of m tokens for width blocks over the words of a slice. Words of a block are w_stride vectors
     /// apart. In int16, which a slice can't overflow; added to y, or stored if the slice is the first.
-    inline fn lookUpTile(comptime m: usize, comptime width: usize, table_stride: usize, w: Words, w_stride: usize, ${ahead.parameter}count: usize, tables: [*]const Indices, first: bool, y: [*]i32, y_stride: usize) void {
+    /// The weights at \`ahead\` are fetched meanwhile.
+    inline fn lookUpTile(comptime m: usize, comptime width: usize, table_stride: usize, w: Words, w_stride: usize, ahead: ?Words, count: usize, tables: [*]const Indices, first: bool, y: [*]i32, y_stride: usize) void {
         var acc: [m][width]Lanes = @splat(@splat(@splat(0)));
         var word: usize = 0;
         while (word < count) : (word += group_words) {
-            ${ahead.fetch}
+            if (ahead) |next| {
+                inline for (0..group_words * width) |i| @prefetch(next + (word + i / width) * w_stride + i % width, .{ .locality = 2 });
+            }
             lookUpGroup(m, width, &acc, w + word * w_stride, w_stride, tables + word / group_words * group_tables, table_stride);
         }
         inline for (0..m) |t| {
@@ -342,7 +319,9 @@ function sliceFunctions(
     }
 
     /// One slice of m tokens from t on, for blocks first .. last: whole units at once, else single blocks.
-    fn lookUpSlice(comptime m: usize, grid: Grid, slice: usize, w: Words, tables: [*]const Indices, t: usize, y: [*]i32, y_stride: usize, blocks: [2]usize) void {
+    /// Fresh weights, which no tokens before have read, come from memory. The hardware sees them coming in
+    /// decode; where several tokens make each line last, it loses its thread, and they are fetched ahead.
+    fn lookUpSlice(comptime m: usize, grid: Grid, slice: usize, w: Words, fresh: bool, tables: [*]const Indices, t: usize, y: [*]i32, y_stride: usize, blocks: [2]usize) void {
         @setEvalBranchQuota(100_000);
         const table_stride = grid.words / group_words * group_tables;
         const from = slice * slice_words;
@@ -350,7 +329,9 @@ function sliceFunctions(
         const count: usize = @min(slice_words, grid.words - from);
         const tables_t = tables + t * table_stride + from / group_words * group_tables;
         const slice_w = w + from * grid.blocks;
-        ${ahead.next}
+        // Where this thread's part of the next slice begins.
+        const next_count: usize = @min(grid.words - from - count, slice_words);
+        const next_w = slice_w + grid.blocks * count + blocks[0] * next_count;
         var block = blocks[0];
         while (block < blocks[1]) {
             const unit = block - block % ${UNIT_BLOCKS};
@@ -358,12 +339,13 @@ function sliceFunctions(
             const whole = block == unit and unit + ${UNIT_BLOCKS} <= blocks[1];
             const unit_w = slice_w + unit * count + (block - unit);
             const step: usize = if (whole) ${UNIT_BLOCKS} else 1;
-            ${ahead.choose}
+            const next = if (block + step < blocks[1]) unit_w + step * count else next_w;
+            const ahead: ?Words = if (${prefetch ? "" : "m > 1 and "}fresh) next else null;
             const y_t = y + t * y_stride + block * ${BLOCK_ROWS};
             if (whole) {
-                lookUpTile(m, ${UNIT_BLOCKS}, table_stride, unit_w, ${UNIT_BLOCKS}, ${ahead.argument}count, tables_t, slice == 0, y_t, y_stride);
+                lookUpTile(m, ${UNIT_BLOCKS}, table_stride, unit_w, ${UNIT_BLOCKS}, ahead, count, tables_t, slice == 0, y_t, y_stride);
             } else {
-                lookUpTile(m, 1, table_stride, unit_w, width, ${ahead.argument}count, tables_t, slice == 0, y_t, y_stride);
+                lookUpTile(m, 1, table_stride, unit_w, width, ahead, count, tables_t, slice == 0, y_t, y_stride);
             }
             block += step;
         }

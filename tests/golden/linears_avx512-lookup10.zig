@@ -146,10 +146,14 @@ inline fn lookUpGroup(comptime m: usize, comptime width: usize, acc: *[m][width]
 
 /// Sums of m tokens for width blocks over the words of a slice. Words of a block are w_stride vectors
 /// apart. In int16, which a slice can't overflow; added to y, or stored if the slice is the first.
-inline fn lookUpTile(comptime m: usize, comptime width: usize, table_stride: usize, w: Words, w_stride: usize, count: usize, tables: [*]const Indices, first: bool, y: [*]i32, y_stride: usize) void {
+/// The weights at \`ahead\` are fetched meanwhile.
+inline fn lookUpTile(comptime m: usize, comptime width: usize, table_stride: usize, w: Words, w_stride: usize, ahead: ?Words, count: usize, tables: [*]const Indices, first: bool, y: [*]i32, y_stride: usize) void {
     var acc: [m][width]Lanes = @splat(@splat(@splat(0)));
     var word: usize = 0;
     while (word < count) : (word += group_words) {
+        if (ahead) |next| {
+            inline for (0..group_words * width) |i| @prefetch(next + (word + i / width) * w_stride + i % width, .{ .locality = 2 });
+        }
         lookUpGroup(m, width, &acc, w + word * w_stride, w_stride, tables + word / group_words * group_tables, table_stride);
     }
     inline for (0..m) |t| {
@@ -171,7 +175,9 @@ inline fn addLanes(lanes: Lanes, first: bool, y: [*]i32) void {
 }
 
 /// One slice of m tokens from t on, for blocks first .. last: whole units at once, else single blocks.
-fn lookUpSlice(comptime m: usize, grid: Grid, slice: usize, w: Words, tables: [*]const Indices, t: usize, y: [*]i32, y_stride: usize, blocks: [2]usize) void {
+/// Fresh weights, which no tokens before have read, come from memory. The hardware sees them coming in
+/// decode; where several tokens make each line last, it loses its thread, and they are fetched ahead.
+fn lookUpSlice(comptime m: usize, grid: Grid, slice: usize, w: Words, fresh: bool, tables: [*]const Indices, t: usize, y: [*]i32, y_stride: usize, blocks: [2]usize) void {
     @setEvalBranchQuota(100_000);
     const table_stride = grid.words / group_words * group_tables;
     const from = slice * slice_words;
@@ -179,6 +185,9 @@ fn lookUpSlice(comptime m: usize, grid: Grid, slice: usize, w: Words, tables: [*
     const count: usize = @min(slice_words, grid.words - from);
     const tables_t = tables + t * table_stride + from / group_words * group_tables;
     const slice_w = w + from * grid.blocks;
+    // Where this thread's part of the next slice begins.
+    const next_count: usize = @min(grid.words - from - count, slice_words);
+    const next_w = slice_w + grid.blocks * count + blocks[0] * next_count;
     var block = blocks[0];
     while (block < blocks[1]) {
         const unit = block - block % 4;
@@ -186,11 +195,13 @@ fn lookUpSlice(comptime m: usize, grid: Grid, slice: usize, w: Words, tables: [*
         const whole = block == unit and unit + 4 <= blocks[1];
         const unit_w = slice_w + unit * count + (block - unit);
         const step: usize = if (whole) 4 else 1;
+        const next = if (block + step < blocks[1]) unit_w + step * count else next_w;
+        const ahead: ?Words = if (m > 1 and fresh) next else null;
         const y_t = y + t * y_stride + block * 32;
         if (whole) {
-            lookUpTile(m, 4, table_stride, unit_w, 4, count, tables_t, slice == 0, y_t, y_stride);
+            lookUpTile(m, 4, table_stride, unit_w, 4, ahead, count, tables_t, slice == 0, y_t, y_stride);
         } else {
-            lookUpTile(m, 1, table_stride, unit_w, width, count, tables_t, slice == 0, y_t, y_stride);
+            lookUpTile(m, 1, table_stride, unit_w, width, ahead, count, tables_t, slice == 0, y_t, y_stride);
         }
         block += step;
     }
@@ -206,9 +217,9 @@ inline fn lookUpLinear(grid: Grid, linear: Linear, x: Quantized, tokens: usize, 
         const t_1 = @min(t_0 + 32, tokens);
         for (0..(grid.words + slice_words - 1) / slice_words) |slice| {
             var t = t_0;
-            while (t + 4 <= t_1) : (t += 4) lookUpSlice(4, grid, slice, w, tables, t, sums, y_stride, blocks);
-            while (t + 2 <= t_1) : (t += 2) lookUpSlice(2, grid, slice, w, tables, t, sums, y_stride, blocks);
-            while (t + 1 <= t_1) : (t += 1) lookUpSlice(1, grid, slice, w, tables, t, sums, y_stride, blocks);
+            while (t + 4 <= t_1) : (t += 4) lookUpSlice(4, grid, slice, w, t == t_0, tables, t, sums, y_stride, blocks);
+            while (t + 2 <= t_1) : (t += 2) lookUpSlice(2, grid, slice, w, t == t_0, tables, t, sums, y_stride, blocks);
+            while (t + 1 <= t_1) : (t += 1) lookUpSlice(1, grid, slice, w, t == t_0, tables, t, sums, y_stride, blocks);
         }
         for (t_0..t_1) |t| {
             for (blocks[0] * 2..blocks[1] * 2) |half| {
