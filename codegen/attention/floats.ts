@@ -1,4 +1,4 @@
-import { KV_BLOCK_POSITIONS, kvRow } from "./cache.ts";
+import { KV_BLOCK_POSITIONS, KV_CHUNK_BLOCKS, KV_GROUP_BLOCKS, kvRow, valuePart } from "./cache.ts";
 import type { ModelSpec } from "../model_spec.ts";
 import { zig } from "../writer.ts";
 import { scoreScale } from "./reference.ts";
@@ -16,14 +16,55 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
   const load = kvType === "f32" ? "math.wide" : "math.widen";
   const scale = kvType === "f32" ? scoreScale(spec.headDim) : Math.fround(scoreScale(spec.headDim));
   const vectors = row / 16;
+  const part = valuePart(spec, kvType);
+  const group = KV_GROUP_BLOCKS[kvType];
   const short = kvType === "f16";
   const add = (acc: string, a: string, b: string) =>
     short ? `${acc} = math.addExactProduct(${acc}, ${a}, ${b})` : `${acc} += ${a} * ${b}`;
   return zig`
     const Score = ${score};
     const Query = extern struct { values: [${row}]Score align(64) };
-    const KeyBlock = extern struct { values: [${spec.headDim}][${KV_BLOCK_POSITIONS}]${kvType} align(64) };
-    const ValueBlock = extern struct { values: [${KV_BLOCK_POSITIONS}][${row}]${kvType} align(64) };
+    const KeyGroup = extern struct { values: [${spec.headDim}][${group}][${KV_BLOCK_POSITIONS}]${kvType} align(64) };
+    const ValueChunk = extern struct { values: [${
+    row / part
+  }][${KV_CHUNK_BLOCKS}][${KV_BLOCK_POSITIONS}][${part}]${kvType} align(64) };
+
+    const KeyBlock = struct {
+        group: *KeyGroup,
+        index: usize,
+
+        inline fn of(group: *KeyGroup, index: usize) KeyBlock {
+            return .{ .group = group, .index = index };
+        }
+
+        /// One feature of all positions.
+        inline fn feature(block: KeyBlock, d: usize) *[${KV_BLOCK_POSITIONS}]${kvType} {
+            return &block.group.values[d][block.index];
+        }
+
+        inline fn fetch(block: KeyBlock) void {
+            fetchRun(block.group);
+        }
+    };
+
+    const ValueBlock = struct {
+        chunk: *ValueChunk,
+        index: usize,
+
+        inline fn of(chunk: *ValueChunk, index: usize) ValueBlock {
+            return .{ .chunk = chunk, .index = index };
+        }
+
+        /// Features of one position from d on, up to the end of their part.
+        inline fn features(block: ValueBlock, position: usize, d: usize) [*]${kvType} {
+            return block.chunk.values[d / ${part}][block.index][position][d % ${part} ..].ptr;
+        }
+
+        inline fn fetch(block: ValueBlock) void {
+            inline for (0..${row / part}) |p| fetchRun(&block.chunk.values[p][block.index]);
+        }
+    };
+
     /// exp(score - largest) of the rows of a tile; zero where a row does not see.
     const Weights = struct { values: [${tiling.rows}][span]f32 align(64) };
 
@@ -38,21 +79,20 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
         }
     }
 
-    fn storeKey(block: *KeyBlock, slot: usize, from: [*]const f32) void {
-        for (0..${spec.headDim}) |d| block.values[d][slot] = @floatCast(bounded(from[d]));
+    fn storeKey(block: KeyBlock, slot: usize, from: [*]const f32) void {
+        for (0..${spec.headDim}) |d| block.feature(d)[slot] = @floatCast(bounded(from[d]));
     }
 
-    fn storeValue(block: *ValueBlock, slot: usize, from: [*]const f32) void {
-        for (0..${spec.headDim}) |d| block.values[slot][d] = @floatCast(bounded(from[d]));
+    fn storeValue(block: ValueBlock, slot: usize, from: [*]const f32) void {
+        for (0..${spec.headDim}) |d| block.features(slot, d)[0] = @floatCast(bounded(from[d]));
     }
 
     /// scores[r][offset + position] = q k^T * ${scale} for all positions of the blocks, feature by feature.
-    fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, ahead: Ahead, scores: [*][span]Score, offset: usize) void {
+    fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const KeyBlock, scores: [*][span]Score, offset: usize) void {
         var acc: [rows][blocks]${vector} = @splat(@splat(@splat(0)));
         for (0..${spec.headDim}) |d| {
             var k: [blocks]${vector} = undefined;
-            inline for (0..blocks) |b| ahead.fetchLine(b, d);
-            inline for (0..blocks) |b| k[b] = ${load}(${kvType}, &keys[b].values[d]);
+            inline for (0..blocks) |b| k[b] = ${load}(${kvType}, keys[b].feature(d));
             inline for (0..rows) |r| {
                 const q: ${vector} = @splat(queries[r].values[d]);
                 inline for (0..blocks) |b| ${add("acc[r][b]", "q", "k[b]")};
@@ -64,7 +104,7 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
     }
 
     /// Weights of row r: of what it sees, and zeros around it in the blocks.
-    fn weigh(scores: *[span]Score, values: [*]const *const ValueBlock, blocks: Blocks, seen: Seen, weights: *Weights, r: usize) Softmax {
+    fn weigh(scores: *[span]Score, values: [*]const ValueBlock, blocks: Blocks, seen: Seen, weights: *Weights, r: usize) Softmax {
         _ = values;
         const largest = largestOf(scores, blocks, seen);
         var sums: math.F = @splat(0);
@@ -76,31 +116,23 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
         return .{ .largest = largest, .total = math.sum(sums) };
     }
 
-    /// out[r].sums = sum over positions of weight * value, position by position.
-    fn sumValues(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, ahead: Ahead, out: [*]Row) void {
-        const step: usize = @max(1, ${tiling.sums} / rows);
-        var v: usize = 0;
-        while (v + step <= ${vectors}) : (v += step) sumValueVectors(rows, step, weights, values, blocks, ahead, v, out);
-        if (${vectors} % step != 0) sumValueVectors(rows, ${vectors} % step, weights, values, blocks, ahead, v, out);
-    }
-
-    /// As sumValues, for the features of \`vectors\` vectors from \`first\` on.
-    fn sumValueVectors(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, ahead: Ahead, first: usize, out: [*]Row) void {
+    /// out[r].sums of \`rows\` rows and \`vectors\` vectors = sum over positions of weight * value, position by
+    /// position.
+    fn sumValues(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const ValueBlock, blocks: Blocks, row: usize, first: usize, out: [*]Row) void {
         var acc: [rows][vectors]math.F = @splat(@splat(@splat(0)));
         for (blocks.first..blocks.end) |b| {
-            ahead.fetchPart(b, first, vectors);
             for (0..${KV_BLOCK_POSITIONS}) |p| {
-                const from = values[b].values[p][first * math.lanes ..].ptr;
+                const from = values[b].features(p, first * math.lanes);
                 var value: [vectors]math.F = undefined;
                 inline for (0..vectors) |v| value[v] = math.widen(${kvType}, from + v * math.lanes);
                 inline for (0..rows) |r| {
-                    const weight = math.splat(weights.values[r][b * ${KV_BLOCK_POSITIONS} + p]);
+                    const weight = math.splat(weights.values[row + r][b * ${KV_BLOCK_POSITIONS} + p]);
                     inline for (0..vectors) |v| ${add("acc[r][v]", "weight", "value[v]")};
                 }
             }
         }
         inline for (0..rows) |r| {
-            inline for (0..vectors) |v| math.store(out[r].sums[(first + v) * math.lanes ..].ptr, acc[r][v]);
+            inline for (0..vectors) |v| math.store(out[row + r].sums[(first + v) * math.lanes ..].ptr, acc[r][v]);
         }
     }
   `;

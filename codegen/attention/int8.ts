@@ -1,7 +1,14 @@
 import type { Isa } from "../isa.ts";
 import type { ModelSpec } from "../model_spec.ts";
 import { zig } from "../writer.ts";
-import { keyFours, KV_BLOCK_POSITIONS, kvRow } from "./cache.ts";
+import {
+  keyFours,
+  KV_BLOCK_POSITIONS,
+  KV_CHUNK_BLOCKS,
+  KV_GROUP_BLOCKS,
+  kvRow,
+  valuePart,
+} from "./cache.ts";
 import { dots } from "./dots.ts";
 import { LEAST_LARGEST, scoreScale, WEIGHT_LEVELS } from "./reference.ts";
 import type { Tiling } from "./tiling.ts";
@@ -15,6 +22,8 @@ import type { Tiling } from "./tiling.ts";
 export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
   const row = kvRow(spec);
   const fours = keyFours(spec);
+  const part = valuePart(spec, "int8");
+  const group = KV_GROUP_BLOCKS.int8;
   const vectors = row / 16;
   return zig`
     ${dots(isa)}
@@ -22,12 +31,61 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
     const Score = f32;
     /// bias: what sums are to begin with, as keys are kept with 128 added.
     const Query = extern struct { codes: [${fours}][4]i8 align(64), scale: f32, bias: i32 };
-    const KeyBlock = extern struct { codes: [${fours}][${
-    4 * KV_BLOCK_POSITIONS
-  }]u8 align(64), scales: [${KV_BLOCK_POSITIONS}]f32 align(64) };
-    const ValueBlock = extern struct { codes: [${KV_BLOCK_POSITIONS / 4}][${
-    4 * row
-  }]u8 align(64), scales: [${KV_BLOCK_POSITIONS}]f32 align(64) };
+    const KeyGroup = extern struct {
+        codes: [${fours}][${group}][${KV_BLOCK_POSITIONS}][4]u8 align(64),
+        scales: [${group}][${KV_BLOCK_POSITIONS}]f32 align(64),
+    };
+    const ValueChunk = extern struct {
+        codes: [${row / part}][${KV_CHUNK_BLOCKS}][${
+    KV_BLOCK_POSITIONS / 4
+  }][${part}][4]u8 align(64),
+        scales: [${KV_CHUNK_BLOCKS}][${KV_BLOCK_POSITIONS}]f32 align(64),
+    };
+
+    const KeyBlock = struct {
+        group: *KeyGroup,
+        index: usize,
+
+        inline fn of(group: *KeyGroup, index: usize) KeyBlock {
+            return .{ .group = group, .index = index };
+        }
+
+        /// Four features of all positions.
+        inline fn four(block: KeyBlock, i: usize) *[${KV_BLOCK_POSITIONS}][4]u8 {
+            return &block.group.codes[i][block.index];
+        }
+
+        inline fn scales(block: KeyBlock) *[${KV_BLOCK_POSITIONS}]f32 {
+            return &block.group.scales[block.index];
+        }
+
+        inline fn fetch(block: KeyBlock) void {
+            fetchRun(block.group);
+        }
+    };
+
+    const ValueBlock = struct {
+        chunk: *ValueChunk,
+        index: usize,
+
+        inline fn of(chunk: *ValueChunk, index: usize) ValueBlock {
+            return .{ .chunk = chunk, .index = index };
+        }
+
+        /// Features of four positions from d on, up to the end of their part.
+        inline fn features(block: ValueBlock, four: usize, d: usize) [*][4]u8 {
+            return block.chunk.codes[d / ${part}][block.index][four][d % ${part} ..].ptr;
+        }
+
+        inline fn scales(block: ValueBlock) *[${KV_BLOCK_POSITIONS}]f32 {
+            return &block.chunk.scales[block.index];
+        }
+
+        inline fn fetch(block: ValueBlock) void {
+            inline for (0..${row / part}) |p| fetchRun(&block.chunk.codes[p][block.index]);
+        }
+    };
+
     /// A weight is (128 * high + low) * unit; zero where a row does not see.
     const Weights = struct {
         high: [${tiling.rows}][span]u8 align(64),
@@ -59,32 +117,29 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
         for (&query.codes, 0..) |*four, i| four.* = codes[4 * i ..][0..4].*;
     }
 
-    fn storeKey(block: *KeyBlock, slot: usize, from: [*]const f32) void {
+    fn storeKey(block: KeyBlock, slot: usize, from: [*]const f32) void {
         var codes: [${row}]i8 = undefined;
-        block.scales[slot] = narrow(from, &codes);
-        for (&block.codes, 0..) |*four, i| {
+        block.scales()[slot] = narrow(from, &codes);
+        for (0..${fours}) |i| {
             const signed: @Vector(4, u8) = @bitCast(codes[4 * i ..][0..4].*);
-            four[4 * slot ..][0..4].* = signed ^ @as(@Vector(4, u8), @splat(0x80));
+            block.four(i)[slot] = signed ^ @as(@Vector(4, u8), @splat(0x80));
         }
     }
 
-    fn storeValue(block: *ValueBlock, slot: usize, from: [*]const f32) void {
+    fn storeValue(block: ValueBlock, slot: usize, from: [*]const f32) void {
         var codes: [${row}]i8 = undefined;
-        block.scales[slot] = narrow(from, &codes);
-        for (codes, 0..) |code, d| block.codes[slot / 4][4 * d + slot % 4] = @bitCast(code);
+        block.scales()[slot] = narrow(from, &codes);
+        for (codes, 0..) |code, d| block.features(slot / 4, d)[0][slot % 4] = @bitCast(code);
     }
 
     /// scores[r][offset + position] = q k^T / sqrt(${spec.headDim}) for all positions of the blocks. A sum is at
     /// most ${spec.headDim} * 127 * 127 in size, which a float holds exactly.
-    fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, ahead: Ahead, scores: [*][span]Score, offset: usize) void {
+    fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const KeyBlock, scores: [*][span]Score, offset: usize) void {
         var acc: [rows][blocks]math.I = undefined;
         inline for (0..rows) |r| acc[r] = @splat(@splat(queries[r].bias));
         for (0..${fours}) |i| {
             var k: [blocks]DotBytes = undefined;
-            inline for (0..blocks) |b| {
-                k[b] = keys[b].codes[i];
-                ahead.fetchLine(b, i);
-            }
+            inline for (0..blocks) |b| k[b] = @as(*const DotBytes, @ptrCast(@alignCast(keys[b].four(i)))).*;
             inline for (0..rows) |r| {
                 inline for (0..blocks) |b| acc[r][b] = dotKeys(acc[r][b], k[b], @bitCast(queries[r].codes[i]));
             }
@@ -92,21 +147,21 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
         inline for (0..rows) |r| {
             inline for (0..blocks) |b| {
                 const exact: math.F = @floatFromInt(acc[r][b]);
-                math.store(scores[r][offset + b * math.lanes ..].ptr, exact * math.splat(queries[r].scale) * math.load(&keys[b].scales));
+                math.store(scores[r][offset + b * math.lanes ..].ptr, exact * math.splat(queries[r].scale) * math.load(keys[b].scales()));
             }
         }
     }
 
     /// Weights of row r times the scales of the values: of what it sees, and zeros
     /// around it in the blocks. The largest of them is ${WEIGHT_LEVELS} units.
-    fn weigh(scores: *[span]Score, values: [*]const *const ValueBlock, blocks: Blocks, seen: Seen, weights: *Weights, r: usize) Softmax {
+    fn weigh(scores: *[span]Score, values: [*]const ValueBlock, blocks: Blocks, seen: Seen, weights: *Weights, r: usize) Softmax {
         const largest = largestOf(scores, blocks, seen);
         var sums: math.F = @splat(0);
         var peak: math.F = @splat(0);
         for (blocks.first..blocks.end) |b| {
             const weight = expWeights(scores, b, seen, largest);
             sums += weight;
-            const scaled = weight * math.load(&values[b].scales);
+            const scaled = weight * math.load(values[b].scales());
             peak = math.larger(peak, scaled);
             math.store(scores[b * math.lanes ..].ptr, scaled);
         }
@@ -123,38 +178,30 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
         return .{ .largest = largest, .total = math.sum(sums) };
     }
 
-    /// out[r].sums = sum over positions of weight * value. A sum is at most span * ${WEIGHT_LEVELS} * 127 in size.
-    fn sumValues(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, ahead: Ahead, out: [*]Row) void {
-        const step: usize = @max(1, ${tiling.sums} / (2 * rows));
-        var v: usize = 0;
-        while (v + step <= ${vectors}) : (v += step) sumValueVectors(rows, step, weights, values, blocks, ahead, v, out);
-        if (${vectors} % step != 0) sumValueVectors(rows, ${vectors} % step, weights, values, blocks, ahead, v, out);
-    }
-
-    /// As sumValues, for the features of \`vectors\` vectors from \`first\` on.
-    fn sumValueVectors(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, ahead: Ahead, first: usize, out: [*]Row) void {
+    /// out[r].sums of \`rows\` rows and \`vectors\` vectors = sum over positions of weight * value. A sum is at
+    /// most span * ${WEIGHT_LEVELS} * 127 in size.
+    fn sumValues(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const ValueBlock, blocks: Blocks, row: usize, first: usize, out: [*]Row) void {
         var high: [rows][vectors]math.I = @splat(@splat(@splat(0)));
         var low: [rows][vectors]math.I = @splat(@splat(@splat(0)));
         for (blocks.first..blocks.end) |b| {
-            ahead.fetchPart(b, first, vectors);
             inline for (0..${KV_BLOCK_POSITIONS / 4}) |four| {
-                const from = values[b].codes[four][4 * first * math.lanes ..].ptr;
+                const from: [*]const u8 = @ptrCast(values[b].features(four, first * math.lanes));
                 const offset = b * ${KV_BLOCK_POSITIONS} + four * 4;
                 var value: [vectors]DotBytes = undefined;
                 inline for (0..vectors) |v| value[v] = from[v * 64 ..][0..64].*;
                 inline for (0..rows) |r| {
                     inline for (0..vectors) |v| {
-                        high[r][v] = dotValues(high[r][v], weights.high[r][offset..][0..4].*, value[v]);
-                        low[r][v] = dotValues(low[r][v], weights.low[r][offset..][0..4].*, value[v]);
+                        high[r][v] = dotValues(high[r][v], weights.high[row + r][offset..][0..4].*, value[v]);
+                        low[r][v] = dotValues(low[r][v], weights.low[row + r][offset..][0..4].*, value[v]);
                     }
                 }
             }
         }
         inline for (0..rows) |r| {
-            const unit = math.splat(weights.unit[r]);
+            const unit = math.splat(weights.unit[row + r]);
             inline for (0..vectors) |v| {
                 const exact: math.F = @floatFromInt((high[r][v] << @splat(7)) + low[r][v]);
-                math.store(out[r].sums[(first + v) * math.lanes ..].ptr, exact * unit);
+                math.store(out[row + r].sums[(first + v) * math.lanes ..].ptr, exact * unit);
             }
         }
     }

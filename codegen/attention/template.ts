@@ -36,6 +36,7 @@ export function attention(spec: ModelSpec, kvType: KvType, isa: Isa): string {
 /** One span: softmax, and how the results of spans are joined. */
 function spans(spec: ModelSpec, tiling: Tiling): string {
   const row = kvRow(spec);
+  const vectors = row / 16;
   return zig`
     const Softmax = struct { largest: Score, total: f32 };
 
@@ -111,47 +112,27 @@ function spans(spec: ModelSpec, tiling: Tiling): string {
         states: [${TILE_TOKENS * spec.numAttentionHeads / spec.numKeyValueHeads}]Row,
     };
 
-    /// Blocks that are read next, fetched into the second-level cache while others are worked on: keys
-    /// and values of a span are too short a run for the hardware to fetch ahead by itself.
-    const Ahead = struct {
-        blocks: ?[*]const [*]const u8,
-        lines: usize,
-
-        /// One line of a block.
-        inline fn fetchLine(ahead: Ahead, block: usize, line: usize) void {
-            const blocks = ahead.blocks orelse return;
-            if (line < ahead.lines) @prefetch(blocks[block] + line * 64, .{ .locality = 2 });
-        }
-
-        /// The share of a block's lines that \`vectors\` of ${
-    row / 16
-  } vectors from \`first\` on have.
-        inline fn fetchPart(ahead: Ahead, block: usize, first: usize, vectors: usize) void {
-            const blocks = ahead.blocks orelse return;
-            for (ahead.lines * first / ${row / 16}..ahead.lines * (first + vectors) / ${
-    row / 16
-  }) |line| @prefetch(blocks[block] + line * 64, .{ .locality = 2 });
-        }
-
-        inline fn from(ahead: Ahead, block: usize) Ahead {
-            return .{ .blocks = if (ahead.blocks) |blocks| blocks + block else null, .lines = ahead.lines };
-        }
-    };
-
     /// One span for \`rows\` queries, later ones of which see the same positions or later ones.
-    fn attendSpan(comptime rows: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, values: [*]const *const ValueBlock, seen: *const [rows]Seen, next: ?[*]const *const KeyBlock, scratch: *Scratch) void {
+    fn attendSpan(comptime rows: usize, queries: [*]const Query, keys: [*]const KeyBlock, values: [*]const ValueBlock, seen: *const [rows]Seen, scratch: *Scratch) void {
         const together: usize = @max(1, ${tiling.sums} / rows);
         const blocks: Blocks = .{
             .first = seen[0].from / ${KV_BLOCK_POSITIONS},
             .end = (seen[rows - 1].to + ${KV_BLOCK_POSITIONS - 1}) / ${KV_BLOCK_POSITIONS},
         };
-        const ahead_values: Ahead = .{ .blocks = if (next != null) @ptrCast(values) else null, .lines = @sizeOf(ValueBlock) / 64 };
-        const ahead_keys: Ahead = .{ .blocks = if (next) |k| @ptrCast(k) else null, .lines = @sizeOf(KeyBlock) / 64 };
         var b = blocks.first;
-        while (b + together <= blocks.end) : (b += together) scoreKeys(rows, together, queries, keys + b, ahead_values.from(b), &scratch.scores, b * math.lanes);
-        while (b < blocks.end) : (b += 1) scoreKeys(rows, 1, queries, keys + b, ahead_values.from(b), &scratch.scores, b * math.lanes);
+        while (b + together <= blocks.end) : (b += together) scoreKeys(rows, together, queries, keys + b, &scratch.scores, b * math.lanes);
+        while (b < blocks.end) : (b += 1) scoreKeys(rows, 1, queries, keys + b, &scratch.scores, b * math.lanes);
         for (0..rows) |r| scratch.parts[r].softmax = weigh(&scratch.scores[r], values, blocks, seen[r], &scratch.weights, r);
-        sumValues(rows, &scratch.weights, values, blocks, ahead_keys, &scratch.parts);
+        var row: usize = 0;
+        while (row + ${tiling.sumRows} <= rows) : (row += ${tiling.sumRows}) sumRows(@min(rows, ${tiling.sumRows}), values, blocks, row, scratch);
+        if (rows % ${tiling.sumRows} != 0) sumRows(rows % ${tiling.sumRows}, values, blocks, row, scratch);
+    }
+
+    /// Sums of some rows, a run of features after the other.
+    inline fn sumRows(comptime rows: usize, values: [*]const ValueBlock, blocks: Blocks, row: usize, scratch: *Scratch) void {
+        var v: usize = 0;
+        while (v + ${tiling.sumVectors} <= ${vectors}) : (v += ${tiling.sumVectors}) sumValues(rows, ${tiling.sumVectors}, &scratch.weights, values, blocks, row, v, &scratch.parts);
+        if (${vectors} % ${tiling.sumVectors} != 0) sumValues(rows, ${vectors} % ${tiling.sumVectors}, &scratch.weights, values, blocks, row, v, &scratch.parts);
     }
   `;
 }
@@ -174,11 +155,8 @@ function tiles(spec: ModelSpec, { rows, tokenRows }: Tiling): string {
         window: usize,
         /// The first span that the states are to have.
         first_span: usize,
-        keys: [span_blocks]*const KeyBlock = undefined,
-        values: [span_blocks]*const ValueBlock = undefined,
-        /// Keys of the next span, where the tile is too small to reuse much.
-        next: [span_blocks]*const KeyBlock = undefined,
-        fetches: bool,
+        keys: [span_blocks]KeyBlock = undefined,
+        values: [span_blocks]ValueBlock = undefined,
 
         /// Adds span \`index\` to the states of rows \`row\` .. row + rows.
         fn attendRows(piece: *const Piece, comptime rows: usize, index: usize, row: usize) void {
@@ -189,7 +167,7 @@ function tiles(spec: ModelSpec, { rows, tokenRows }: Tiling): string {
                 .to = @min(span, piece.countOf(r) -| start),
             };
             if (seen[rows - 1].to == 0 or seen[0].from == span) return;
-            attendSpan(rows, piece.queries + row, &piece.keys, &piece.values, &seen, if (piece.fetches and row == 0) &piece.next else null, piece.scratch);
+            attendSpan(rows, piece.queries + row, &piece.keys, &piece.values, &seen, piece.scratch);
             for (seen, row.., piece.scratch.parts[0..rows]) |s, r, *part| {
                 if (s.from >= s.to) continue;
                 if (index == @max(piece.first_span, piece.firstOf(r) / span)) piece.states[r] = part.* else join(&piece.states[r], part);
@@ -211,7 +189,7 @@ function tiles(spec: ModelSpec, { rows, tokenRows }: Tiling): string {
         const rows = tile.tokens * ${group};
         const last = count + tile.tokens - 1;
         const table = places.table(tile.first);
-        var piece: Piece = .{ .queries = queriesOf(a, tile.first, head), .states = states, .scratch = scratch, .count = count, .window = window, .first_span = spans[0], .fetches = tile.tokens == 1 };
+        var piece: Piece = .{ .queries = queriesOf(a, tile.first, head), .states = states, .scratch = scratch, .count = count, .window = window, .first_span = spans[0] };
         const begin = @max(spans[0], piece.firstOf(0) / span);
         const end = @max(begin, @min(spans[1], (last + span - 1) / span));
         for (begin..end) |index| {
@@ -221,16 +199,12 @@ function tiles(spec: ModelSpec, { rows, tokenRows }: Tiling): string {
             for (0..blocks, table[index * span_blocks ..]) |b, block| {
                 piece.keys[b] = keyBlock(a.cache, block, layer, head);
                 piece.values[b] = valueBlock(a.cache, block, layer, head);
+                if (b == 0 or @mod(block, ${KV_CHUNK_BLOCKS}) == 0) piece.values[b].fetch();
             }
-            if (piece.fetches) {
-                // After the last span, the next head's first one.
-                const more = (index + 1) * span < last;
-                const next_block = if (more) (index + 1) * span_blocks else 0;
-                const next_head = if (more) head else (head + 1) % ${spec.numKeyValueHeads};
-                for (&piece.next, next_block..) |*key, block| {
-                    key.* = keyBlock(a.cache, table[@min(block, (last - 1) / ${KV_BLOCK_POSITIONS})], layer, next_head);
-                }
-            }
+            // Keys that come next; after the last span, the next head's first ones.
+            const more = (index + 1) * span < last;
+            const next_block = if (more) (index + 1) * span_blocks else 0;
+            keyBlock(a.cache, table[next_block], layer, if (more) head else (head + 1) % ${spec.numKeyValueHeads}).fetch();
             var row: usize = 0;
             while (row + ${rows} <= rows) : (row += ${rows}) piece.attendRows(${rows}, index, row);
             ${

@@ -1,4 +1,5 @@
 import type { Isa } from "../isa.ts";
+import { valuePart } from "./cache.ts";
 import type { KvType, ModelSpec } from "../model_spec.ts";
 
 /** How much of attention's work registers hold at once. It changes no result. */
@@ -9,6 +10,9 @@ export interface Tiling {
   tokenRows: number;
   /** Sums of 16 lanes that are kept in registers. */
   sums: number;
+  /** Queries and vectors of features that a pass over values sums for. */
+  sumRows: number;
+  sumVectors: number;
 }
 
 /** Rows and sums that fit without spilling: 32 registers of 512 bits, 16 of 256, 32 and 16 of 128. */
@@ -22,7 +26,21 @@ export function tilingOf(spec: ModelSpec, kvType: KvType, isa: Isa): Tiling {
   const group = spec.numAttentionHeads / spec.numKeyValueHeads;
   const [most, sums] = LIMITS[kvType][registersOf(isa)];
   const tokenRows = divisorUpTo(group, most);
-  return { rows: tokenRows * Math.floor(most / tokenRows), tokenRows, sums };
+  const rows = tokenRows * Math.floor(most / tokenRows);
+  // int8 weights have two planes, each of which has sums.
+  const pass = passOf(rows, kvType === "int8" ? sums / 2 : sums, valuePart(spec, kvType) / 16);
+  return { rows, tokenRows, sums, ...pass };
+}
+
+/** Where there are many registers, a pass takes all features that lie together. */
+function passOf(
+  rows: number,
+  sums: number,
+  partVectors: number,
+): Pick<Tiling, "sumRows" | "sumVectors"> {
+  if (sums < 8) return { sumRows: rows, sumVectors: Math.max(1, Math.floor(sums / rows)) };
+  const sumVectors = Math.min(partVectors, 4);
+  return { sumRows: Math.floor(sums / sumVectors), sumVectors };
 }
 
 function registersOf(isa: Isa): "zmm" | "ymm" | "neon" | "xmm" {

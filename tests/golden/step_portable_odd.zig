@@ -614,8 +614,45 @@ const span_blocks = 16;
 
 const Score = f64;
 const Query = extern struct { values: [16]Score align(64) };
-const KeyBlock = extern struct { values: [10][16]f32 align(64) };
-const ValueBlock = extern struct { values: [16][16]f32 align(64) };
+const KeyGroup = extern struct { values: [10][2][16]f32 align(64) };
+const ValueChunk = extern struct { values: [1][16][16][16]f32 align(64) };
+
+const KeyBlock = struct {
+    group: *KeyGroup,
+    index: usize,
+
+    inline fn of(group: *KeyGroup, index: usize) KeyBlock {
+        return .{ .group = group, .index = index };
+    }
+
+    /// One feature of all positions.
+    inline fn feature(block: KeyBlock, d: usize) *[16]f32 {
+        return &block.group.values[d][block.index];
+    }
+
+    inline fn fetch(block: KeyBlock) void {
+        fetchRun(block.group);
+    }
+};
+
+const ValueBlock = struct {
+    chunk: *ValueChunk,
+    index: usize,
+
+    inline fn of(chunk: *ValueChunk, index: usize) ValueBlock {
+        return .{ .chunk = chunk, .index = index };
+    }
+
+    /// Features of one position from d on, up to the end of their part.
+    inline fn features(block: ValueBlock, position: usize, d: usize) [*]f32 {
+        return block.chunk.values[d / 16][block.index][position][d % 16 ..].ptr;
+    }
+
+    inline fn fetch(block: ValueBlock) void {
+        inline for (0..1) |p| fetchRun(&block.chunk.values[p][block.index]);
+    }
+};
+
 /// exp(score - largest) of the rows of a tile; zero where a row does not see.
 const Weights = struct { values: [1][span]f32 align(64) };
 
@@ -628,21 +665,20 @@ fn makeQuery(query: *Query, from: [*]const f32) void {
     }
 }
 
-fn storeKey(block: *KeyBlock, slot: usize, from: [*]const f32) void {
-    for (0..10) |d| block.values[d][slot] = @floatCast(bounded(from[d]));
+fn storeKey(block: KeyBlock, slot: usize, from: [*]const f32) void {
+    for (0..10) |d| block.feature(d)[slot] = @floatCast(bounded(from[d]));
 }
 
-fn storeValue(block: *ValueBlock, slot: usize, from: [*]const f32) void {
-    for (0..10) |d| block.values[slot][d] = @floatCast(bounded(from[d]));
+fn storeValue(block: ValueBlock, slot: usize, from: [*]const f32) void {
+    for (0..10) |d| block.features(slot, d)[0] = @floatCast(bounded(from[d]));
 }
 
 /// scores[r][offset + position] = q k^T * 0.31622776601683794 for all positions of the blocks, feature by feature.
-fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, ahead: Ahead, scores: [*][span]Score, offset: usize) void {
+fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Query, keys: [*]const KeyBlock, scores: [*][span]Score, offset: usize) void {
     var acc: [rows][blocks]math.D = @splat(@splat(@splat(0)));
     for (0..10) |d| {
         var k: [blocks]math.D = undefined;
-        inline for (0..blocks) |b| ahead.fetchLine(b, d);
-        inline for (0..blocks) |b| k[b] = math.wide(f32, &keys[b].values[d]);
+        inline for (0..blocks) |b| k[b] = math.wide(f32, keys[b].feature(d));
         inline for (0..rows) |r| {
             const q: math.D = @splat(queries[r].values[d]);
             inline for (0..blocks) |b| acc[r][b] += q * k[b];
@@ -654,7 +690,7 @@ fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Que
 }
 
 /// Weights of row r: of what it sees, and zeros around it in the blocks.
-fn weigh(scores: *[span]Score, values: [*]const *const ValueBlock, blocks: Blocks, seen: Seen, weights: *Weights, r: usize) Softmax {
+fn weigh(scores: *[span]Score, values: [*]const ValueBlock, blocks: Blocks, seen: Seen, weights: *Weights, r: usize) Softmax {
     _ = values;
     const largest = largestOf(scores, blocks, seen);
     var sums: math.F = @splat(0);
@@ -666,54 +702,52 @@ fn weigh(scores: *[span]Score, values: [*]const *const ValueBlock, blocks: Block
     return .{ .largest = largest, .total = math.sum(sums) };
 }
 
-/// out[r].sums = sum over positions of weight * value, position by position.
-fn sumValues(comptime rows: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, ahead: Ahead, out: [*]Row) void {
-    const step: usize = @max(1, 1 / rows);
-    var v: usize = 0;
-    while (v + step <= 1) : (v += step) sumValueVectors(rows, step, weights, values, blocks, ahead, v, out);
-    if (1 % step != 0) sumValueVectors(rows, 1 % step, weights, values, blocks, ahead, v, out);
-}
-
-/// As sumValues, for the features of \`vectors\` vectors from \`first\` on.
-fn sumValueVectors(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const *const ValueBlock, blocks: Blocks, ahead: Ahead, first: usize, out: [*]Row) void {
+/// out[r].sums of \`rows\` rows and \`vectors\` vectors = sum over positions of weight * value, position by
+/// position.
+fn sumValues(comptime rows: usize, comptime vectors: usize, weights: *const Weights, values: [*]const ValueBlock, blocks: Blocks, row: usize, first: usize, out: [*]Row) void {
     var acc: [rows][vectors]math.F = @splat(@splat(@splat(0)));
     for (blocks.first..blocks.end) |b| {
-        ahead.fetchPart(b, first, vectors);
         for (0..16) |p| {
-            const from = values[b].values[p][first * math.lanes ..].ptr;
+            const from = values[b].features(p, first * math.lanes);
             var value: [vectors]math.F = undefined;
             inline for (0..vectors) |v| value[v] = math.widen(f32, from + v * math.lanes);
             inline for (0..rows) |r| {
-                const weight = math.splat(weights.values[r][b * 16 + p]);
+                const weight = math.splat(weights.values[row + r][b * 16 + p]);
                 inline for (0..vectors) |v| acc[r][v] += weight * value[v];
             }
         }
     }
     inline for (0..rows) |r| {
-        inline for (0..vectors) |v| math.store(out[r].sums[(first + v) * math.lanes ..].ptr, acc[r][v]);
+        inline for (0..vectors) |v| math.store(out[row + r].sums[(first + v) * math.lanes ..].ptr, acc[r][v]);
     }
 }
 
-/// Keys and values of one layer for 8 blocks of 16 positions.
+/// Keys and values of one layer for 16 blocks of 16 positions.
 const LayerCache = extern struct {
-    keys: [1][8]KeyBlock align(64),
-    values: [1][8]ValueBlock align(64),
+    keys: [1][8]KeyGroup align(64),
+    values: [1]ValueChunk align(64),
 };
 const CacheChunk = [2]LayerCache;
 
 comptime {
     // What TypeScript reports and allots by.
-    std.debug.assert(@sizeOf(CacheChunk) == 26624);
+    std.debug.assert(@sizeOf(CacheChunk) == 53248);
 }
 
-inline fn keyBlock(cache: [*]CacheChunk, block: i32, layer: usize, head: usize) *KeyBlock {
+inline fn keyBlock(cache: [*]CacheChunk, block: i32, layer: usize, head: usize) KeyBlock {
     const index: usize = @intCast(block);
-    return &cache[index / 8][layer].keys[head][index % 8];
+    return .of(&cache[index / 16][layer].keys[head][index / 2 % 8], index % 2);
 }
 
-inline fn valueBlock(cache: [*]CacheChunk, block: i32, layer: usize, head: usize) *ValueBlock {
+inline fn valueBlock(cache: [*]CacheChunk, block: i32, layer: usize, head: usize) ValueBlock {
     const index: usize = @intCast(block);
-    return &cache[index / 8][layer].values[head][index % 8];
+    return .of(&cache[index / 16][layer].values[head], index % 16);
+}
+
+/// The first lines of a run, so that it does not begin with a wait; the hardware sees the rest coming.
+inline fn fetchRun(run: anytype) void {
+    const bytes: [*]const u8 = @ptrCast(run);
+    inline for (0..8) |line| @prefetch(bytes + line * 64, .{ .locality = 2 });
 }
 
 /// x, or the nearest number that can be kept: an infinity, times the weight 0 of a position that a
@@ -796,43 +830,27 @@ const Scratch = struct {
     states: [48]Row,
 };
 
-/// Blocks that are read next, fetched into the second-level cache while others are worked on: keys
-/// and values of a span are too short a run for the hardware to fetch ahead by itself.
-const Ahead = struct {
-    blocks: ?[*]const [*]const u8,
-    lines: usize,
-
-    /// One line of a block.
-    inline fn fetchLine(ahead: Ahead, block: usize, line: usize) void {
-        const blocks = ahead.blocks orelse return;
-        if (line < ahead.lines) @prefetch(blocks[block] + line * 64, .{ .locality = 2 });
-    }
-
-    /// The share of a block's lines that \`vectors\` of 1 vectors from \`first\` on have.
-    inline fn fetchPart(ahead: Ahead, block: usize, first: usize, vectors: usize) void {
-        const blocks = ahead.blocks orelse return;
-        for (ahead.lines * first / 1..ahead.lines * (first + vectors) / 1) |line| @prefetch(blocks[block] + line * 64, .{ .locality = 2 });
-    }
-
-    inline fn from(ahead: Ahead, block: usize) Ahead {
-        return .{ .blocks = if (ahead.blocks) |blocks| blocks + block else null, .lines = ahead.lines };
-    }
-};
-
 /// One span for \`rows\` queries, later ones of which see the same positions or later ones.
-fn attendSpan(comptime rows: usize, queries: [*]const Query, keys: [*]const *const KeyBlock, values: [*]const *const ValueBlock, seen: *const [rows]Seen, next: ?[*]const *const KeyBlock, scratch: *Scratch) void {
+fn attendSpan(comptime rows: usize, queries: [*]const Query, keys: [*]const KeyBlock, values: [*]const ValueBlock, seen: *const [rows]Seen, scratch: *Scratch) void {
     const together: usize = @max(1, 1 / rows);
     const blocks: Blocks = .{
         .first = seen[0].from / 16,
         .end = (seen[rows - 1].to + 15) / 16,
     };
-    const ahead_values: Ahead = .{ .blocks = if (next != null) @ptrCast(values) else null, .lines = @sizeOf(ValueBlock) / 64 };
-    const ahead_keys: Ahead = .{ .blocks = if (next) |k| @ptrCast(k) else null, .lines = @sizeOf(KeyBlock) / 64 };
     var b = blocks.first;
-    while (b + together <= blocks.end) : (b += together) scoreKeys(rows, together, queries, keys + b, ahead_values.from(b), &scratch.scores, b * math.lanes);
-    while (b < blocks.end) : (b += 1) scoreKeys(rows, 1, queries, keys + b, ahead_values.from(b), &scratch.scores, b * math.lanes);
+    while (b + together <= blocks.end) : (b += together) scoreKeys(rows, together, queries, keys + b, &scratch.scores, b * math.lanes);
+    while (b < blocks.end) : (b += 1) scoreKeys(rows, 1, queries, keys + b, &scratch.scores, b * math.lanes);
     for (0..rows) |r| scratch.parts[r].softmax = weigh(&scratch.scores[r], values, blocks, seen[r], &scratch.weights, r);
-    sumValues(rows, &scratch.weights, values, blocks, ahead_keys, &scratch.parts);
+    var row: usize = 0;
+    while (row + 1 <= rows) : (row += 1) sumRows(@min(rows, 1), values, blocks, row, scratch);
+    if (rows % 1 != 0) sumRows(rows % 1, values, blocks, row, scratch);
+}
+
+/// Sums of some rows, a run of features after the other.
+inline fn sumRows(comptime rows: usize, values: [*]const ValueBlock, blocks: Blocks, row: usize, scratch: *Scratch) void {
+    var v: usize = 0;
+    while (v + 1 <= 1) : (v += 1) sumValues(rows, 1, &scratch.weights, values, blocks, row, v, &scratch.parts);
+    if (1 % 1 != 0) sumValues(rows, 1 % 1, &scratch.weights, values, blocks, row, v, &scratch.parts);
 }
 
 /// Consecutive tokens of one sequence in a places.
@@ -849,11 +867,8 @@ const Piece = struct {
     window: usize,
     /// The first span that the states are to have.
     first_span: usize,
-    keys: [span_blocks]*const KeyBlock = undefined,
-    values: [span_blocks]*const ValueBlock = undefined,
-    /// Keys of the next span, where the tile is too small to reuse much.
-    next: [span_blocks]*const KeyBlock = undefined,
-    fetches: bool,
+    keys: [span_blocks]KeyBlock = undefined,
+    values: [span_blocks]ValueBlock = undefined,
 
     /// Adds span \`index\` to the states of rows \`row\` .. row + rows.
     fn attendRows(piece: *const Piece, comptime rows: usize, index: usize, row: usize) void {
@@ -864,7 +879,7 @@ const Piece = struct {
             .to = @min(span, piece.countOf(r) -| start),
         };
         if (seen[rows - 1].to == 0 or seen[0].from == span) return;
-        attendSpan(rows, piece.queries + row, &piece.keys, &piece.values, &seen, if (piece.fetches and row == 0) &piece.next else null, piece.scratch);
+        attendSpan(rows, piece.queries + row, &piece.keys, &piece.values, &seen, piece.scratch);
         for (seen, row.., piece.scratch.parts[0..rows]) |s, r, *part| {
             if (s.from >= s.to) continue;
             if (index == @max(piece.first_span, piece.firstOf(r) / span)) piece.states[r] = part.* else join(&piece.states[r], part);
@@ -886,7 +901,7 @@ fn attendTile(a: *const Attention, places: Places, layer: usize, window: usize, 
     const rows = tile.tokens * 3;
     const last = count + tile.tokens - 1;
     const table = places.table(tile.first);
-    var piece: Piece = .{ .queries = queriesOf(a, tile.first, head), .states = states, .scratch = scratch, .count = count, .window = window, .first_span = spans[0], .fetches = tile.tokens == 1 };
+    var piece: Piece = .{ .queries = queriesOf(a, tile.first, head), .states = states, .scratch = scratch, .count = count, .window = window, .first_span = spans[0] };
     const begin = @max(spans[0], piece.firstOf(0) / span);
     const end = @max(begin, @min(spans[1], (last + span - 1) / span));
     for (begin..end) |index| {
@@ -894,16 +909,12 @@ fn attendTile(a: *const Attention, places: Places, layer: usize, window: usize, 
         for (0..blocks, table[index * span_blocks ..]) |b, block| {
             piece.keys[b] = keyBlock(a.cache, block, layer, head);
             piece.values[b] = valueBlock(a.cache, block, layer, head);
+            if (b == 0 or @mod(block, 16) == 0) piece.values[b].fetch();
         }
-        if (piece.fetches) {
-            // After the last span, the next head's first one.
-            const more = (index + 1) * span < last;
-            const next_block = if (more) (index + 1) * span_blocks else 0;
-            const next_head = if (more) head else (head + 1) % 1;
-            for (&piece.next, next_block..) |*key, block| {
-                key.* = keyBlock(a.cache, table[@min(block, (last - 1) / 16)], layer, next_head);
-            }
-        }
+        // Keys that come next; after the last span, the next head's first ones.
+        const more = (index + 1) * span < last;
+        const next_block = if (more) (index + 1) * span_blocks else 0;
+        keyBlock(a.cache, table[next_block], layer, if (more) head else (head + 1) % 1).fetch();
         var row: usize = 0;
         while (row + 1 <= rows) : (row += 1) piece.attendRows(1, index, row);
     }
@@ -1075,7 +1086,7 @@ fn fillCache(a: *const Attention, blocks: usize) void {
 }
 
 inline fn chunksOf(blocks: usize) usize {
-    return (blocks + 7) / 8;
+    return (blocks + 15) / 16;
 }
 
 /// Attention of the last \`tokens\` of \`positions\` positions to all before them, nothing being turned.
