@@ -19,8 +19,12 @@ interface Bench {
 function runSmall(): Bench[] {
   const env = { ...process.env, TRILITH_BENCH_SMALL: "1", NO_COLOR: "1" };
   const args = ["bench", "-A", "--no-check", "--json", FOLDER];
-  const { status, stdout, stderr } = spawnSync(process.execPath, args, { env, encoding: "utf8" });
-  assert.equal(status, 0, stderr);
+  const { status, signal, error, stdout, stderr } = spawnSync(process.execPath, args, {
+    env,
+    encoding: "utf8",
+    maxBuffer: 1 << 28,
+  });
+  assert.equal(status, 0, `${signal} ${error?.message} ${stderr}`);
   return JSON.parse(stdout).benches;
 }
 
