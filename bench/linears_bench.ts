@@ -37,6 +37,9 @@ for (const kernel of KERNELS) {
 /** The case that runs, as all of them together would take gigabytes. */
 let prepared: { of: Case; timer: LinearTimer; release: () => void } | undefined;
 
+// Deno closes libraries at the end of a process, where the team's threads may still be waiting in one.
+globalThis.addEventListener("unload", () => prepared?.release());
+
 function timerOf(wanted: Case): LinearTimer {
   if (prepared?.of === wanted) return prepared.timer;
   prepared?.release();

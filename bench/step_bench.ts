@@ -36,7 +36,14 @@ const HEAD: ModelSpec = {
 const CONTEXTS = IS_SMALL ? [16, 40] : [128, 1024, 4096];
 const SEQUENCES = IS_SMALL ? [1, 2] : [1, 2, 4, 8];
 
-/** Made when it is first needed; Deno ends the process. */
+const sessions: BenchSession[] = [];
+
+// Deno closes libraries at the end of a process, where threads may still be waiting in them.
+globalThis.addEventListener("unload", () => {
+  for (const { executor } of sessions) executor.team.destroy();
+});
+
+/** Made when it is first needed; memory goes with the process. */
 function lazily(
   spec: ModelSpec,
   promptTokens: number,
@@ -53,6 +60,7 @@ async function open(spec: ModelSpec, promptTokens: number, batch: number[]): Pro
   const options = { promptTokens, genTokens: 1, repeat: 1, threads: THREADS, batch };
   const session = await BenchSession.open(options, madeUpSource("made up", spec));
   await session.prefillAll(promptTokens);
+  sessions.push(session);
   return session;
 }
 

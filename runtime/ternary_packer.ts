@@ -77,6 +77,7 @@ export function openPacker(path: string, layout: TernaryLayout, threads: number)
   return {
     layout,
     async pack(matrix, what, out) {
+      checkRoom(layout, matrix, what, out);
       const isFloat = matrix.kind !== "codes" && matrix.kind !== "quarters";
       const absmean = isFloat
         ? absmeanOf(await native.rowSums(matrix), matrix.n * matrix.k)
@@ -93,6 +94,21 @@ export function openPacker(path: string, layout: TernaryLayout, threads: number)
     },
     [Symbol.dispose]: () => native.close(),
   };
+}
+
+/** Native code writes as far as the matrix goes. */
+function checkRoom(
+  layout: TernaryLayout,
+  { n, k }: StoredMatrix,
+  what: string,
+  out: Uint8Array,
+): void {
+  const needed = layout.packedBytes(n, k);
+  if (out.length < needed) {
+    throw new RangeError(
+      `Cannot pack ${what} as its ${n} x ${k} weights take ${needed} bytes: there is room for ${out.length}`,
+    );
+  }
 }
 
 /** The native packer says only that something is wrong; the reference says what. */

@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { sketchDither } from "../codegen/head/sketch.ts";
 import type { TernaryLayout } from "../codegen/layouts/layout.ts";
+import { SKETCH_ROWS } from "../codegen/model_spec.ts";
 import type { Batch } from "../codegen/step/batch.ts";
 import { kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { librarySources } from "../kernels/choose.ts";
@@ -92,15 +93,16 @@ for (const kernel of uniqueLayouts(KERNELS_OF_ARCH)) {
       const k = MODEL.spec.hiddenSize;
       const dither = sketchDither(k);
       for (const [kind, bytes] of [["f32", 4], ["bf16", 2], ["f16", 2]] as const) {
-        for (const n of [1, 37, 512]) {
+        for (const n of [1, 37, SKETCH_ROWS]) {
           const rows = { kind, bytes: someFloats(kind, n * k, bytes), n, k };
-          const size = layout.packedBytes(1024, k);
+          const size = layout.packedBytes(2 * SKETCH_ROWS, k);
           const [a, b] = [new Uint8Array(size), new Uint8Array(size)];
           assert.deepEqual(
             await native.sketch(rows, dither, a),
             await reference.sketch(rows, dither, b),
           );
           assert.deepEqual(a, b, `${kind}, ${n} rows`);
+          await assert.rejects(native.sketch(rows, dither, a.subarray(64)), /there is room for/);
         }
       }
     },
