@@ -1,6 +1,7 @@
 /**
  * The float arithmetic of the generated kernels, slow and obvious: IEEE single precision with a
- * rounding after every operation (no fused multiply-add) and sums over 16 lanes with a fixed tree.
+ * rounding after every operation and sums over 16 lanes with a fixed tree. Kernels fuse a multiply-add
+ * only where the product is exact, see `shortened`.
  * `kernels/zig/math.zig` must give the same bits on every CPU.
  */
 const f = Math.fround;

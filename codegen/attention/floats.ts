@@ -42,7 +42,7 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
             return &block.group.values[d][block.index];
         }
 
-        inline fn fetch(block: KeyBlock) void {
+        inline fn fetchStart(block: KeyBlock) void {
             fetchRun(block.group);
         }
     };
@@ -60,7 +60,7 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
             return block.chunk.values[d / ${part}][block.index][position][d % ${part} ..].ptr;
         }
 
-        inline fn fetch(block: ValueBlock) void {
+        inline fn fetchStart(block: ValueBlock) void {
             inline for (0..${row / part}) |p| fetchRun(&block.chunk.values[p][block.index]);
         }
     };

@@ -59,7 +59,7 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
             return &block.group.scales[block.index];
         }
 
-        inline fn fetch(block: KeyBlock) void {
+        inline fn fetchStart(block: KeyBlock) void {
             fetchRun(block.group);
         }
     };
@@ -81,7 +81,7 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
             return &block.chunk.scales[block.index];
         }
 
-        inline fn fetch(block: ValueBlock) void {
+        inline fn fetchStart(block: ValueBlock) void {
             inline for (0..${row / part}) |p| fetchRun(&block.chunk.codes[p][block.index]);
         }
     };

@@ -199,12 +199,12 @@ function tiles(spec: ModelSpec, { rows, tokenRows }: Tiling): string {
             for (0..blocks, table[index * span_blocks ..]) |b, block| {
                 piece.keys[b] = keyBlock(a.cache, block, layer, head);
                 piece.values[b] = valueBlock(a.cache, block, layer, head);
-                if (b == 0 or @mod(block, ${KV_CHUNK_BLOCKS}) == 0) piece.values[b].fetch();
+                if (b == 0 or @mod(block, ${KV_CHUNK_BLOCKS}) == 0) piece.values[b].fetchStart();
             }
             // Keys that come next; after the last span, the next head's first ones.
             const more = (index + 1) * span < last;
             const next_block = if (more) (index + 1) * span_blocks else 0;
-            keyBlock(a.cache, table[next_block], layer, if (more) head else (head + 1) % ${spec.numKeyValueHeads}).fetch();
+            keyBlock(a.cache, table[next_block], layer, if (more) head else (head + 1) % ${spec.numKeyValueHeads}).fetchStart();
             var row: usize = 0;
             while (row + ${rows} <= rows) : (row += ${rows}) piece.attendRows(${rows}, index, row);
             ${

@@ -61,7 +61,7 @@ function tileLoops({ maskedTiles, packedTiles }: Dialect, k: number): string[] {
   const loop = (name: string) => ({ m, vectors }: Tile) =>
     `while (t + ${m} <= tokens) : (t += ${m}) ${name}(${m}, ${vectors}, ${stepsOf(k)}, ${
       activationStride(k)
-    }, w, x.codes + t * ${activationStride(k)}, sums + t * y_stride + row, y_stride);`;
+    }, w, t == 0, x.codes + t * ${activationStride(k)}, sums + t * y_stride + row, y_stride);`;
   const tiles = [
     ...maskedTiles.map((tile) => ({ m: tile.m, text: loop("maskedTile")(tile) })),
     ...packedTiles.map((tile) => ({ m: tile.m, text: loop("packedTile")(tile) })),
@@ -76,9 +76,12 @@ function tileLoops({ maskedTiles, packedTiles }: Dialect, k: number): string[] {
  */
 const AHEAD_BYTES = 8192;
 
-/** Fetches a step ahead into the second-level cache; past the end of the weights that is harmless. */
+/**
+ * Fetches a step ahead into the second-level cache; past the end of the weights that is harmless. Of
+ * several tokens, the first ones find weights that nobody has read yet.
+ */
 const FETCH_AHEAD = zig`
-  if (m == 1) {
+  if (fresh) {
       inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + ${AHEAD_BYTES} + 64 * line, .{ .locality = 2 });
   }
 `;
@@ -92,7 +95,7 @@ function maskedTile(): string {
   return zig`
     /// Sums of code * x for a block of 32 rows and m tokens. A code is 0, 1 or 2 for weight -1, 0, +1, so
     /// the caller subtracts the sum of x.
-    fn maskedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, x: [*]const i8, y: [*]i32, y_stride: usize) void {
+    fn maskedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, y: [*]i32, y_stride: usize) void {
         // A product is at most 128 * 128 in size, and a lane adds four of them a step to each plane.
         comptime if (steps * 4 * 128 * 128 >= 1 << 31) @compileError("sums overflow int32");
         inline for (0..block_vectors / vectors) |part| {
@@ -127,7 +130,7 @@ function packedTile({ partialGroups }: Dialect): string {
   return zig`
     /// Sums of code * x for a block of 32 rows and m tokens. A code is 0, 1 or 2 for weight -1, 0, +1, so
     /// the caller subtracts the sum of x.
-    fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, x: [*]const i8, y: [*]i32, y_stride: usize) void {
+    fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, y: [*]i32, y_stride: usize) void {
         const partial_steps = @min(${Math.floor(partialGroups / 4)}, steps);
         inline for (0..block_vectors / vectors) |part| {
             var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
@@ -181,6 +184,9 @@ function unpackFunction(): string {
         const from = codes + (block * steps + first) * ${STEP_BYTES};
         const count: usize = @min(slice_steps, steps - first);
         for (0..count) |step| {
+            inline for (0..${
+    STEP_BYTES / 64
+  }) |line| @prefetch(from + step * ${STEP_BYTES} + ${AHEAD_BYTES} + 64 * line, .{ .locality = 2 });
             inline for (0..block_vectors) |v| {
                 const all: Codes = from[step * ${STEP_BYTES} + v * vector_rows * 4 ..][0 .. vector_rows * 4].*;
                 putCodes(out, step * 4, v, plane(all, 0), plane(all, 1));

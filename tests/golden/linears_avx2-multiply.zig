@@ -66,7 +66,7 @@ inline fn plane(packed_codes: Codes, comptime i: u4) Codes {
 
 /// Sums of code * x for a block of 32 rows and m tokens. A code is 0, 1 or 2 for weight -1, 0, +1, so
 /// the caller subtracts the sum of x.
-fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, x: [*]const i8, y: [*]i32, y_stride: usize) void {
+fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, y: [*]i32, y_stride: usize) void {
     const partial_steps = @min(16, steps);
     inline for (0..block_vectors / vectors) |part| {
         var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
@@ -75,7 +75,7 @@ fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize,
             var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
             for (first..@min(first + partial_steps, steps)) |step| {
                 const from = w + step * 128 + part * vectors * vector_rows * 4;
-                if (m == 1) {
+                if (fresh) {
                     inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 8192 + 64 * line, .{ .locality = 2 });
                 }
                 inline for (0..4) |i| {
@@ -167,6 +167,7 @@ fn unpackSlice(comptime matrix: Matrix, codes: [*]const u8, block: usize, slice:
     const from = codes + (block * steps + first) * 128;
     const count: usize = @min(slice_steps, steps - first);
     for (0..count) |step| {
+        inline for (0..2) |line| @prefetch(from + step * 128 + 8192 + 64 * line, .{ .locality = 2 });
         inline for (0..block_vectors) |v| {
             const all: Codes = from[step * 128 + v * vector_rows * 4 ..][0 .. vector_rows * 4].*;
             putCodes(out, step * 4, v, plane(all, 0), plane(all, 1));
@@ -228,9 +229,9 @@ fn linear_96x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         const w = linear.codes + block * 512;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 6 <= tokens) : (t += 6) packedTile(6, 1, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
-        while (t + 2 <= tokens) : (t += 2) packedTile(2, 4, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
-        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 6 <= tokens) : (t += 6) packedTile(6, 1, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 2 <= tokens) : (t += 2) packedTile(2, 4, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
         finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
@@ -268,9 +269,9 @@ fn linear_64x96(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         const w = linear.codes + block * 768;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 6 <= tokens) : (t += 6) packedTile(6, 1, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
-        while (t + 2 <= tokens) : (t += 2) packedTile(2, 4, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
-        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 6, 160, w, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        while (t + 6 <= tokens) : (t += 6) packedTile(6, 1, 6, 160, w, t == 0, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        while (t + 2 <= tokens) : (t += 2) packedTile(2, 4, 6, 160, w, t == 0, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 6, 160, w, t == 0, x.codes + t * 160, sums + t * y_stride + row, y_stride);
         finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }

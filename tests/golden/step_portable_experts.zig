@@ -82,7 +82,7 @@ inline fn plane(packed_codes: Codes, comptime i: u4) Codes {
 
 /// Sums of code * x for a block of 32 rows and m tokens. A code is 0, 1 or 2 for weight -1, 0, +1, so
 /// the caller subtracts the sum of x.
-fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, x: [*]const i8, y: [*]i32, y_stride: usize) void {
+fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, y: [*]i32, y_stride: usize) void {
     const partial_steps = @min(32, steps);
     inline for (0..block_vectors / vectors) |part| {
         var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
@@ -91,7 +91,7 @@ fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize,
             var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
             for (first..@min(first + partial_steps, steps)) |step| {
                 const from = w + step * 128 + part * vectors * vector_rows * 4;
-                if (m == 1) {
+                if (fresh) {
                     inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 8192 + 64 * line, .{ .locality = 2 });
                 }
                 inline for (0..4) |i| {
@@ -182,6 +182,7 @@ fn unpackSlice(comptime matrix: Matrix, codes: [*]const u8, block: usize, slice:
     const from = codes + (block * steps + first) * 128;
     const count: usize = @min(slice_steps, steps - first);
     for (0..count) |step| {
+        inline for (0..2) |line| @prefetch(from + step * 128 + 8192 + 64 * line, .{ .locality = 2 });
         inline for (0..block_vectors) |v| {
             const all: Codes = from[step * 128 + v * vector_rows * 4 ..][0 .. vector_rows * 4].*;
             putCodes(out, step * 4, v, plane(all, 0), plane(all, 1));
@@ -243,8 +244,8 @@ fn linear_64x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         const w = linear.codes + block * 512;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
-        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
         finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
@@ -283,8 +284,8 @@ fn linear_32x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         const w = linear.codes + block * 512;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
-        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
         finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
@@ -323,8 +324,8 @@ fn linear_128x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_strid
         const w = linear.codes + block * 512;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
-        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 4, 128, w, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
         finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
@@ -363,8 +364,8 @@ fn linear_64x40(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         const w = linear.codes + block * 384;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 3, 112, w, x.codes + t * 112, sums + t * y_stride + row, y_stride);
-        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 3, 112, w, x.codes + t * 112, sums + t * y_stride + row, y_stride);
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 3, 112, w, t == 0, x.codes + t * 112, sums + t * y_stride + row, y_stride);
+        while (t + 1 <= tokens) : (t += 1) packedTile(1, 4, 3, 112, w, t == 0, x.codes + t * 112, sums + t * y_stride + row, y_stride);
         finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
@@ -527,7 +528,7 @@ const KeyBlock = struct {
         return &block.group.values[d][block.index];
     }
 
-    inline fn fetch(block: KeyBlock) void {
+    inline fn fetchStart(block: KeyBlock) void {
         fetchRun(block.group);
     }
 };
@@ -545,7 +546,7 @@ const ValueBlock = struct {
         return block.chunk.values[d / 16][block.index][position][d % 16 ..].ptr;
     }
 
-    inline fn fetch(block: ValueBlock) void {
+    inline fn fetchStart(block: ValueBlock) void {
         inline for (0..1) |p| fetchRun(&block.chunk.values[p][block.index]);
     }
 };
@@ -806,12 +807,12 @@ fn attendTile(a: *const Attention, places: Places, layer: usize, window: usize, 
         for (0..blocks, table[index * span_blocks ..]) |b, block| {
             piece.keys[b] = keyBlock(a.cache, block, layer, head);
             piece.values[b] = valueBlock(a.cache, block, layer, head);
-            if (b == 0 or @mod(block, 16) == 0) piece.values[b].fetch();
+            if (b == 0 or @mod(block, 16) == 0) piece.values[b].fetchStart();
         }
         // Keys that come next; after the last span, the next head's first ones.
         const more = (index + 1) * span < last;
         const next_block = if (more) (index + 1) * span_blocks else 0;
-        keyBlock(a.cache, table[next_block], layer, if (more) head else (head + 1) % 2).fetch();
+        keyBlock(a.cache, table[next_block], layer, if (more) head else (head + 1) % 2).fetchStart();
         var row: usize = 0;
         while (row + 1 <= rows) : (row += 1) piece.attendRows(1, index, row);
     }
