@@ -1461,31 +1461,37 @@ inline fn overlap(mine: [2]usize, from: usize, count: usize) [2]usize {
     return .{ @min(@max(mine[0], from) - from, count), @min(@max(mine[1], from) - from, count) };
 }
 
-/// A batch of one token, which every thread prepares for itself: norms and inputs of linears cost less
-/// than a barrier, and each core has in its own caches what it reads next.
-inline fn isAlone(batch: Batch) bool {
-    return batch.tokens == 1;
+/// A few tokens, which every thread prepares for itself: norms and inputs of linears cost less than a
+/// barrier, and far less than lines that another core has written or read last.
+inline fn isAlone(step: *const Step) bool {
+    const tokens = step.batch.tokens;
+    return tokens <= 16 and tokens * step.model.team.threads <= rowsOf(step.model.max_tokens, step.model.team.threads);
+}
+
+/// Rows of the buffers: of a step's tokens, or one a thread.
+inline fn rowsOf(max_tokens: usize, threads: usize) usize {
+    return @max(max_tokens, threads);
 }
 
 /// The tokens that a thread prepares.
 inline fn tokensOf(step: *const Step, thread: usize) [2]usize {
-    return if (isAlone(step.batch)) .{ 0, 1 } else math.share(step.batch.tokens, thread, step.model.team.threads);
+    return if (isAlone(step)) .{ 0, step.batch.tokens } else math.share(step.batch.tokens, thread, step.model.team.threads);
 }
 
-/// The model as a thread sees it that prepares a token for itself: with a row of its own of what it
+/// The model as a thread sees it that prepares all tokens for itself: with rows of its own of what it
 /// alone reads again.
-fn ownRows(model: Model, thread: usize) Model {
+fn ownRows(model: Model, first: usize) Model {
     var own = model;
-    own.h += thread * 112;
-    own.x0_codes += thread * 208;
-    own.x0_inverse += thread * 1;
-    own.x0_sums += thread * 1;
-    own.x1_codes += thread * 208;
-    own.x1_inverse += thread * 1;
-    own.x1_sums += thread * 1;
-    own.x2_codes += thread * 208;
-    own.x2_inverse += thread * 1;
-    own.x2_sums += thread * 1;
+    own.h += first * 112;
+    own.x0_codes += first * 208;
+    own.x0_inverse += first * 1;
+    own.x0_sums += first * 1;
+    own.x1_codes += first * 208;
+    own.x1_inverse += first * 1;
+    own.x1_sums += first * 1;
+    own.x2_codes += first * 208;
+    own.x2_inverse += first * 1;
+    own.x2_sums += first * 1;
     return own;
 }
 
@@ -1544,9 +1550,9 @@ fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
     const step: *const Step = @ptrCast(@alignCast(context));
     const thread: usize = thread_index;
     const watch = if (thread == 0 and step.model.watch.running) &step.model.watch else null;
-    const alone = isAlone(step.batch);
+    const alone = isAlone(step);
     // What this thread prepares and reads again; everything else is the team's.
-    var own_model = ownRows(step.model.*, thread);
+    var own_model = ownRows(step.model.*, thread * step.batch.tokens);
     const prepared: Step = .{ .model = &own_model, .batch = step.batch, .logits = step.logits };
     const own = if (alone) &prepared else step;
     embedTokens(own, thread);
@@ -1617,8 +1623,7 @@ fn touchInstructions() void {
 }
 
 fn carve(carver: *Carver, model: *Model, threads: usize, kv_blocks: usize) void {
-    // Each thread has a row where it prepares a token for itself.
-    const tokens = @max(model.max_tokens, threads);
+    const tokens = rowsOf(model.max_tokens, threads);
     model.rows = carver.take(f64, threads * 288);
     model.h = carver.take(f32, tokens * 112);
     model.y = carver.take(f32, tokens * 128);
