@@ -12,8 +12,7 @@ import { planOf } from "../codegen/plan.ts";
 import type { Batch } from "../codegen/step/batch.ts";
 import { librarySources } from "../kernels/choose.ts";
 import { compileLibrary } from "../kernels/compile.ts";
-import { allocate, openModelLibrary, writeBytes } from "../kernels/native_model.ts";
-import { NativeExecutor } from "../runtime/native_executor.ts";
+import { type NativeExecutor, openPacked } from "../runtime/native_executor.ts";
 import { packModel } from "../runtime/pack.ts";
 import { joinedTables } from "../runtime/rope.ts";
 import { openPacker } from "../runtime/ternary_packer.ts";
@@ -169,15 +168,10 @@ async function openExecutor(
   const packed = new Uint8Array(planOf(spec, kernel.scheme.layout).totalBytes);
   using packer = openPacker(path, kernel.scheme.layout, THREADS);
   await packModel(spec, source, (bytes, offset) => packed.set(bytes, offset), { packer });
-  const library = openModelLibrary(path);
-  const weights = allocate(library, packed.length);
-  writeBytes(library, weights, packed);
-  return new NativeExecutor({
-    library,
+  return openPacked(path, packed, {
     kernels: kernel.isa,
     head: "two-stage",
     threads: THREADS,
-    weights,
     vocabSize: spec.vocabSize,
     maxBatchTokens: SKETCH_TOKENS,
     contextSize: CONTEXT,

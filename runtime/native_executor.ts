@@ -8,6 +8,7 @@ import {
   NativeModel,
   type NativeModelOptions,
   NativeTeam,
+  openModelLibrary,
   type PhaseTime,
   writeBytes,
 } from "../kernels/native_model.ts";
@@ -36,6 +37,22 @@ export interface NativeExecutorOptions extends Omit<NativeModelOptions, "team" |
   head: HeadKind;
   /** Packed weights, given back with the rest. */
   weights: NativeMemory;
+}
+
+/**
+ * A compiled library with packed weights that are in memory already, which are copied.
+ *
+ * @param path The library.
+ */
+export function openPacked(
+  path: string,
+  packed: Uint8Array,
+  options: Omit<NativeExecutorOptions, "library" | "weights">,
+): NativeExecutor {
+  const library = openModelLibrary(path);
+  const weights = allocate(library, packed.length);
+  writeBytes(library, weights, packed);
+  return new NativeExecutor({ ...options, library, weights });
 }
 
 /** Runs the generated kernels. Owns the team, the model's memory, the weights and the library. */

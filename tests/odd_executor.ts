@@ -3,8 +3,7 @@ import { headOf } from "../codegen/plan.ts";
 import { kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { librarySources } from "../kernels/choose.ts";
 import { compileLibrary } from "../kernels/compile.ts";
-import { allocate, openModelLibrary, writeBytes } from "../kernels/native_model.ts";
-import { NativeExecutor } from "../runtime/native_executor.ts";
+import { type NativeExecutor, openPacked } from "../runtime/native_executor.ts";
 import { ZIG } from "./machine.ts";
 import { CONTEXT, KV_BLOCKS, type OddModel, packedOf, ropeOf } from "./odd_models.ts";
 
@@ -17,16 +16,11 @@ export async function openOddModel(
   const { spec, kvType } = model;
   const sources = librarySources(spec, kernel, kvType);
   const { path } = await compileLibrary(ZIG, { sources, isa: kernel.isa });
-  const library = openModelLibrary(path);
   const packed = await packedOf(model, kernel.scheme.layout);
-  const weights = allocate(library, packed.length);
-  writeBytes(library, weights, packed);
-  return new NativeExecutor({
-    library,
+  return openPacked(path, packed, {
     kernels: kernelName(kernel),
     head: headOf(spec),
     threads,
-    weights,
     vocabSize: spec.vocabSize,
     maxBatchTokens,
     contextSize: CONTEXT,

@@ -11,13 +11,12 @@ import type { RopeTables } from "../codegen/step/reference.ts";
 import type { TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { librarySources } from "../kernels/choose.ts";
 import { compileLibrary } from "../kernels/compile.ts";
-import { allocate, openModelLibrary, writeBytes } from "../kernels/native_model.ts";
 import { openCheckpoint } from "../runtime/checkpoint.ts";
 import { openWeights } from "../runtime/checkpoint_weights.ts";
 import { readModelConfig } from "../runtime/config.ts";
 import { embeddedModelFolder } from "../runtime/embedded.ts";
 import { type GenerationContext, startGeneration } from "../runtime/generation.ts";
-import { NativeExecutor } from "../runtime/native_executor.ts";
+import { type NativeExecutor, openPacked } from "../runtime/native_executor.ts";
 import { packModel } from "../runtime/pack.ts";
 import { joinedTables, ropeTables } from "../runtime/rope.ts";
 import { Scheduler } from "../runtime/scheduler.ts";
@@ -61,15 +60,10 @@ async function openExecutor(
 ): Promise<NativeExecutor> {
   const sources = librarySources(spec, kernel, "f32");
   const { path } = await compileLibrary(ZIG, { sources, isa: kernel.isa });
-  const library = openModelLibrary(path);
-  const weights = allocate(library, packed.length);
-  writeBytes(library, weights, packed);
-  return new NativeExecutor({
-    library,
+  return openPacked(path, packed, {
     kernels: kernel.isa,
     head: "two-stage",
     threads: 2,
-    weights,
     vocabSize: spec.vocabSize,
     maxBatchTokens: CONTEXT,
     contextSize: CONTEXT,
