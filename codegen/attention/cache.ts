@@ -51,8 +51,7 @@ export function kvBlockBytes(spec: ModelSpec, kvType: KvType): number {
 }
 
 /**
- * The cache around `KeyGroup`, `ValueChunk` and where their blocks are, which each KV type has its own
- * of. Lanes of a key block are positions, lanes of a value block are features.
+ * The cache around `KeyGroup` and `ValueChunk`, which each KV type has its own of. Lanes of a key block are positions, lanes of a value block are features.
  */
 export function cache(spec: ModelSpec, kvType: KvType): string {
   const heads = spec.numKeyValueHeads;
@@ -71,14 +70,33 @@ export function cache(spec: ModelSpec, kvType: KvType): string {
         std.debug.assert(@sizeOf(CacheChunk) == ${KV_CHUNK_BLOCKS * kvBlockBytes(spec, kvType)});
     }
 
+    /// Keys of a block's positions.
+    const KeyBlock = struct {
+        group: *KeyGroup,
+        index: usize,
+
+        inline fn fetchStart(block: KeyBlock) void {
+            fetchRun(block.group);
+        }
+    };
+
+    const ValueBlock = struct {
+        chunk: *ValueChunk,
+        index: usize,
+
+        inline fn fetchStart(block: ValueBlock) void {
+            inline for (&block.chunk.parts) |*part| fetchRun(&part[block.index]);
+        }
+    };
+
     inline fn keyBlock(cache: [*]CacheChunk, block: i32, layer: usize, head: usize) KeyBlock {
         const index: usize = @intCast(block);
-        return .of(&cache[index / ${KV_CHUNK_BLOCKS}][layer].keys[head][index / ${group} % ${groups}], index % ${group});
+        return .{ .group = &cache[index / ${KV_CHUNK_BLOCKS}][layer].keys[head][index / ${group} % ${groups}], .index = index % ${group} };
     }
 
     inline fn valueBlock(cache: [*]CacheChunk, block: i32, layer: usize, head: usize) ValueBlock {
         const index: usize = @intCast(block);
-        return .of(&cache[index / ${KV_CHUNK_BLOCKS}][layer].values[head], index % ${KV_CHUNK_BLOCKS});
+        return .{ .chunk = &cache[index / ${KV_CHUNK_BLOCKS}][layer].values[head], .index = index % ${KV_CHUNK_BLOCKS} };
     }
 
     /// The first lines of a run, so that it does not begin with a wait; the hardware sees the rest coming.

@@ -25,45 +25,19 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
     const Score = ${score};
     const Query = extern struct { values: [${row}]Score align(64) };
     const KeyGroup = extern struct { values: [${spec.headDim}][${group}][${KV_BLOCK_POSITIONS}]${kvType} align(64) };
-    const ValueChunk = extern struct { values: [${
+    const ValueChunk = extern struct { parts: [${
     row / part
   }][${KV_CHUNK_BLOCKS}][${KV_BLOCK_POSITIONS}][${part}]${kvType} align(64) };
 
-    const KeyBlock = struct {
-        group: *KeyGroup,
-        index: usize,
+    /// One feature of all positions.
+    inline fn keyFeature(block: KeyBlock, d: usize) *[${KV_BLOCK_POSITIONS}]${kvType} {
+        return &block.group.values[d][block.index];
+    }
 
-        inline fn of(group: *KeyGroup, index: usize) KeyBlock {
-            return .{ .group = group, .index = index };
-        }
-
-        /// One feature of all positions.
-        inline fn feature(block: KeyBlock, d: usize) *[${KV_BLOCK_POSITIONS}]${kvType} {
-            return &block.group.values[d][block.index];
-        }
-
-        inline fn fetchStart(block: KeyBlock) void {
-            fetchRun(block.group);
-        }
-    };
-
-    const ValueBlock = struct {
-        chunk: *ValueChunk,
-        index: usize,
-
-        inline fn of(chunk: *ValueChunk, index: usize) ValueBlock {
-            return .{ .chunk = chunk, .index = index };
-        }
-
-        /// Features of one position from d on, up to the end of their part.
-        inline fn features(block: ValueBlock, position: usize, d: usize) [*]${kvType} {
-            return block.chunk.values[d / ${part}][block.index][position][d % ${part} ..].ptr;
-        }
-
-        inline fn fetchStart(block: ValueBlock) void {
-            inline for (0..${row / part}) |p| fetchRun(&block.chunk.values[p][block.index]);
-        }
-    };
+    /// Features of one position from d on, up to the end of their part.
+    inline fn valueFeatures(block: ValueBlock, position: usize, d: usize) [*]${kvType} {
+        return block.chunk.parts[d / ${part}][block.index][position][d % ${part} ..].ptr;
+    }
 
     /// exp(score - largest) of the rows of a tile; zero where a row does not see.
     const Weights = struct { values: [${tiling.rows}][span]f32 align(64) };
@@ -80,11 +54,11 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
     }
 
     fn storeKey(block: KeyBlock, slot: usize, from: [*]const f32) void {
-        for (0..${spec.headDim}) |d| block.feature(d)[slot] = @floatCast(bounded(from[d]));
+        for (0..${spec.headDim}) |d| keyFeature(block, d)[slot] = @floatCast(bounded(from[d]));
     }
 
     fn storeValue(block: ValueBlock, slot: usize, from: [*]const f32) void {
-        for (0..${spec.headDim}) |d| block.features(slot, d)[0] = @floatCast(bounded(from[d]));
+        for (0..${spec.headDim}) |d| valueFeatures(block, slot, d)[0] = @floatCast(bounded(from[d]));
     }
 
     /// scores[r][offset + position] = q k^T * ${scale} for all positions of the blocks, feature by feature.
@@ -92,7 +66,7 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
         var acc: [rows][blocks]${vector} = @splat(@splat(@splat(0)));
         for (0..${spec.headDim}) |d| {
             var k: [blocks]${vector} = undefined;
-            inline for (0..blocks) |b| k[b] = ${load}(${kvType}, keys[b].feature(d));
+            inline for (0..blocks) |b| k[b] = ${load}(${kvType}, keyFeature(keys[b], d));
             inline for (0..rows) |r| {
                 const q: ${vector} = @splat(queries[r].values[d]);
                 inline for (0..blocks) |b| ${add("acc[r][b]", "q", "k[b]")};
@@ -122,7 +96,7 @@ export function floats(spec: ModelSpec, kvType: "f32" | "f16", tiling: Tiling): 
         var acc: [rows][vectors]math.F = @splat(@splat(@splat(0)));
         for (blocks.first..blocks.end) |b| {
             for (0..${KV_BLOCK_POSITIONS}) |p| {
-                const from = values[b].features(p, first * math.lanes);
+                const from = valueFeatures(values[b], p, first * math.lanes);
                 var value: [vectors]math.F = undefined;
                 inline for (0..vectors) |v| value[v] = math.widen(${kvType}, from + v * math.lanes);
                 inline for (0..rows) |r| {

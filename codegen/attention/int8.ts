@@ -36,55 +36,29 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
         scales: [${group}][${KV_BLOCK_POSITIONS}]f32 align(64),
     };
     const ValueChunk = extern struct {
-        codes: [${row / part}][${KV_CHUNK_BLOCKS}][${
+        parts: [${row / part}][${KV_CHUNK_BLOCKS}][${
     KV_BLOCK_POSITIONS / 4
   }][${part}][4]u8 align(64),
         scales: [${KV_CHUNK_BLOCKS}][${KV_BLOCK_POSITIONS}]f32 align(64),
     };
 
-    const KeyBlock = struct {
-        group: *KeyGroup,
-        index: usize,
+    /// Four features of all positions.
+    inline fn keyFour(block: KeyBlock, i: usize) *[${KV_BLOCK_POSITIONS}][4]u8 {
+        return &block.group.codes[i][block.index];
+    }
 
-        inline fn of(group: *KeyGroup, index: usize) KeyBlock {
-            return .{ .group = group, .index = index };
-        }
+    inline fn keyScales(block: KeyBlock) *[${KV_BLOCK_POSITIONS}]f32 {
+        return &block.group.scales[block.index];
+    }
 
-        /// Four features of all positions.
-        inline fn four(block: KeyBlock, i: usize) *[${KV_BLOCK_POSITIONS}][4]u8 {
-            return &block.group.codes[i][block.index];
-        }
+    /// Features of four positions from d on, up to the end of their part.
+    inline fn valueFeatures(block: ValueBlock, four: usize, d: usize) [*][4]u8 {
+        return block.chunk.parts[d / ${part}][block.index][four][d % ${part} ..].ptr;
+    }
 
-        inline fn scales(block: KeyBlock) *[${KV_BLOCK_POSITIONS}]f32 {
-            return &block.group.scales[block.index];
-        }
-
-        inline fn fetchStart(block: KeyBlock) void {
-            fetchRun(block.group);
-        }
-    };
-
-    const ValueBlock = struct {
-        chunk: *ValueChunk,
-        index: usize,
-
-        inline fn of(chunk: *ValueChunk, index: usize) ValueBlock {
-            return .{ .chunk = chunk, .index = index };
-        }
-
-        /// Features of four positions from d on, up to the end of their part.
-        inline fn features(block: ValueBlock, four: usize, d: usize) [*][4]u8 {
-            return block.chunk.codes[d / ${part}][block.index][four][d % ${part} ..].ptr;
-        }
-
-        inline fn scales(block: ValueBlock) *[${KV_BLOCK_POSITIONS}]f32 {
-            return &block.chunk.scales[block.index];
-        }
-
-        inline fn fetchStart(block: ValueBlock) void {
-            inline for (0..${row / part}) |p| fetchRun(&block.chunk.codes[p][block.index]);
-        }
-    };
+    inline fn valueScales(block: ValueBlock) *[${KV_BLOCK_POSITIONS}]f32 {
+        return &block.chunk.scales[block.index];
+    }
 
     /// A weight is (128 * high + low) * unit; zero where a row does not see.
     const Weights = struct {
@@ -119,17 +93,17 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
 
     fn storeKey(block: KeyBlock, slot: usize, from: [*]const f32) void {
         var codes: [${row}]i8 = undefined;
-        block.scales()[slot] = narrow(from, &codes);
+        keyScales(block)[slot] = narrow(from, &codes);
         for (0..${fours}) |i| {
             const signed: @Vector(4, u8) = @bitCast(codes[4 * i ..][0..4].*);
-            block.four(i)[slot] = signed ^ @as(@Vector(4, u8), @splat(0x80));
+            keyFour(block, i)[slot] = signed ^ @as(@Vector(4, u8), @splat(0x80));
         }
     }
 
     fn storeValue(block: ValueBlock, slot: usize, from: [*]const f32) void {
         var codes: [${row}]i8 = undefined;
-        block.scales()[slot] = narrow(from, &codes);
-        for (codes, 0..) |code, d| block.features(slot / 4, d)[0][slot % 4] = @bitCast(code);
+        valueScales(block)[slot] = narrow(from, &codes);
+        for (codes, 0..) |code, d| valueFeatures(block, slot / 4, d)[0][slot % 4] = @bitCast(code);
     }
 
     /// scores[r][offset + position] = q k^T / sqrt(${spec.headDim}) for all positions of the blocks. A sum is at
@@ -139,7 +113,7 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
         inline for (0..rows) |r| acc[r] = @splat(@splat(queries[r].bias));
         for (0..${fours}) |i| {
             var k: [blocks]DotBytes = undefined;
-            inline for (0..blocks) |b| k[b] = @as(*const DotBytes, @ptrCast(@alignCast(keys[b].four(i)))).*;
+            inline for (0..blocks) |b| k[b] = @as(*const DotBytes, @ptrCast(@alignCast(keyFour(keys[b], i)))).*;
             inline for (0..rows) |r| {
                 inline for (0..blocks) |b| acc[r][b] = dotKeys(acc[r][b], k[b], @bitCast(queries[r].codes[i]));
             }
@@ -147,7 +121,7 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
         inline for (0..rows) |r| {
             inline for (0..blocks) |b| {
                 const exact: math.F = @floatFromInt(acc[r][b]);
-                math.store(scores[r][offset + b * math.lanes ..].ptr, exact * math.splat(queries[r].scale) * math.load(keys[b].scales()));
+                math.store(scores[r][offset + b * math.lanes ..].ptr, exact * math.splat(queries[r].scale) * math.load(keyScales(keys[b])));
             }
         }
     }
@@ -161,7 +135,7 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
         for (blocks.first..blocks.end) |b| {
             const weight = expWeights(scores, b, seen, largest);
             sums += weight;
-            const scaled = weight * math.load(values[b].scales());
+            const scaled = weight * math.load(valueScales(values[b]));
             peak = math.larger(peak, scaled);
             math.store(scores[b * math.lanes ..].ptr, scaled);
         }
@@ -185,7 +159,7 @@ export function int8(spec: ModelSpec, isa: Isa, tiling: Tiling): string {
         var low: [rows][vectors]math.I = @splat(@splat(@splat(0)));
         for (blocks.first..blocks.end) |b| {
             inline for (0..${KV_BLOCK_POSITIONS / 4}) |four| {
-                const from: [*]const u8 = @ptrCast(values[b].features(four, first * math.lanes));
+                const from: [*]const u8 = @ptrCast(valueFeatures(values[b], four, first * math.lanes));
                 const offset = b * ${KV_BLOCK_POSITIONS} + four * 4;
                 var value: [vectors]DotBytes = undefined;
                 inline for (0..vectors) |v| value[v] = from[v * 64 ..][0..64].*;
