@@ -30,30 +30,38 @@ export function dense(spec: ModelSpec): string {
     /// logits[l, r] = row r of the head . x[l] for rows first .. last: (${spec.vocabSize}, ${spec.hiddenSize}) by (${spec.hiddenSize},).
     fn scoreRows(head: [*]const HeadElement, x: [*]const f32, count: usize, logits: [*]f32, rows: [2]usize) void {
         var r = rows[0];
-        while (r + ${ROWS} <= rows[1]) : (r += ${ROWS}) {
-            for (0..count) |l| scoreTile(${ROWS}, head, x + l * ${padded}, logits + l * ${spec.vocabSize}, r);
+        while (r + ${ROWS} <= rows[1]) : (r += ${ROWS}) scoreTile(${ROWS}, head, x, count, logits, r);
+        while (r < rows[1]) : (r += 1) scoreTile(1, head, x, count, logits, r);
+    }
+
+    /// Rows that follow each other.
+    inline fn scoreTile(comptime tile: usize, head: [*]const HeadElement, x: [*]const f32, count: usize, logits: [*]f32, r: usize) void {
+        var from: [tile][*]const HeadElement = undefined;
+        var next: [tile][*]const HeadElement = undefined;
+        for (&from, &next, r..) |*row, *later, i| {
+            row.* = head + i * ${padded};
+            later.* = row.* + ${ROWS} * ${padded};
         }
-        while (r < rows[1]) : (r += 1) {
-            for (0..count) |l| scoreTile(1, head, x + l * ${padded}, logits + l * ${spec.vocabSize}, r);
-        }
+        for (0..count) |l| logits[l * ${spec.vocabSize} + r ..][0..tile].* = sumRowsOf(tile, x + l * ${padded}, &from, &next);
     }
 
     /// out[i] = row rows[i] of the head . x, as scoreRows computes it. Rows are far from one another.
     fn scorePicked(head: [*]const HeadElement, x: [*]const f32, rows: []const u32, out: [*]f32) void {
         var i: usize = 0;
         while (i + ${ROWS} <= rows.len) : (i += ${ROWS}) {
+            var from: [${ROWS}][*]const HeadElement = undefined;
             var next: [${ROWS}][*]const HeadElement = undefined;
-            for (&next, i + ${ROWS}..) |*row, j| row.* = head + @as(usize, rows[@min(j, rows.len - 1)]) * ${padded};
-            const sums = pickedTile(${ROWS}, head, x, rows[i..][0..${ROWS}], &next);
-            out[i..][0..${ROWS}].* = sums;
+            for (&from, &next, i..) |*row, *later, j| {
+                row.* = head + @as(usize, rows[j]) * ${padded};
+                later.* = head + @as(usize, rows[@min(j + ${ROWS}, rows.len - 1)]) * ${padded};
+            }
+            out[i..][0..${ROWS}].* = sumRowsOf(${ROWS}, x, &from, &next);
         }
-        while (i < rows.len) : (i += 1) out[i] = pickedTile(1, head, x, rows[i..][0..1], &.{})[0];
+        while (i < rows.len) : (i += 1) out[i] = sumRowsOf(1, x, &.{head + @as(usize, rows[i]) * ${padded}}, &.{})[0];
     }
 
     /// The sums of some rows; those in \`next\` are fetched meanwhile.
-    inline fn pickedTile(comptime tile: usize, head: [*]const HeadElement, x: [*]const f32, rows: *const [tile]u32, next: []const [*]const HeadElement) [tile]f32 {
-        var from: [tile][*]const HeadElement = undefined;
-        for (&from, rows) |*row, r| row.* = head + @as(usize, r) * ${padded};
+    inline fn sumRowsOf(comptime tile: usize, x: [*]const f32, from: *const [tile][*]const HeadElement, next: []const [*]const HeadElement) [tile]f32 {
         var acc: [tile]math.F = @splat(@splat(0));
         var i: usize = 0;
         while (i < ${padded}) : (i += math.lanes) {
@@ -64,17 +72,6 @@ export function dense(spec: ModelSpec): string {
         var sums: [tile]f32 = undefined;
         inline for (0..tile) |j| sums[j] = math.sum(acc[j]);
         return sums;
-    }
-
-    inline fn scoreTile(comptime tile: usize, head: [*]const HeadElement, x: [*]const f32, logits: [*]f32, r: usize) void {
-        var acc: [tile]math.F = @splat(@splat(0));
-        var i: usize = 0;
-        while (i < ${padded}) : (i += math.lanes) {
-            const v = math.load(x + i);
-            inline for (0..tile) |j| @prefetch(head + (r + ${ROWS} + j) * ${padded} + i, .{ .locality = 2 });
-            inline for (0..tile) |j| acc[j] += v * math.widen(HeadElement, head + (r + j) * ${padded} + i);
-        }
-        inline for (0..tile) |j| logits[r + j] = math.sum(acc[j]);
     }
   `;
 }

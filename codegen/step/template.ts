@@ -674,7 +674,7 @@ function layerLoop(context: Context): string {
           const tokens = step.batch.tokens;
           return tokens <= ${ALONE_TOKENS} and tokens * step.model.team.threads <= rowsOf(step.model.max_tokens, step.model.team.threads);
         `
-      : "return false and step.batch.tokens == 1;"
+      : "_ = step;\nreturn false;"
   }
     }
 

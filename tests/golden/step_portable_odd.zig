@@ -616,43 +616,17 @@ const span_blocks = 16;
 const Score = f64;
 const Query = extern struct { values: [16]Score align(64) };
 const KeyGroup = extern struct { values: [10][2][16]f32 align(64) };
-const ValueChunk = extern struct { values: [1][16][16][16]f32 align(64) };
+const ValueChunk = extern struct { parts: [1][16][16][16]f32 align(64) };
 
-const KeyBlock = struct {
-    group: *KeyGroup,
-    index: usize,
+/// One feature of all positions.
+inline fn keyFeature(block: KeyBlock, d: usize) *[16]f32 {
+    return &block.group.values[d][block.index];
+}
 
-    inline fn of(group: *KeyGroup, index: usize) KeyBlock {
-        return .{ .group = group, .index = index };
-    }
-
-    /// One feature of all positions.
-    inline fn feature(block: KeyBlock, d: usize) *[16]f32 {
-        return &block.group.values[d][block.index];
-    }
-
-    inline fn fetchStart(block: KeyBlock) void {
-        fetchRun(block.group);
-    }
-};
-
-const ValueBlock = struct {
-    chunk: *ValueChunk,
-    index: usize,
-
-    inline fn of(chunk: *ValueChunk, index: usize) ValueBlock {
-        return .{ .chunk = chunk, .index = index };
-    }
-
-    /// Features of one position from d on, up to the end of their part.
-    inline fn features(block: ValueBlock, position: usize, d: usize) [*]f32 {
-        return block.chunk.values[d / 16][block.index][position][d % 16 ..].ptr;
-    }
-
-    inline fn fetchStart(block: ValueBlock) void {
-        inline for (0..1) |p| fetchRun(&block.chunk.values[p][block.index]);
-    }
-};
+/// Features of one position from d on, up to the end of their part.
+inline fn valueFeatures(block: ValueBlock, position: usize, d: usize) [*]f32 {
+    return block.chunk.parts[d / 16][block.index][position][d % 16 ..].ptr;
+}
 
 /// exp(score - largest) of the rows of a tile; zero where a row does not see.
 const Weights = struct { values: [1][span]f32 align(64) };
@@ -667,11 +641,11 @@ fn makeQuery(query: *Query, from: [*]const f32) void {
 }
 
 fn storeKey(block: KeyBlock, slot: usize, from: [*]const f32) void {
-    for (0..10) |d| block.feature(d)[slot] = @floatCast(bounded(from[d]));
+    for (0..10) |d| keyFeature(block, d)[slot] = @floatCast(bounded(from[d]));
 }
 
 fn storeValue(block: ValueBlock, slot: usize, from: [*]const f32) void {
-    for (0..10) |d| block.features(slot, d)[0] = @floatCast(bounded(from[d]));
+    for (0..10) |d| valueFeatures(block, slot, d)[0] = @floatCast(bounded(from[d]));
 }
 
 /// scores[r][offset + position] = q k^T * 0.31622776601683794 for all positions of the blocks, feature by feature.
@@ -679,7 +653,7 @@ fn scoreKeys(comptime rows: usize, comptime blocks: usize, queries: [*]const Que
     var acc: [rows][blocks]math.D = @splat(@splat(@splat(0)));
     for (0..10) |d| {
         var k: [blocks]math.D = undefined;
-        inline for (0..blocks) |b| k[b] = math.wide(f32, keys[b].feature(d));
+        inline for (0..blocks) |b| k[b] = math.wide(f32, keyFeature(keys[b], d));
         inline for (0..rows) |r| {
             const q: math.D = @splat(queries[r].values[d]);
             inline for (0..blocks) |b| acc[r][b] += q * k[b];
@@ -709,7 +683,7 @@ fn sumValues(comptime rows: usize, comptime vectors: usize, weights: *const Weig
     var acc: [rows][vectors]math.F = @splat(@splat(@splat(0)));
     for (blocks.first..blocks.end) |b| {
         for (0..16) |p| {
-            const from = values[b].features(p, first * math.lanes);
+            const from = valueFeatures(values[b], p, first * math.lanes);
             var value: [vectors]math.F = undefined;
             inline for (0..vectors) |v| value[v] = math.widen(f32, from + v * math.lanes);
             inline for (0..rows) |r| {
@@ -735,14 +709,33 @@ comptime {
     std.debug.assert(@sizeOf(CacheChunk) == 53248);
 }
 
+/// Keys of a block's positions.
+const KeyBlock = struct {
+    group: *KeyGroup,
+    index: usize,
+
+    inline fn fetchStart(block: KeyBlock) void {
+        fetchRun(block.group);
+    }
+};
+
+const ValueBlock = struct {
+    chunk: *ValueChunk,
+    index: usize,
+
+    inline fn fetchStart(block: ValueBlock) void {
+        inline for (&block.chunk.parts) |*part| fetchRun(&part[block.index]);
+    }
+};
+
 inline fn keyBlock(cache: [*]CacheChunk, block: i32, layer: usize, head: usize) KeyBlock {
     const index: usize = @intCast(block);
-    return .of(&cache[index / 16][layer].keys[head][index / 2 % 8], index % 2);
+    return .{ .group = &cache[index / 16][layer].keys[head][index / 2 % 8], .index = index % 2 };
 }
 
 inline fn valueBlock(cache: [*]CacheChunk, block: i32, layer: usize, head: usize) ValueBlock {
     const index: usize = @intCast(block);
-    return .of(&cache[index / 16][layer].values[head], index % 16);
+    return .{ .chunk = &cache[index / 16][layer].values[head], .index = index % 16 };
 }
 
 /// The first lines of a run, so that it does not begin with a wait; the hardware sees the rest coming.
@@ -1151,30 +1144,38 @@ fn embed(embedding: [*]const EmbeddingElement, token: i32, out: [*]f32) void {
 /// logits[l, r] = row r of the head . x[l] for rows first .. last: (50, 100) by (100,).
 fn scoreRows(head: [*]const HeadElement, x: [*]const f32, count: usize, logits: [*]f32, rows: [2]usize) void {
     var r = rows[0];
-    while (r + 4 <= rows[1]) : (r += 4) {
-        for (0..count) |l| scoreTile(4, head, x + l * 112, logits + l * 50, r);
+    while (r + 4 <= rows[1]) : (r += 4) scoreTile(4, head, x, count, logits, r);
+    while (r < rows[1]) : (r += 1) scoreTile(1, head, x, count, logits, r);
+}
+
+/// Rows that follow each other.
+inline fn scoreTile(comptime tile: usize, head: [*]const HeadElement, x: [*]const f32, count: usize, logits: [*]f32, r: usize) void {
+    var from: [tile][*]const HeadElement = undefined;
+    var next: [tile][*]const HeadElement = undefined;
+    for (&from, &next, r..) |*row, *later, i| {
+        row.* = head + i * 112;
+        later.* = row.* + 4 * 112;
     }
-    while (r < rows[1]) : (r += 1) {
-        for (0..count) |l| scoreTile(1, head, x + l * 112, logits + l * 50, r);
-    }
+    for (0..count) |l| logits[l * 50 + r ..][0..tile].* = sumRowsOf(tile, x + l * 112, &from, &next);
 }
 
 /// out[i] = row rows[i] of the head . x, as scoreRows computes it. Rows are far from one another.
 fn scorePicked(head: [*]const HeadElement, x: [*]const f32, rows: []const u32, out: [*]f32) void {
     var i: usize = 0;
     while (i + 4 <= rows.len) : (i += 4) {
+        var from: [4][*]const HeadElement = undefined;
         var next: [4][*]const HeadElement = undefined;
-        for (&next, i + 4..) |*row, j| row.* = head + @as(usize, rows[@min(j, rows.len - 1)]) * 112;
-        const sums = pickedTile(4, head, x, rows[i..][0..4], &next);
-        out[i..][0..4].* = sums;
+        for (&from, &next, i..) |*row, *later, j| {
+            row.* = head + @as(usize, rows[j]) * 112;
+            later.* = head + @as(usize, rows[@min(j + 4, rows.len - 1)]) * 112;
+        }
+        out[i..][0..4].* = sumRowsOf(4, x, &from, &next);
     }
-    while (i < rows.len) : (i += 1) out[i] = pickedTile(1, head, x, rows[i..][0..1], &.{})[0];
+    while (i < rows.len) : (i += 1) out[i] = sumRowsOf(1, x, &.{head + @as(usize, rows[i]) * 112}, &.{})[0];
 }
 
 /// The sums of some rows; those in \`next\` are fetched meanwhile.
-inline fn pickedTile(comptime tile: usize, head: [*]const HeadElement, x: [*]const f32, rows: *const [tile]u32, next: []const [*]const HeadElement) [tile]f32 {
-    var from: [tile][*]const HeadElement = undefined;
-    for (&from, rows) |*row, r| row.* = head + @as(usize, r) * 112;
+inline fn sumRowsOf(comptime tile: usize, x: [*]const f32, from: *const [tile][*]const HeadElement, next: []const [*]const HeadElement) [tile]f32 {
     var acc: [tile]math.F = @splat(@splat(0));
     var i: usize = 0;
     while (i < 112) : (i += math.lanes) {
@@ -1185,17 +1186,6 @@ inline fn pickedTile(comptime tile: usize, head: [*]const HeadElement, x: [*]con
     var sums: [tile]f32 = undefined;
     inline for (0..tile) |j| sums[j] = math.sum(acc[j]);
     return sums;
-}
-
-inline fn scoreTile(comptime tile: usize, head: [*]const HeadElement, x: [*]const f32, logits: [*]f32, r: usize) void {
-    var acc: [tile]math.F = @splat(@splat(0));
-    var i: usize = 0;
-    while (i < 112) : (i += math.lanes) {
-        const v = math.load(x + i);
-        inline for (0..tile) |j| @prefetch(head + (r + 4 + j) * 112 + i, .{ .locality = 2 });
-        inline for (0..tile) |j| acc[j] += v * math.widen(HeadElement, head + (r + j) * 112 + i);
-    }
-    inline for (0..tile) |j| logits[r + j] = math.sum(acc[j]);
 }
 
 /// Where a layer's tensors lie, in bytes from its start.
