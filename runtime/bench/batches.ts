@@ -3,7 +3,7 @@ import type { BenchSession } from "./session.ts";
 import { median } from "./statistics.ts";
 import { rangeSum, type Stretch, type Turn } from "./turns.ts";
 import type { BatchReport, BenchOptions } from "./types.ts";
-import { expertsRead } from "./work.ts";
+import { expertsRead, sketchMacs } from "./work.ts";
 import { activeWeights, type ModelSpec } from "../../codegen/model_spec.ts";
 import { type PackedPlan, tokenBytes } from "../../codegen/plan.ts";
 
@@ -20,9 +20,6 @@ const ARITHMETIC: Partial<Record<Isa, readonly (readonly [number, number])[]>> =
 export function arithmeticRate(isa: Isa, tokens: number): number | null {
   return ARITHMETIC[isa]?.findLast(([least]) => tokens >= least)?.[1] ?? null;
 }
-
-/** Trits of an element of the head's sketch: two ternary matrices. */
-const SKETCH_TRITS = 2;
 
 /** What each of `batch` took beside what memory and arithmetic allow. */
 export function batchReports(
@@ -48,8 +45,8 @@ function batchReport(
   const weightBytes = tokenBytes(spec, plan, head) + moreExpertBytes(spec, plan, sequences) +
     rescoredRows * plan.headRowBytes;
   const bytesPerStep = weightBytes + sequences * meanPositions * kvBytesPerPosition;
-  const sketchMacs = head === "two-stage" ? SKETCH_TRITS * spec.vocabSize * spec.hiddenSize : 0;
-  const macs = sequences * (activeWeights(spec) + sketchMacs);
+  const headMacs = head === "two-stage" ? sketchMacs(spec) : 0;
+  const macs = sequences * (activeWeights(spec) + headMacs);
   const rate = arithmeticRate(session.opened.kernel.isa, sequences);
   const arithmeticSeconds = rate === null ? null : macs / (rate * threads);
   const limitOf = (peak: number) => Math.max(bytesPerStep / peak, arithmeticSeconds ?? 0);

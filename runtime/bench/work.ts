@@ -73,13 +73,16 @@ export function workOf(
   if (phase === "head") return headWork(spec, plan, counts);
   if (phase === "sketch") {
     if (counts.rescoredRows === undefined) return { bytes: 0, macs: 0 };
-    // Two ternary rows for each row of the head.
-    const macs = 2 * spec.vocabSize * spec.hiddenSize * counts.logitRows;
-    return { bytes: plan.sketchBytes * steps, macs };
+    return { bytes: plan.sketchBytes * steps, macs: sketchMacs(spec) * counts.logitRows };
   }
   if (phase === "embedding") return { bytes: embeddingRowBytes(spec, plan) * tokens, macs: 0 };
   const norm = plan.layer.find(({ name }) => name === NORMS[phase]);
   return { bytes: norm === undefined ? 0 : layers * norm.bytes * steps, macs: 0 };
+}
+
+/** Multiply-adds of the head's sketch for a row of logits: two ternary rows for each row of the head. */
+export function sketchMacs({ vocabSize, hiddenSize }: ModelSpec): number {
+  return 2 * vocabSize * hiddenSize;
 }
 
 function headWork(spec: ModelSpec, plan: PackedPlan, counts: StepCounts): Work {
