@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { inFolder, withEnvironment } from "../kernels/test_helpers.ts";
 import { ISAS } from "../codegen/isa.ts";
 import { LAYOUTS } from "../codegen/ternary_linear/spec.ts";
 import { linearShape, type ModelSpec, ternaryWeights } from "../codegen/model_spec.ts";
@@ -97,13 +98,18 @@ Deno.test("synthetic experts are all alike, and their rows of the router are not
 });
 
 Deno.test("kernel listings show what bench has compiled, and clearing removes it", async () => {
-  await runBench({ promptTokens: 1, genTokens: 1, repeat: 1, threads: 1 });
-  const listed = await listKernels();
-  assert.ok(listed.length > 0);
-  assert.ok(listed.every(({ libraryBytes, id }) => libraryBytes > 0 && /^[0-9a-f]+$/.test(id)));
-  const cleared = await clearKernels();
-  assert.ok(cleared.removed >= listed.length);
-  assert.deepEqual(await listKernels(), []);
+  // In a cache of its own: other tests compile into theirs at the same time.
+  await inFolder((folder) =>
+    withEnvironment({ TRILITH_CACHE: folder }, async () => {
+      await runBench({ promptTokens: 1, genTokens: 1, repeat: 1, threads: 1 });
+      const listed = await listKernels();
+      assert.ok(listed.length > 0);
+      assert.ok(listed.every(({ libraryBytes, id }) => libraryBytes > 0 && /^[0-9a-f]+$/.test(id)));
+      const cleared = await clearKernels();
+      assert.ok(cleared.removed >= listed.length);
+      assert.deepEqual(await listKernels(), []);
+    })
+  );
 });
 
 Deno.test("kernel sources exist for every instruction set", async () => {
