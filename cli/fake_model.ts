@@ -159,6 +159,27 @@ export class FakeModel implements Model {
     return addGenerationPrompt ? `${turns}[assistant]` : turns;
   }
 
+  get chatTemplate(): string | null {
+    return this.options.hasTemplate ? "[{{ role }}]{{ content }}" : null;
+  }
+
+  encodeChat(rendered: string): number[] {
+    return this.tokenizer.encode(rendered);
+  }
+
+  /** Commands use none of the following: the server does, and it is tested with real models. */
+  grammar(): never {
+    throw new Error("The fake model has no grammars");
+  }
+
+  embed(): never {
+    throw new Error("The fake model has no hidden states");
+  }
+
+  status(): never {
+    throw new Error("The fake model has no engine");
+  }
+
   async *logits(
     ids: readonly number[],
     { positions = "all", signal }: { positions?: "all" | "last"; signal?: AbortSignal } = {},
@@ -246,14 +267,18 @@ function resultOf(
 ): GenerationResult {
   return {
     promptTokens,
+    cachedTokens: 0,
     completionTokens: tokenIds.length,
     tokenIds: [...tokenIds],
     text,
     finishReason,
+    stopString: null,
+    logprobs: null,
     head,
     timings: {
       compileMs: 0,
       loadMs: 1,
+      queueMs: 0,
       prefillMs: 20,
       decodeMs: 100,
       timeToFirstTokenMs: 20,

@@ -14,6 +14,7 @@ import { embeddedModelFolder } from "./embedded.ts";
 import type { Executor } from "./executor.ts";
 import { readGenerationDefaults } from "./generation_config.ts";
 import { checkPrompt, type GenerationContext, startGeneration } from "./generation.ts";
+import type { Grammar, GrammarSource } from "./grammar/types.ts";
 import { LogitsWork } from "./logits.ts";
 import { DEFAULT_KV_TYPE, MAX_POSITIONS } from "./kv_cache.ts";
 import { loadWeights, NativeExecutor } from "./native_executor.ts";
@@ -25,6 +26,9 @@ import { openPacker, referencePacker, type TernaryPacker } from "./ternary_packe
 import { checkTokenizerFits, loadTokenizer } from "./tokenizer.ts";
 import type {
   ChatMessage,
+  ChatOptions,
+  Embedding,
+  EngineStatus,
   GenerateOptions,
   Generation,
   GenerationDefaults,
@@ -222,6 +226,10 @@ interface Loaded {
   loadMs: number;
 }
 
+type ApplyOptions = Pick<ChatOptions, "tools" | "templateVariables"> & {
+  addGenerationPrompt?: boolean;
+};
+
 class LoadedModel implements Model {
   readonly name: string;
   readonly spec: ModelSpec;
@@ -267,14 +275,46 @@ class LoadedModel implements Model {
     return startGeneration(this.#context, ids, options);
   }
 
-  chat(messages: readonly ChatMessage[], options: GenerateOptions = {}): Generation {
-    const prompt = this.applyChatTemplate(messages, { addGenerationPrompt: true });
-    return this.generate(encodeChat(this.tokenizer, prompt), options);
+  get chatTemplate(): string | null {
+    return this.#loaded.template?.source ?? null;
+  }
+
+  chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Generation {
+    return this.generate(this.encodeChat(this.applyChatTemplate(messages, options)), options);
+  }
+
+  encodeChat(rendered: string): number[] {
+    return encodeChat(this.tokenizer, rendered);
+  }
+
+  grammar(_source: GrammarSource): Promise<Grammar> {
+    return Promise.reject(new Error("not there yet"));
+  }
+
+  embed(): Promise<Embedding> {
+    return Promise.reject(new Error("not there yet"));
+  }
+
+  status(): EngineStatus {
+    return {
+      slots: [],
+      maxSequences: 64,
+      waiting: 0,
+      kvBlocks: { total: 0, used: 0, cached: 0, free: 0, positions: 16 },
+      totals: {
+        steps: 0,
+        stepMs: 0,
+        prefillTokens: 0,
+        cachedTokens: 0,
+        decodeTokens: 0,
+        preemptions: 0,
+      },
+    };
   }
 
   applyChatTemplate(
     messages: readonly ChatMessage[],
-    options: { addGenerationPrompt?: boolean } = {},
+    { addGenerationPrompt, tools, templateVariables }: ApplyOptions = {},
   ): string {
     const { template } = this.#loaded;
     if (template === null) {
@@ -282,7 +322,7 @@ class LoadedModel implements Model {
         `Cannot chat with ${this.name} as it has no chat template: use generate`,
       );
     }
-    return template.render(messages, options);
+    return template.render(messages, { addGenerationPrompt, tools, variables: templateVariables });
   }
 
   async *logits(

@@ -18,6 +18,11 @@ export class ChatTemplateError extends TypeError {
   override name = "ChatTemplateError";
 }
 
+/** So many sequences wait already that one more is refused: try again later. */
+export class QueueFullError extends Error {
+  override name = "QueueFullError";
+}
+
 /** The caller asked for something that makes no sense; the command line exits with 2. */
 export class UsageError extends TypeError {
   override name = "UsageError";

@@ -22,3 +22,4 @@ export { SHAPES } from "./shapes.ts";
 export * from "./errors.ts";
 export type * from "./types.ts";
 export type * from "./reports.ts";
+export * from "./grammar/types.ts";

@@ -1,5 +1,6 @@
 import type { KernelChoice } from "../codegen/isa.ts";
 import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
+import type { Grammar, GrammarSource } from "./grammar/types.ts";
 import type { SpeculateChoice } from "./speculation.ts";
 
 /** A step of long work that a person may want to see: fetching, compiling, packing, proving. */
@@ -40,6 +41,10 @@ export interface LoadOptions {
   quantize?: "absmean";
   /** Most tokens of one native call; longer prompts are prefilled in chunks. */
   maxBatchTokens?: number;
+  /** Most sequences that run at once; the others wait. Default 64. */
+  maxSequences?: number;
+  /** Most sequences that wait; one more is refused with QueueFullError. Default: no limit. */
+  maxWaiting?: number;
   onProgress?: OnProgress;
   signal?: AbortSignal;
 }
@@ -74,7 +79,25 @@ export interface GenerateOptions extends SamplerOptions {
    * "off", or a number. The tokens that come out are the same.
    */
   speculate?: SpeculateChoice;
+  /** From `Model.grammar`: only texts of this grammar come out, unless the length ends them early. */
+  grammar?: Grammar;
+  /**
+   * Tell with every token its log-probability, and those of so many of the likeliest tokens (0 to
+   * 20). They are of the model's own distribution, before biases, penalties, samplers and grammars.
+   */
+  logprobs?: number;
+  /** Read and keep the keys and values of equal prompt beginnings. Default true. */
+  cachePrompt?: boolean;
+  /** Names the sequence in `Model.status`. */
+  label?: string;
   signal?: AbortSignal;
+}
+
+export interface ChatOptions extends GenerateOptions {
+  /** Functions that the template may tell the model of, as OpenAI's API has them. */
+  tools?: readonly unknown[];
+  /** More variables for the template. */
+  templateVariables?: Readonly<Record<string, unknown>>;
 }
 
 export type FinishReason = "stop" | "length" | "abort";
@@ -82,6 +105,9 @@ export type FinishReason = "stop" | "length" | "abort";
 export interface Timings {
   compileMs: number;
   loadMs: number;
+  /** From the call to the first step that the sequence took part in; part of timeToFirstTokenMs. */
+  queueMs: number;
+  /** From that step to the first token. */
   prefillMs: number;
   decodeMs: number;
   timeToFirstTokenMs: number;
@@ -94,11 +120,17 @@ export interface Timings {
 
 export interface GenerationResult {
   promptTokens: number;
+  /** Prompt tokens whose keys and values were there already. */
+  cachedTokens: number;
   completionTokens: number;
   /** Completion ids, the stop token included when one ended it. */
   tokenIds: number[];
   text: string;
   finishReason: FinishReason;
+  /** The stop string that ended the text, or null. */
+  stopString: string | null;
+  /** Of every completion token, where `logprobs` asked for them. */
+  logprobs: TokenLogprob[] | null;
   /** "two-stage" if any token was drawn from its logits. */
   head: HeadKind;
   timings: Timings;
@@ -108,6 +140,16 @@ export interface GenerationResult {
 export interface Piece {
   text: string;
   tokenIds: number[];
+  /** One a token of `tokenIds`, where `logprobs` asked for them. */
+  logprobs?: TokenLogprob[];
+}
+
+export interface TokenLogprob {
+  id: number;
+  /** Natural logarithm of the token's probability. */
+  logprob: number;
+  /** The likeliest tokens, best first. */
+  top: { id: number; logprob: number }[];
 }
 
 /** Iterate it for pieces as they come, or await it for the whole. */
@@ -116,6 +158,55 @@ export interface Generation extends AsyncIterable<Piece>, PromiseLike<Generation
 export interface ChatMessage {
   role: string;
   content: string;
+  /** Whatever else the model's template knows, by its names: `tool_calls`, `tool_call_id`, `name`. */
+  [field: string]: unknown;
+}
+
+export type Pooling = "mean" | "last";
+
+export interface EmbedOptions {
+  /** What of the last layer's normalised hidden states is taken. Default: the model's own, or "mean". */
+  pooling?: Pooling;
+  /** Scale to length 1. Default true. */
+  normalize?: boolean;
+  signal?: AbortSignal;
+}
+
+export interface Embedding {
+  /** (hiddenSize,) */
+  values: Float32Array;
+  promptTokens: number;
+}
+
+/** A sequence that runs. */
+export interface SlotStatus {
+  id: number;
+  label: string | null;
+  state: "prefill" | "decode";
+  promptTokens: number;
+  cachedTokens: number;
+  /** Tokens whose keys and values are in the cache. */
+  computedTokens: number;
+  completionTokens: number;
+}
+
+/** What the engine does at this moment, and what it has done since it was started. */
+export interface EngineStatus {
+  slots: SlotStatus[];
+  maxSequences: number;
+  waiting: number;
+  /** Blocks of `positions` tokens: `used` by running sequences, `cached` for later ones, `free`. */
+  kvBlocks: { total: number; used: number; cached: number; free: number; positions: number };
+  totals: {
+    steps: number;
+    stepMs: number;
+    /** Prompt tokens that were computed, and those that were in the cache already. */
+    prefillTokens: number;
+    cachedTokens: number;
+    decodeTokens: number;
+    /** Times that a sequence gave its memory to older ones, to be computed again later. */
+    preemptions: number;
+  };
 }
 
 /** What `logits` returns for one position. */
@@ -138,12 +229,29 @@ export interface Model extends AsyncDisposable {
   readonly tokenizer: Tokenizer;
   readonly generationDefaults: GenerationDefaults;
   generate(prompt: string | readonly number[], options?: GenerateOptions): Generation;
-  chat(messages: readonly ChatMessage[], options?: GenerateOptions): Generation;
+  chat(messages: readonly ChatMessage[], options?: ChatOptions): Generation;
+  /** The Jinja source of the chat template, or null when the model has none. */
+  readonly chatTemplate: string | null;
   /** The prompt text that `chat` would run. Throws TypeError when the model has no chat template. */
   applyChatTemplate(
     messages: readonly ChatMessage[],
-    options?: { addGenerationPrompt?: boolean },
+    options?: {
+      addGenerationPrompt?: boolean;
+      tools?: readonly unknown[];
+      templateVariables?: Readonly<Record<string, unknown>>;
+    },
   ): string;
+  /** Token ids of a rendered chat template. */
+  encodeChat(rendered: string): number[];
+  /**
+   * A grammar for `GenerateOptions.grammar`. The same source is compiled once.
+   *
+   * @throws {GrammarError} If the source is malformed, or asks for what is not supported.
+   */
+  grammar(source: GrammarSource): Promise<Grammar>;
+  /** A vector for a text's meaning, from the hidden states. */
+  embed(input: string | readonly number[], options?: EmbedOptions): Promise<Embedding>;
+  status(): EngineStatus;
   /** Float32 logits of some positions of a token sequence. */
   logits(
     ids: readonly number[],

@@ -133,7 +133,7 @@ function errorsOf(output: string): string {
 const NEEDS_DATA = /from "[^"]*\/(fixtures|tokenizer_fixtures|golden_models)\.ts"/;
 
 /** Folders whose tests are many and short: each is one process's. */
-const SHORT_FOLDERS = ["kernels", "runtime", "cli", "bench", "codegen", "models", "docs"];
+const SHORT_FOLDERS = ["kernels", "runtime", "api", "cli", "bench", "codegen", "models", "docs"];
 
 /** Tests that take longest, which begin first. */
 const LONG_FILES = ["tests/bit_exact_test.ts", "tests/neon_test.ts", "tests/tune_test.ts"];
