@@ -1,15 +1,15 @@
 import { OpenAPIHono } from "@hono/zod-openapi";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { openAiErrorBody, toApiError } from "./errors.ts";
-import type { ModelHost } from "./host.ts";
+import type { Services } from "./services.ts";
 
 /** Adds the routes of one dialect. Each lives in a folder of its own and is listed here once. */
-export type AddRoutes = (app: OpenAPIHono, host: ModelHost) => void;
+export type AddRoutes = (app: OpenAPIHono, services: Services) => void;
 
 const ROUTES: readonly AddRoutes[] = [];
 
 /** The whole HTTP application, without a socket. */
-export function createApp(host: ModelHost): OpenAPIHono {
+export function createApp(services: Services): OpenAPIHono {
   const app = new OpenAPIHono();
   app.onError((error, c) => {
     const failure = toApiError(error);
@@ -18,6 +18,6 @@ export function createApp(host: ModelHost): OpenAPIHono {
     }
     return c.json(openAiErrorBody(failure), failure.status as ContentfulStatusCode);
   });
-  for (const add of ROUTES) add(app, host);
+  for (const add of ROUTES) add(app, services);
   return app;
 }
