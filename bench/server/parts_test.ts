@@ -1,0 +1,52 @@
+/** What the load generator is made of, without a server. */
+import assert from "node:assert/strict";
+import { lagOf, parseMetrics } from "./metrics.ts";
+import { ownPrompt, promptOf } from "./prompts.ts";
+import { quantile } from "./statistics.ts";
+import { chunksOf } from "./stream.ts";
+
+function streamOf(...parts: string[]): ReadableStream<Uint8Array> {
+  return ReadableStream.from(parts.map((part) => new TextEncoder().encode(part)));
+}
+
+Deno.test("load: events are read wherever the network cuts them", async () => {
+  const body = streamOf(
+    'data: {"a',
+    '":1}\n\n: keep-alive\n\nda',
+    'ta: {"a":2}\n\ndata: [DONE]\n\n',
+  );
+  assert.deepEqual(await Array.fromAsync(chunksOf(body)), [{ a: 1 }, { a: 2 }]);
+});
+
+Deno.test("load: a stream without its end is an error", async () => {
+  await assert.rejects(
+    Array.fromAsync(chunksOf(streamOf('data: {"a":1}\n\n'))),
+    /without \[DONE\]/,
+  );
+});
+
+Deno.test("load: quantiles are values that were there", () => {
+  const hundred = Array.from({ length: 100 }, (_, i) => 100 - i);
+  assert.deepEqual([0, 0.5, 0.99, 1].map((share) => quantile(hundred, share)), [1, 50, 99, 100]);
+  assert.ok(Number.isNaN(quantile([], 0.5)));
+});
+
+Deno.test("load: prompts begin alike and go on differently, or differ from the start", () => {
+  const [a, b] = [promptOf(1, 60), promptOf(2, 60)];
+  assert.notEqual(a, b);
+  assert.equal(a.slice(0, 180), b.slice(0, 180));
+  assert.equal(promptOf(1, 60), a);
+  assert.ok(promptOf(1, 120).split(" ").length > 120);
+  assert.notEqual(ownPrompt(1, 60)[0], ownPrompt(2, 60)[0]);
+});
+
+Deno.test("load: metrics with and without labels", () => {
+  const samples = parseMetrics(
+    '# HELP a b\na 1\nb{le="+Inf",x="y z"} 2.5\nnodejs_eventloop_lag_max_seconds 0.01\n',
+  );
+  assert.equal(samples.get("a"), 1);
+  assert.equal(samples.get('b{le="+Inf",x="y z"}'), 2.5);
+  assert.equal(lagOf(samples), null);
+  samples.set("nodejs_eventloop_lag_p99_seconds", 0.001);
+  assert.deepEqual(lagOf(samples), { max: 10, p99: 1 });
+});
