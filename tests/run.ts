@@ -13,7 +13,15 @@ import { cacheDirectory } from "../kernels/cache.ts";
 import { ensureZig } from "../kernels/toolchain.ts";
 import { ROOT } from "./paths.ts";
 import { fixturePath } from "./fixtures.ts";
-import { aarch64Runner, bun, BUN_VERSION, installedBun, IS_CI } from "./tools.ts";
+import {
+  aarch64Runner,
+  bun,
+  BUN_VERSION,
+  installedBun,
+  IS_CI,
+  schemathesis,
+  SCHEMATHESIS_VERSION,
+} from "./tools.ts";
 
 /** All tests together take about ten minutes on two cores; this only ends what hangs. */
 const TIMEOUT_MS = 25 * 60_000;
@@ -84,6 +92,28 @@ function installBun(folder: string): string | null {
   const { status, stderr, error } = spawnSync(npm, args, { encoding: "utf8" });
   if (status !== 0) console.log(`  npm failed: ${error?.message ?? stderr.trim()}`);
   return installedBun(folder);
+}
+
+/** In a folder of its own, for this test run only: not a dependency of this project. */
+function prepareSchemathesis(): Variables {
+  if ("command" in schemathesis()) return {};
+  const folder = path.join(cacheDirectory("tools"), `schemathesis-${SCHEMATHESIS_VERSION}`);
+  if (!fs.existsSync(folder)) installSchemathesis(folder);
+  process.env.TRILITH_SCHEMATHESIS = folder;
+  const tool = schemathesis();
+  console.log(`  Schemathesis: ${"missing" in tool ? tool.missing : SCHEMATHESIS_VERSION}`);
+  return { TRILITH_SCHEMATHESIS: folder };
+}
+
+function installSchemathesis(folder: string): void {
+  console.log(`  Installing Schemathesis ${SCHEMATHESIS_VERSION} with pip, once`);
+  const quiet = ["--quiet", "--disable-pip-version-check", "--no-input"];
+  const target = `${folder}.temporary`;
+  const what = `schemathesis==${SCHEMATHESIS_VERSION}`;
+  const args = ["-m", "pip", "install", ...quiet, "--target", target, what];
+  const { status, stderr, error } = spawnSync("python3", args, { encoding: "utf8" });
+  if (status === 0) fs.renameSync(target, folder);
+  else console.log(`  pip failed: ${error?.message ?? stderr.trim()}`);
 }
 
 /** Only where it needs nobody's consent: a build machine's own root, or sudo without a password. */
@@ -279,7 +309,7 @@ function textOf({ passed, failed, skipped }: Counts): string {
 async function main(): Promise<number> {
   heading(`tools${IS_CI ? " (CI: all are needed)" : ""}`);
   prepareQemu();
-  const variables = { ...await prepareZig(), ...prepareBun() };
+  const variables = { ...await prepareZig(), ...prepareBun(), ...prepareSchemathesis() };
   const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "trilith-tests-"));
   const coverage = path.join(scratch, "coverage");
   try {

@@ -10,6 +10,9 @@ import process from "node:process";
 /** The Bun that results are compared with. */
 export const BUN_VERSION = "1.4.5";
 
+/** The Schemathesis that asks the server all that its OpenAPI document allows. */
+export const SCHEMATHESIS_VERSION = "4.32.5";
+
 /** True on build machines. */
 export const IS_CI = !["", "0", "false"].includes(process.env.CI ?? "");
 
@@ -51,6 +54,21 @@ export function installedBun(folder: string): string | null {
       .map((name) => path.join(platform, name, "bin", "bun")),
   ];
   return candidates.find((file) => versionOf(file) === BUN_VERSION) ?? null;
+}
+
+/** Schemathesis, from the folder TRILITH_SCHEMATHESIS that pip has installed it into, or as it is. */
+export function schemathesis(): Tool {
+  const folder = process.env.TRILITH_SCHEMATHESIS;
+  if (process.platform === "win32") return { missing: "its command line is a POSIX one" };
+  const paths = folder ? ["env", `PYTHONPATH=${folder}`] : [];
+  const command = [...paths, "python3", "-m", "schemathesis.cli"];
+  const [program, ...args] = [...command, "--version"];
+  const { status, stdout } = spawnSync(program, args, { encoding: "utf8" });
+  const found = status === 0 ? /version ([\d.]+)/.exec(stdout)?.[1] : undefined;
+  if (found === SCHEMATHESIS_VERSION) return { command };
+  return {
+    missing: `Schemathesis ${SCHEMATHESIS_VERSION} is needed, it is ${found ?? "not there"}`,
+  };
 }
 
 /** A test that is skipped for a reason, which its name then tells, or runs if there is none. */
