@@ -6,9 +6,15 @@ export interface ApiConfig {
   keepAliveMs: number;
   /** Most choices (`n`), or prompts, of one request. */
   maxChoices: number;
+  /** Further names that clients may call the model by. */
+  aliases: readonly string[];
 }
 
-export const DEFAULT_API_CONFIG: ApiConfig = { keepAliveMs: 15_000, maxChoices: 16 };
+export const DEFAULT_API_CONFIG: ApiConfig = {
+  keepAliveMs: 15_000,
+  maxChoices: 16,
+  aliases: [],
+};
 
 /** Hears of every completion, whichever dialect asked for it: metrics and logs. */
 export interface CompletionObserver {

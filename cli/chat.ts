@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import path from "node:path";
 import { reasonOf } from "../runtime/errors.ts";
+import { samplerOptionsOf } from "../runtime/sampler_advice.ts";
 import type { Model } from "../runtime/types.ts";
 import { runChatCommand } from "./chat_commands.ts";
 import { ChatSession } from "./chat_session.ts";
@@ -10,7 +11,6 @@ import {
   addSamplingFlags,
   asUsageError,
   type ModelFlags,
-  samplerOptionsOf,
   SAMPLING_NOTE,
   type SamplingFlags,
 } from "./flags.ts";

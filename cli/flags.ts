@@ -5,7 +5,7 @@ import { UsageError } from "../runtime/errors.ts";
 import { DEFAULT_KV_TYPE } from "../runtime/kv_cache.ts";
 import { isWithin, type OptionRange, ruleOf, SAMPLER_RANGES } from "../runtime/sampler.ts";
 import { MOST_DRAFT_TOKENS, type SpeculateChoice } from "../runtime/speculation.ts";
-import type { GenerationDefaults, LoadOptions, SamplerOptions } from "../runtime/types.ts";
+import type { LoadOptions } from "../runtime/types.ts";
 
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 const WHOLE_NUMBER = /^[+-]?\d+$/;
@@ -233,35 +233,6 @@ Speed: --speculate runs tokens ahead that followed the same words before, as far
 --head auto scores only tokens that can still be drawn (greedy or with --top-k). Neither changes
 the text.
 `;
-
-const SHAPE_OPTIONS = ["temperature", "topK", "topP", "minP", "typicalP"] as const;
-
-/** The sampler that flags and the model's advice make together, as SAMPLING_NOTE says. */
-export function samplerOptionsOf(
-  flags: SamplingFlags,
-  defaults: GenerationDefaults,
-): SamplerOptions {
-  const given = pick(flags, [
-    ...SHAPE_OPTIONS,
-    "repeatPenalty",
-    "presencePenalty",
-    "frequencyPenalty",
-    "penaltyLastN",
-    "logitBias",
-    "seed",
-  ]);
-  const hasShape = SHAPE_OPTIONS.some((name) => flags[name] !== undefined);
-  const advised = pick(defaults, [...SHAPE_OPTIONS, "repeatPenalty"]);
-  if (defaults.doSample) return { ...advised, ...given };
-  const penalties = pick(defaults, ["repeatPenalty"]);
-  return hasShape ? { ...penalties, ...given } : { temperature: 0, ...penalties, ...given };
-}
-
-function pick<T extends object, K extends keyof T>(from: T, names: readonly K[]): Pick<T, K> {
-  const picked = {} as Pick<T, K>;
-  for (const name of names) if (from[name] !== undefined) picked[name] = from[name];
-  return picked;
-}
 
 /**
  * Calls something whose RangeErrors are about what flags asked for. Not async, as a Generation is

@@ -1,13 +1,13 @@
 import type { Command } from "commander";
 import { readFile } from "node:fs/promises";
 import { UsageError } from "../runtime/errors.ts";
+import { samplerOptionsOf } from "../runtime/sampler_advice.ts";
 import type { GenerateOptions, Generation, GenerationResult, Model } from "../runtime/types.ts";
 import { type Context, EXIT_INTERRUPTED, interruptible } from "./context.ts";
 import {
   addModelFlags,
   addSamplingFlags,
   type ModelFlags,
-  samplerOptionsOf,
   SAMPLING_NOTE,
   type SamplingFlags,
   tokenIds,

@@ -1,0 +1,72 @@
+/** The whole application on a model, without sockets, for the tests of its routes. */
+import type { OpenAPIHono } from "@hono/zod-openapi";
+import type { Model } from "../runtime/types.ts";
+import { createApp } from "./app.ts";
+import { ModelHost } from "./host.ts";
+import { type ApiConfig, type CompletionObserver, DEFAULT_API_CONFIG } from "./services.ts";
+
+type Ended = Parameters<CompletionObserver["ended"]>[0];
+
+export interface TestApp {
+  app: OpenAPIHono;
+  /** What the observer was told of completions that ended. */
+  ended: Ended[];
+  post(path: string, body: unknown, init?: RequestInit): Promise<Response>;
+  get(path: string): Promise<Response>;
+  /** The JSON of an answer that must have this status. */
+  json(path: string, body: unknown, status?: number): Promise<Json>;
+}
+
+// What clients see has no types of ours.
+// deno-lint-ignore no-explicit-any
+export type Json = any;
+
+/** Serves a model as `story`. */
+export async function testApp(model: Model, config: Partial<ApiConfig> = {}): Promise<TestApp> {
+  const host = new ModelHost("story", () => Promise.resolve(model));
+  await host.loaded;
+  const ended: Ended[] = [];
+  const observer = {
+    firstToken: () => {},
+    tokens: () => {},
+    ended: (usage: Ended) => void ended.push(usage),
+  };
+  const app = createApp({ host, config: { ...DEFAULT_API_CONFIG, ...config }, observer });
+  const post = async (path: string, body: unknown, init: RequestInit = {}) =>
+    await app.request(path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: typeof body === "string" ? body : JSON.stringify(body),
+      ...init,
+    });
+  return {
+    app,
+    ended,
+    post,
+    get: async (path) => await app.request(path),
+    json: async (path, body, status = 200) => {
+      const response = await post(path, body);
+      const text = await response.text();
+      if (response.status !== status) throw new Error(`${path}: ${response.status} ${text}`);
+      return JSON.parse(text);
+    },
+  };
+}
+
+export interface SseEvent {
+  event: string | null;
+  /** Parsed, except for `[DONE]`. */
+  data: Json;
+}
+
+/** All events of a stream, comments left out. */
+export async function sseEvents(response: Response): Promise<SseEvent[]> {
+  const type = response.headers.get("Content-Type");
+  if (type !== "text/event-stream") throw new Error(`${type}: ${await response.text()}`);
+  const blocks = (await response.text()).split("\n\n").filter((block) => block !== "");
+  return blocks.filter((block) => !block.startsWith(":")).map((block) => {
+    const event = /^event: (.*)$/m.exec(block)?.[1] ?? null;
+    const data = /^data: (.*)$/m.exec(block)![1];
+    return { event, data: data === "[DONE]" ? data : JSON.parse(data) };
+  });
+}
