@@ -3,11 +3,12 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { openAiErrorBody, toApiError } from "./errors.ts";
 import { addOpenAiRoutes } from "./openai/routes.ts";
 import type { Services } from "./services.ts";
+import { addWebRoutes } from "./web/routes.ts";
 
 /** Adds the routes of one dialect. Each lives in a folder of its own and is listed here once. */
 export type AddRoutes = (app: OpenAPIHono, services: Services) => void;
 
-const ROUTES: readonly AddRoutes[] = [addOpenAiRoutes];
+const ROUTES: readonly AddRoutes[] = [addOpenAiRoutes, addWebRoutes];
 
 /** The whole HTTP application, without a socket. */
 export function createApp(services: Services): OpenAPIHono {
