@@ -23,6 +23,8 @@ export interface CompletionObserver {
   /** Tokens that came together, and the milliseconds since the ones before. */
   tokens(count: number, gapMs: number): void;
   ended(usage: {
+    /** Milliseconds that it waited for its first step. */
+    queueMs?: number;
     promptTokens: number;
     cachedTokens: number;
     completionTokens: number;

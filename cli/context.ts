@@ -14,6 +14,8 @@ export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
 /** 128 + SIGINT, as shells count it. */
 export const EXIT_INTERRUPTED = 130;
+/** 128 + SIGTERM. */
+export const EXIT_TERMINATED = 143;
 
 /** The person pressed Ctrl-C before there was anything to show. */
 export class InterruptedError extends Error {

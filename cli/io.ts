@@ -30,6 +30,8 @@ export interface Io {
   environment(name: string): string | null;
   /** Calls `listener` for each Ctrl-C, which then no longer ends the process; returns its removal. */
   onInterrupt(listener: () => void): () => void;
+  /** The same for SIGTERM, with which service managers end a process. */
+  onTerminate(listener: () => void): () => void;
   exit(code: number): void;
 }
 
@@ -53,6 +55,12 @@ export function processIo(): Io {
     onInterrupt(listener) {
       process.on("SIGINT", listener);
       return () => process.off("SIGINT", listener);
+    },
+    onTerminate(listener) {
+      // Windows has no such signal.
+      if (process.platform === "win32") return () => {};
+      process.on("SIGTERM", listener);
+      return () => process.off("SIGTERM", listener);
     },
     exit: (code) => process.exit(code),
   };

@@ -21,12 +21,14 @@ import { addKernelsCommand } from "./kernels.ts";
 import { addLogitsCommand } from "./logits.ts";
 import { permissionMessage } from "./permissions.ts";
 import { addPerplexityCommand } from "./perplexity.ts";
+import { addServeCommand } from "./serve.ts";
 import { addTokenizeCommand } from "./tokenize.ts";
 import { addTuneCommand } from "./tune.ts";
 
 const ADD_COMMANDS = [
   addGenerateCommand,
   addChatCommand,
+  addServeCommand,
   addLogitsCommand,
   addTokenizeCommand,
   addDetokenizeCommand,
@@ -77,10 +79,11 @@ const PROGRAM_HELP = `
 Examples:
   trilith generate "Once upon a time"
   trilith chat --model ./bitnet-b1.58-2B-4T
+  trilith serve --port 8080
   trilith doctor
 
 trilith <command> --help has each command's flags and examples.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C (143 by SIGTERM).
 TRILITH_DEBUG=1 shows where an error came from.
 `;
 

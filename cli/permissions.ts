@@ -1,5 +1,6 @@
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { type Place, urlHost } from "../api/place.ts";
 import type { KernelChoice } from "../codegen/isa.ts";
 import { cacheRoot } from "../kernels/cache.ts";
 import { environmentVariable, isGranted } from "../kernels/permissions.ts";
@@ -53,6 +54,21 @@ export function checkCompilerPermission(): void {
   if (isGranted({ name: "run" })) return;
   if (command === null) throw missingError(["--allow-run"]);
   if (!isGranted({ name: "run", command })) throw missingError([`--allow-run=${command}`]);
+}
+
+/**
+ * Listening on an address, or on a Unix socket.
+ *
+ * @throws {PermissionError} If it may not be done.
+ */
+export function checkListenPermission(place: Place): void {
+  if ("socket" in place) {
+    const { socket: path } = place;
+    return checkPermissions({ name: "read", path }, { name: "write", path });
+  }
+  // Port 0 becomes any port.
+  const host = place.port === 0 ? urlHost(place.host) : `${urlHost(place.host)}:${place.port}`;
+  if (!isGranted({ name: "net", host })) throw missingError([`--allow-net=${host}`]);
 }
 
 /** The cache's place follows from the environment. */

@@ -107,6 +107,10 @@ class FakeIo implements Io {
     return () => this.#listeners.delete(listener);
   }
 
+  onTerminate(): () => void {
+    return () => {};
+  }
+
   exit(code: number): void {
     throw new Error(`exit(${code}) was called`);
   }

@@ -73,8 +73,9 @@ class ChoiceWatch {
     this.#tokens += count;
   }
 
-  ended({ promptTokens, cachedTokens, completionTokens }: GenerationResult, reason: string): void {
-    this.input.observer.ended({ promptTokens, cachedTokens, completionTokens, reason });
+  ended(result: GenerationResult, reason: string): void {
+    const { promptTokens, cachedTokens, completionTokens, timings: { queueMs } } = result;
+    this.input.observer.ended({ queueMs, promptTokens, cachedTokens, completionTokens, reason });
   }
 
   failed(): void {

@@ -1,0 +1,46 @@
+import { Lifecycle } from "./lifecycle.ts";
+import { type Log, SILENT } from "./log.ts";
+import { Metrics } from "./metrics.ts";
+
+/** How the server is run: who may ask, how much, and what is written down. */
+export interface AppOptions {
+  lifecycle: Lifecycle;
+  metrics: Metrics;
+  log: Log;
+  /** Put requests' JSON, prompts and all, into the log. */
+  logPrompts: boolean;
+  /** Any of them opens; none: everything is open. */
+  apiKeys: readonly string[];
+  allowedHosts: readonly string[];
+  /** The address that we listen on; null: a Unix socket. */
+  boundAddress: string | null;
+  corsOrigins: readonly string[];
+  maxBodyBytes: number;
+  bodyTimeoutMs: number;
+  /** Of one key or address; null: no limit. */
+  requestsPerMinute: number | null;
+  /** A request's longest time; null: no limit. */
+  timeoutMs: number | null;
+}
+
+export const DEFAULT_MAX_BODY_BYTES = 4 * 2 ** 20;
+/** Even a slow line brings 4 MiB in that time, and nobody types a request. */
+export const BODY_TIMEOUT_MS = 30_000;
+
+export function appOptions(given: Partial<AppOptions> = {}): AppOptions {
+  return {
+    lifecycle: new Lifecycle(),
+    metrics: new Metrics(),
+    log: SILENT,
+    logPrompts: false,
+    apiKeys: [],
+    allowedHosts: [],
+    boundAddress: "127.0.0.1",
+    corsOrigins: [],
+    maxBodyBytes: DEFAULT_MAX_BODY_BYTES,
+    bodyTimeoutMs: BODY_TIMEOUT_MS,
+    requestsPerMinute: null,
+    timeoutMs: null,
+    ...given,
+  };
+}

@@ -1,0 +1,185 @@
+/** A server's life: listen, load, answer, drain, end. Imported only when a server is started. */
+import path from "node:path";
+import { createApp } from "../api/app.ts";
+import { LagMonitor } from "../api/event_loop.ts";
+import { ModelHost } from "../api/host.ts";
+import { Lifecycle } from "../api/lifecycle.ts";
+import { createLog, type Log } from "../api/log.ts";
+import { Metrics } from "../api/metrics.ts";
+import { isLoopback } from "../api/middleware/host.ts";
+import { type Place, urlHost } from "../api/place.ts";
+import { type RunningServer, startServer } from "../api/server.ts";
+import { DEFAULT_API_CONFIG } from "../api/services.ts";
+import type { LoadOptions, OnProgress } from "../runtime/types.ts";
+import { type Context, EXIT_DONE, EXIT_INTERRUPTED, EXIT_TERMINATED } from "./context.ts";
+import { asUsageError, loadOptionsOf } from "./flags.ts";
+import { paint, printJson } from "./format.ts";
+import type { Io } from "./io.ts";
+import { createProgress } from "./progress.ts";
+import type { ServeFlags } from "./serve.ts";
+
+export interface ServeSettings {
+  flags: ServeFlags;
+  place: Place;
+  apiKeys: readonly string[];
+}
+
+/** Serves until a signal ends it. Returns the process's exit code. */
+export async function runServer(settings: ServeSettings, context: Context): Promise<number> {
+  const { flags, place } = settings;
+  const { io } = context;
+  const lifecycle = new Lifecycle();
+  const metrics = new Metrics();
+  using monitor = new LagMonitor();
+  metrics.watchEventLoop(monitor);
+  const log = logOf(flags, io);
+  const loading = new AbortController();
+  const listening = Promise.withResolvers<void>();
+  const host = new ModelHost(nameOf(flags), async (onProgress) => {
+    await listening.promise;
+    return await loadModel(settings, context, { onProgress, signal: loading.signal });
+  });
+  const config = { ...DEFAULT_API_CONFIG, keepAliveMs: flags.keepAliveSeconds * 1000 };
+  const services = { host, config, observer: metrics.observer };
+  const app = createApp(services, { ...accessOf(settings), lifecycle, metrics, log });
+  const server = await startServer(place, (request, info) => app.fetch(request, { ...info }));
+  using stop = new StopSignal(io);
+  announce(server.place, settings, io);
+  listening.resolve();
+  try {
+    const code = await Promise.race([stop.requested, host.loaded.then(() => ready(host, log))]) ??
+      await stop.requested;
+    const isReady = host.state.kind === "ready";
+    loading.abort(new DOMException("The server was stopped", "AbortError"));
+    log("info", "draining", { requests: lifecycle.runningRequests });
+    const aborted = await lifecycle.drain(flags.drainSeconds * 1000);
+    log("info", "stopped", { aborted });
+    return isReady && aborted === 0 ? EXIT_DONE : code;
+  } finally {
+    await close(server);
+    await dispose(host);
+  }
+}
+
+function nameOf({ alias, model }: ServeFlags): string {
+  return alias ?? (model === undefined ? "story" : path.basename(path.resolve(model)));
+}
+
+function logOf({ logFormat: format, logLevel, quiet }: ServeFlags, io: Io): Log {
+  const level = logLevel ?? (quiet ? "error" : "info");
+  return createLog({ format, level, write: (line) => io.stderr.write(line) });
+}
+
+function accessOf({ flags, place, apiKeys }: ServeSettings) {
+  return {
+    apiKeys,
+    logPrompts: flags.logPrompts ?? false,
+    allowedHosts: flags.allowedHost ?? [],
+    boundAddress: "socket" in place ? null : place.host,
+    corsOrigins: flags.corsOrigin ?? [],
+    maxBodyBytes: flags.maxBody,
+    requestsPerMinute: flags.rateLimit ?? null,
+    timeoutMs: flags.timeout === undefined ? null : flags.timeout * 1000,
+  };
+}
+
+/** The model, with progress on standard error and in `/health`. */
+async function loadModel(
+  { flags }: ServeSettings,
+  { io, engine }: Context,
+  { onProgress, signal }: { onProgress: OnProgress; signal: AbortSignal },
+) {
+  const progress = createProgress(io.stderr, { quiet: flags.quiet });
+  const options: LoadOptions = {
+    ...loadOptionsOf(flags),
+    maxBatchTokens: flags.batchTokens,
+    maxSequences: flags.maxSequences,
+    maxWaiting: flags.maxWaiting,
+    signal,
+    onProgress(event) {
+      progress.report(event);
+      onProgress(event);
+    },
+  };
+  try {
+    return await engine.loadModel(flags.model, options);
+  } catch (error) {
+    throw asUsageError(error);
+  } finally {
+    progress.done();
+  }
+}
+
+function announce(place: Place, settings: ServeSettings, io: Io): void {
+  const { flags, apiKeys } = settings;
+  const model = nameOf(flags);
+  if ("socket" in place) {
+    if (flags.json) printJson(io.stdout, { socket: place.socket, model });
+    if (!flags.quiet) io.stderr.write(`Listening on ${place.socket}, loading ${model}\n`);
+    return;
+  }
+  const url = `http://${urlHost(place.host)}:${place.port}`;
+  if (flags.json) printJson(io.stdout, { url, ...place, model });
+  if (!isLoopback(place.host) && apiKeys.length === 0) {
+    const label = paint(io.stderr, "yellow", "warning:");
+    io.stderr.write(
+      `${label} everybody who can reach ${url} may use this server: give it an --api-key\n`,
+    );
+  }
+  if (flags.quiet) return;
+  const chat = flags.web ? `chat: ${url}/, ` : "";
+  io.stderr.write(
+    `Loading ${model}\nListening on ${url} (${chat}docs: ${url}/docs, OpenAI base URL: ${url}/v1)\n`,
+  );
+}
+
+function ready({ name, state }: ModelHost, log: Log): null {
+  if (state.kind !== "ready") return null;
+  const { kernels, scheme, threads, contextSize } = state.model;
+  log("info", "ready", { model: name, kernels, scheme, threads, contextSize });
+  return null;
+}
+
+/** The first SIGINT or SIGTERM asks the server to end, the second ends the process. */
+class StopSignal {
+  readonly requested: Promise<number>;
+  readonly #removals: (() => void)[];
+
+  constructor(io: Io) {
+    const { promise, resolve } = Promise.withResolvers<number>();
+    let isAsked = false;
+    const ask = (code: number) => () => {
+      if (isAsked) io.exit(code);
+      isAsked = true;
+      resolve(code);
+    };
+    this.requested = promise;
+    this.#removals = [
+      io.onInterrupt(ask(EXIT_INTERRUPTED)),
+      io.onTerminate(ask(EXIT_TERMINATED)),
+    ];
+  }
+
+  [Symbol.dispose](): void {
+    for (const remove of this.#removals) remove();
+  }
+}
+
+/** All requests have ended: what is still open are idle connections. */
+const CLOSE_MS = 1_000;
+
+async function close(server: RunningServer): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<"late">((resolve) => {
+    timer = setTimeout(() => resolve("late"), CLOSE_MS);
+  });
+  const ended = await Promise.race([server.stop(), late]);
+  clearTimeout(timer);
+  if (ended === "late") await server.abort();
+}
+
+/** Native threads must be gone before the process ends. Why it was not loaded is told elsewhere. */
+async function dispose({ loaded }: ModelHost): Promise<void> {
+  const model = await loaded.catch(() => null);
+  await model?.[Symbol.asyncDispose]();
+}
