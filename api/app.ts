@@ -1,12 +1,14 @@
 import { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
+import { addAnthropicRoutes } from "./anthropic/routes.ts";
 import { addDocs } from "./docs/routes.ts";
 import { errorBodyOf } from "./error_shapes.ts";
 import { type ApiError, toApiError } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { addMiddleware } from "./middleware/all.ts";
 import { notFoundError } from "./middleware/not_found.ts";
+import { addNativeRoutes } from "./native/routes.ts";
 import { addOpenAiRoutes } from "./openai/routes.ts";
 import { addOperations } from "./operations/all.ts";
 import { type AppOptions, appOptions } from "./options.ts";
@@ -17,7 +19,12 @@ import { addWebRoutes } from "./web/routes.ts";
 /** Adds the routes of one dialect. Each lives in a folder of its own and is listed here once. */
 export type AddRoutes = (app: OpenAPIHono, services: Services) => void;
 
-const ROUTES: readonly AddRoutes[] = [addOpenAiRoutes, addWebRoutes];
+const ROUTES: readonly AddRoutes[] = [
+  addOpenAiRoutes,
+  addAnthropicRoutes,
+  addNativeRoutes,
+  addWebRoutes,
+];
 
 /** The whole HTTP application, without a socket. */
 export function createApp(services: Services, given: Partial<AppOptions> = {}): OpenAPIHono {

@@ -36,7 +36,7 @@ export async function chatRequestOf(
   };
 }
 
-function toolsOf({ tools }: ChatBody): Tool[] {
+export function toolsOf({ tools }: Pick<ChatBody, "tools">): Tool[] {
   return (tools ?? []).map(({ function: { name, description, parameters } }) => ({
     name,
     ...(description ? { description } : {}),

@@ -1,8 +1,12 @@
 import type { AddRoutes } from "../app.ts";
 import { addChat } from "./chat.ts";
+import { addCompletions } from "./completions.ts";
+import { addEmbeddings } from "./embeddings.ts";
 import { addModels } from "./models.ts";
 
 export const addOpenAiRoutes: AddRoutes = (app, services) => {
   addChat(app, services);
+  addCompletions(app, services);
+  addEmbeddings(app, services);
   addModels(app, services);
 };

@@ -1,0 +1,32 @@
+/** Prompts and texts to embed as clients may give them: one or several, in words or in token ids. */
+import { z } from "@hono/zod-openapi";
+import type { Tokenizer } from "../../runtime/types.ts";
+
+const Ids = z.array(z.int().min(0)).min(1);
+
+/** @param most Texts of one request. */
+export function promptInput(most: number) {
+  return z.union([
+    z.string(),
+    z.array(z.string()).min(1).max(most),
+    Ids,
+    z.array(Ids).min(1).max(most),
+  ]);
+}
+
+type PromptInput = z.output<ReturnType<typeof promptInput>>;
+
+export type Prompt = string | readonly number[];
+
+export function promptsOf(input: PromptInput): Prompt[] {
+  if (typeof input === "string") return [input];
+  return typeof input[0] === "number" ? [input as number[]] : input as (string | number[])[];
+}
+
+export function promptIds(prompt: Prompt, tokenizer: Tokenizer): readonly number[] {
+  return typeof prompt === "string" ? tokenizer.encode(prompt) : prompt;
+}
+
+export function promptText(prompt: Prompt, tokenizer: Tokenizer): string {
+  return typeof prompt === "string" ? prompt : tokenizer.decode(prompt);
+}
