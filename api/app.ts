@@ -9,6 +9,7 @@ import type { Log } from "./log.ts";
 import { addMiddleware } from "./middleware/all.ts";
 import { notFoundError } from "./middleware/not_found.ts";
 import { addNativeRoutes } from "./native/routes.ts";
+import { addOllamaRoutes } from "./ollama/routes.ts";
 import { addOpenAiRoutes } from "./openai/routes.ts";
 import { addOperations } from "./operations/all.ts";
 import { type AppOptions, appOptions } from "./options.ts";
@@ -22,6 +23,7 @@ export type AddRoutes = (app: OpenAPIHono, services: Services) => void;
 const ROUTES: readonly AddRoutes[] = [
   addOpenAiRoutes,
   addAnthropicRoutes,
+  addOllamaRoutes,
   addNativeRoutes,
   addWebRoutes,
 ];

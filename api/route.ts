@@ -29,6 +29,7 @@ const ERRORS = {
   429: "Too many requests: wait for Retry-After seconds",
   500: "The server failed",
   503: "The model still loads, or the queue is full: wait for Retry-After seconds",
+  504: "The request took longer than the server allows",
 };
 
 export interface RouteSpec<S extends z.ZodType> {

@@ -43,7 +43,8 @@ function architectureOf({ modelType, quantization }: ModelConfig): string {
   return `${modelType}, ternary (${linearClass}, ${mode})`;
 }
 
-function parametersOf(spec: ModelSpec): number {
+/** Weights of all kinds. */
+export function parametersOf(spec: ModelSpec): number {
   const { hiddenSize, intermediateSize, numAttentionHeads, headDim } = spec;
   const matrices = (spec.tieWordEmbeddings ? 1 : 2) * spec.vocabSize * hiddenSize;
   const subNorms = spec.subNorms ? numAttentionHeads * headDim + intermediateSize : 0;
