@@ -20,12 +20,12 @@ import { addWebRoutes } from "./web/routes.ts";
 /** Adds the routes of one dialect. Each lives in a folder of its own and is listed here once. */
 export type AddRoutes = (app: OpenAPIHono, services: Services) => void;
 
+/** The chat page is listed below, as it can be left out. */
 const ROUTES: readonly AddRoutes[] = [
   addOpenAiRoutes,
   addAnthropicRoutes,
   addOllamaRoutes,
   addNativeRoutes,
-  addWebRoutes,
 ];
 
 /** The whole HTTP application, without a socket. */
@@ -41,6 +41,7 @@ export function createApp(services: Services, given: Partial<AppOptions> = {}): 
   addMiddleware(app, options);
   addOperations(app, services, options);
   for (const add of ROUTES) add(app, services);
+  if (options.hasWeb) addWebRoutes(app, services);
   addDocs(app);
   return app;
 }

@@ -147,7 +147,7 @@ export class Metrics {
     });
   }
 
-  buildInfo(version: string, runtime: string): void {
+  watchBuild(version: string, runtime: string): void {
     this.#gauge("build_info", "Versions", ["version", "runtime"], (gauge) => {
       gauge.set({ version, runtime }, 1);
     });

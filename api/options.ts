@@ -21,6 +21,8 @@ export interface AppOptions {
   requestsPerMinute: number | null;
   /** A request's longest time; null: no limit. */
   timeoutMs: number | null;
+  /** Whether the chat page is there. */
+  hasWeb: boolean;
 }
 
 export const DEFAULT_MAX_BODY_BYTES = 4 * 2 ** 20;
@@ -41,6 +43,7 @@ export function appOptions(given: Partial<AppOptions> = {}): AppOptions {
     bodyTimeoutMs: BODY_TIMEOUT_MS,
     requestsPerMinute: null,
     timeoutMs: null,
+    hasWeb: true,
     ...given,
   };
 }

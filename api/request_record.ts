@@ -7,7 +7,7 @@ export interface RequestRecord {
   readonly id: string;
   /** Who is connected: an address, or "unix". */
   readonly client: string;
-  /** The beginning of the SHA-256 of the key that was used. */
+  /** The beginning of the SHA-256 of the key that opened; null where none is asked for. */
   keyFingerprint: string | null;
   timeToFirstTokenMs: number | null;
   promptTokens: number;

@@ -80,6 +80,7 @@ function accessOf({ flags, place, apiKeys }: ServeSettings) {
     maxBodyBytes: flags.maxBody,
     requestsPerMinute: flags.rateLimit ?? null,
     timeoutMs: flags.timeout === undefined ? null : flags.timeout * 1000,
+    hasWeb: flags.web,
   };
 }
 

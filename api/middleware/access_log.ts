@@ -11,8 +11,8 @@ export interface AccessLogOptions {
   nowMs?: () => number;
 }
 
-/** Probes ask all the time: they are logged only for those who look closely. */
-const QUIET_ROUTES = ["/health", "/v1/health", "/metrics"];
+/** Probes ask all the time, and a page has many files: only those who look closely want to know. */
+const QUIET_ROUTES = /^\/((v1\/)?health|metrics|web\/.*)$/;
 
 /** Times every request to the end of its response, counts it, and logs it without its texts. */
 export function accessLog(
@@ -69,7 +69,7 @@ function methodOf({ req: { method } }: Context): string {
 
 function levelOf({ route, status }: { route: string; status: number }): LogLevel {
   if (status >= 500 && status !== 503) return "error";
-  if (QUIET_ROUTES.includes(route)) return "debug";
+  if (QUIET_ROUTES.test(route)) return "debug";
   return status >= 400 ? "warn" : "info";
 }
 

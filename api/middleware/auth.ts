@@ -15,15 +15,17 @@ export interface AuthOptions {
 export function auth({ keys, isPublic }: AuthOptions): MiddlewareHandler {
   const digests = keys.map(digestOf);
   return async (c, next) => {
-    const given = presentedKey(c);
-    if (given !== null) recordOf(c).keyFingerprint = digestOf(given).toString("hex", 0, 4);
-    if (digests.length > 0 && !isPublic(c.req.path)) requireKey(c, given, digests);
+    if (digests.length > 0 && !isPublic(c.req.path)) requireKey(c, digests);
     await next();
   };
 }
 
-function requireKey(c: Context, given: string | null, digests: readonly Buffer[]): void {
-  if (given !== null && isOneOf(given, digests)) return;
+function requireKey(c: Context, digests: readonly Buffer[]): void {
+  const given = presentedKey(c);
+  if (given !== null && isOneOf(given, digests)) {
+    recordOf(c).keyFingerprint = digestOf(given).toString("hex", 0, 4);
+    return;
+  }
   c.header("WWW-Authenticate", given === null ? BEARER : `${BEARER}, error="invalid_token"`);
   const message = given === null
     ? "This server needs an API key: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`"

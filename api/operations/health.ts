@@ -4,7 +4,7 @@ import type { HostState } from "../host.ts";
 import { OpenAiError } from "../openai/dialect.ts";
 import type { AppOptions } from "../options.ts";
 import type { Services } from "../services.ts";
-import { jsonOf, OPERATIONS_TAG } from "./schemas.ts";
+import { OPERATIONS } from "./dialect.ts";
 
 const Healthy = z.object({ status: z.literal("ok") }).openapi("Healthy");
 
@@ -23,12 +23,18 @@ function routeAt<Path extends string>(path: Path) {
   return createRoute({
     method: "get",
     path,
-    tags: [OPERATIONS_TAG],
+    tags: [OPERATIONS.tag],
     summary: "Whether requests can be answered",
     security: [],
     responses: {
-      200: jsonOf(Healthy, "The model is ready"),
-      503: jsonOf(Unhealthy, "It loads, or the server is about to end"),
+      200: {
+        description: "The model is ready",
+        content: { "application/json": { schema: Healthy } },
+      },
+      503: {
+        description: "It loads, or the server is about to end",
+        content: { "application/json": { schema: Unhealthy } },
+      },
     },
   });
 }

@@ -1,6 +1,7 @@
-import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { type OpenAPIHono, z } from "@hono/zod-openapi";
+import { addGet } from "../route.ts";
 import type { Services } from "../services.ts";
-import { jsonOf, NOT_READY, OPERATIONS_TAG } from "./schemas.ts";
+import { OPERATIONS } from "./dialect.ts";
 import { VERSION } from "./version.ts";
 
 const Props = z.object({
@@ -18,30 +19,28 @@ const Props = z.object({
   totals: z.looseObject({}).openapi({ description: "Since the start" }),
 }).openapi("Props");
 
-const ROUTE = createRoute({
-  method: "get",
-  path: "/props",
-  tags: [OPERATIONS_TAG],
-  summary: "The model, its kernels, and what it is set to",
-  responses: { 200: jsonOf(Props, "The properties"), 503: NOT_READY },
-});
-
-export function addProps(app: OpenAPIHono, { host, config }: Services): void {
-  app.openapi(ROUTE, (c) => {
-    const { model } = host;
-    return c.json({
-      version: VERSION,
-      model: host.name,
-      contextSize: model.contextSize,
-      vocabSize: model.tokenizer.vocabSize,
-      kernels: model.kernels,
-      scheme: model.scheme,
-      kernelReason: model.kernelReason,
-      threads: model.threads,
-      chatTemplate: model.chatTemplate,
-      defaults: { ...model.generationDefaults },
-      maxChoices: config.maxChoices,
-      totals: { ...model.status().totals },
-    }, 200);
+export function addProps(app: OpenAPIHono, services: Services): void {
+  const summary = "The model, its kernels, and what it is set to";
+  addGet(app, OPERATIONS, { path: "/props", summary, answer: Props }, (c) => {
+    return c.json(propsOf(services));
   });
+}
+
+function propsOf({ host, config }: Services): z.output<typeof Props> {
+  const { model } = host;
+  const { contextSize, kernels, scheme, kernelReason, threads, chatTemplate } = model;
+  return {
+    version: VERSION,
+    model: host.name,
+    contextSize,
+    vocabSize: model.tokenizer.vocabSize,
+    kernels,
+    scheme,
+    kernelReason,
+    threads,
+    chatTemplate,
+    defaults: { ...model.generationDefaults },
+    maxChoices: config.maxChoices,
+    totals: { ...model.status().totals },
+  };
 }

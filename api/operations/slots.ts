@@ -1,6 +1,7 @@
-import { createRoute, type OpenAPIHono, z } from "@hono/zod-openapi";
+import { type OpenAPIHono, z } from "@hono/zod-openapi";
+import { addGet } from "../route.ts";
 import type { Services } from "../services.ts";
-import { jsonOf, NOT_READY, OPERATIONS_TAG } from "./schemas.ts";
+import { OPERATIONS } from "./dialect.ts";
 
 const Slot = z.object({
   id: z.number(),
@@ -25,17 +26,10 @@ const Slots = z.object({
   slots: z.array(Slot),
 }).openapi("Slots");
 
-const ROUTE = createRoute({
-  method: "get",
-  path: "/slots",
-  tags: [OPERATIONS_TAG],
-  summary: "The sequences that run now, and the memory that they take",
-  responses: { 200: jsonOf(Slots, "What the engine does"), 503: NOT_READY },
-});
-
 export function addSlots(app: OpenAPIHono, { host }: Services): void {
-  app.openapi(ROUTE, (c) => {
+  const summary = "The sequences that run now, and the memory that they take";
+  addGet(app, OPERATIONS, { path: "/slots", summary, answer: Slots }, (c) => {
     const { maxSequences, waiting, kvBlocks, slots } = host.model.status();
-    return c.json({ maxSequences, waiting, kvBlocks, slots }, 200);
+    return c.json<z.output<typeof Slots>>({ maxSequences, waiting, kvBlocks, slots });
   });
 }
