@@ -173,6 +173,7 @@ async function openExecutor(
     head: "two-stage",
     threads: THREADS,
     vocabSize: spec.vocabSize,
+    hiddenSize: spec.hiddenSize,
     maxBatchTokens: SKETCH_TOKENS,
     contextSize: CONTEXT,
     kvBlocks: CONTEXT / KV_BLOCK_POSITIONS,

@@ -31,16 +31,20 @@ Deno.test("generate --json is the contract's object, and which kernels ran", asy
   assert.deepEqual(rest, {
     model: "fake",
     promptTokens: 2,
+    cachedTokens: 0,
     completionTokens: 4,
     tokenIds: [120, 121, 122, EOS],
     text: "xyz",
     finishReason: "stop",
+    stopString: null,
+    logprobs: null,
     head: "full",
     kernels: { isa: "portable", scheme: "multiply", reason: "default: not tuned" },
   });
   assert.deepEqual(Object.keys(timings), [
     "compileMs",
     "loadMs",
+    "queueMs",
     "prefillMs",
     "decodeMs",
     "timeToFirstTokenMs",

@@ -31,6 +31,7 @@ export const MODEL_SYMBOLS = {
   trilith_model_destroy: { parameters: ["pointer"], result: "void" },
   trilith_fill_cache: { parameters: ["pointer", "i32"], result: "void" },
   trilith_rescored: { parameters: ["pointer"], result: "u64" },
+  trilith_hidden: { parameters: ["pointer", "i32", "i32", "buffer"], result: "void" },
   trilith_step: { parameters: ["pointer", "buffer", "buffer"], result: "i32", async: true },
   trilith_profile_start: { parameters: ["pointer"], result: "void" },
   trilith_profile_stop: { parameters: ["pointer", "buffer"], result: "void" },
@@ -157,6 +158,7 @@ export interface NativeModelOptions {
   /** Start of the packed data. */
   weights: Pointer;
   vocabSize: number;
+  hiddenSize: number;
   maxBatchTokens: number;
   contextSize: number;
   kvBlocks: number;
@@ -169,6 +171,7 @@ export class NativeModel {
   readonly #options: NativeModelOptions;
   readonly #pointer: Pointer;
   #logits = new Float32Array(1);
+  #lastBatch: Batch | null = null;
 
   constructor(options: NativeModelOptions) {
     this.#options = options;
@@ -197,10 +200,21 @@ export class NativeModel {
   async step(batch: Batch): Promise<Float32Array<ArrayBuffer>> {
     const { library, vocabSize } = this.#options;
     const count = batch.logitRows.length * vocabSize;
+    this.#lastBatch = batch;
     // Kept: half a megabyte of new pages for each row of a large vocabulary took 200 us a token.
     if (this.#logits.length < count) this.#logits = new Float32Array(count);
     await library.symbols.trilith_step(this.#pointer, encodeBatch(batch), this.#logits);
     return this.#logits.subarray(0, count);
+  }
+
+  /** (hiddenRows, hiddenSize) of the last step. */
+  hiddenStates(): Float32Array<ArrayBuffer> {
+    const { library, hiddenSize } = this.#options;
+    const { logitRows, hiddenRows } = this.#lastBatch ?? {};
+    const count = hiddenRows?.length ?? 0;
+    const states = new Float32Array(count * hiddenSize);
+    library.symbols.trilith_hidden(this.#pointer, logitRows?.length ?? 0, count, states);
+    return states;
   }
 
   /** Gives the cache's first blocks made-up keys and values, in place of computing some. */

@@ -11,6 +11,7 @@ import { type Checkpoint, headerIdentity, openCheckpoint } from "./checkpoint.ts
 import { openWeights } from "./checkpoint_weights.ts";
 import { type ModelConfig, readModelConfig } from "./config.ts";
 import { embeddedModelFolder } from "./embedded.ts";
+import { EmbeddingWork } from "./embedding.ts";
 import type { Executor } from "./executor.ts";
 import { readGenerationDefaults } from "./generation_config.ts";
 import { checkPrompt, type GenerationContext, startGeneration } from "./generation.ts";
@@ -28,6 +29,7 @@ import type {
   ChatMessage,
   ChatOptions,
   Embedding,
+  EmbedOptions,
   EngineStatus,
   GenerateOptions,
   Generation,
@@ -49,7 +51,12 @@ const LIMITS = {
   threads: 1024,
   contextSize: MAX_POSITIONS,
   maxBatchTokens: 8192,
+  cacheTokens: 2 ** 31 - KV_BLOCK_POSITIONS,
+  maxSequences: 4096,
+  maxWaiting: 2 ** 31 - 1,
 };
+/** Waiting may be forbidden. */
+const LEAST = { maxWaiting: 0 } as Partial<Record<string, number>>;
 
 /**
  * Opens a model: reads its folder, packs its weights on first use, compiles and proves kernels on
@@ -73,7 +80,9 @@ export async function loadModel(path?: string, options: LoadOptions = {}): Promi
   const started = await startExecutor({ checkpoint, config, contextSize }, options);
   const { executor, compileMs, maxBatchTokens, kvBlocks } = started;
   const { vocabSize } = config.spec;
-  const scheduler = new Scheduler({ executor, vocabSize, kvBlocks, maxBatchTokens });
+  const { maxSequences, maxWaiting } = options;
+  const limits = { maxBatchTokens, maxSequences, maxWaiting };
+  const scheduler = new Scheduler({ executor, vocabSize, kvBlocks, ...limits });
   const loadMs = performance.now() - startedMs - compileMs;
   return new LoadedModel({
     config,
@@ -89,17 +98,20 @@ export async function loadModel(path?: string, options: LoadOptions = {}): Promi
 }
 
 function checkOptions(
-  { threads, contextSize, maxBatchTokens, scheme, kernels, signal }: LoadOptions,
+  { scheme, kernels, signal, ...options }: LoadOptions,
 ): void {
   signal?.throwIfAborted();
   if (scheme !== undefined && kernels === "reference") {
     throw new RangeError(`Cannot use scheme ${JSON.stringify(scheme)} with the reference kernels`);
   }
-  for (const [name, value] of Object.entries({ threads, contextSize, maxBatchTokens })) {
-    const most = LIMITS[name as keyof typeof LIMITS];
-    if (value === undefined || (Number.isInteger(value) && value >= 1 && value <= most)) continue;
+  for (const [name, most] of Object.entries(LIMITS)) {
+    const value = options[name as keyof typeof LIMITS];
+    const least = LEAST[name] ?? 1;
+    if (value === undefined || (Number.isInteger(value) && value >= least && value <= most)) {
+      continue;
+    }
     throw new RangeError(
-      `Cannot load a model with ${name} ${value}: give a whole number from 1 to ${most}`,
+      `Cannot load a model with ${name} ${value}: give a whole number from ${least} to ${most}`,
     );
   }
 }
@@ -139,7 +151,8 @@ async function startExecutor(input: ExecutorInput, options: LoadOptions): Promis
     options.maxBatchTokens ?? DEFAULT_BATCH_TOKENS,
     input.contextSize,
   );
-  const kvBlocks = Math.ceil(input.contextSize / KV_BLOCK_POSITIONS);
+  const cacheTokens = Math.max(options.cacheTokens ?? 0, input.contextSize);
+  const kvBlocks = Math.ceil(cacheTokens / KV_BLOCK_POSITIONS);
   const kvType = options.kvType ?? DEFAULT_KV_TYPE;
   const choice = options.kernels ?? "auto";
   const rope = ropeTables(input.config, input.contextSize);
@@ -184,6 +197,7 @@ async function startNative(
       threads,
       weights,
       vocabSize: spec.vocabSize,
+      hiddenSize: spec.hiddenSize,
       rope: joinedTables(rope),
       ...sizes,
     });
@@ -291,25 +305,21 @@ class LoadedModel implements Model {
     return Promise.reject(new Error("not there yet"));
   }
 
-  embed(): Promise<Embedding> {
-    return Promise.reject(new Error("not there yet"));
+  async embed(
+    input: string | readonly number[],
+    options: EmbedOptions = {},
+  ): Promise<Embedding> {
+    const { spec, contextSize } = this;
+    const ids = typeof input === "string" ? this.tokenizer.encode(input) : input;
+    // No token has to fit after these.
+    checkPrompt({ vocabSize: spec.vocabSize, contextSize: contextSize + 1 }, ids);
+    const work = new EmbeddingWork(ids, options.pooling ?? "mean", options);
+    this.#loaded.scheduler.add(work);
+    return await work.result;
   }
 
   status(): EngineStatus {
-    return {
-      slots: [],
-      maxSequences: 64,
-      waiting: 0,
-      kvBlocks: { total: 0, used: 0, cached: 0, free: 0, positions: 16 },
-      totals: {
-        steps: 0,
-        stepMs: 0,
-        prefillTokens: 0,
-        cachedTokens: 0,
-        decodeTokens: 0,
-        preemptions: 0,
-      },
-    };
+    return this.#loaded.scheduler.status;
   }
 
   applyChatTemplate(

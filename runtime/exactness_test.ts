@@ -189,7 +189,8 @@ Deno.test("exactness: steps with more rows than the sketch is for say that they 
   for (
     const [count, head] of [[SKETCH_TOKENS, "two-stage"], [SKETCH_TOKENS + 1, "full"]] as const
   ) {
-    const context = toyContext({ head: "two-stage", kvBlocks: 2 * count, maxBatchTokens: count });
+    const limits = { maxBatchTokens: count, maxSequences: count };
+    const context = toyContext({ head: "two-stage", kvBlocks: 2 * count, ...limits });
     const crowd = Array.from(
       { length: count },
       () => startGeneration(context, [1], { temperature: 0, maxTokens: 3 }),

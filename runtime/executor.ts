@@ -10,4 +10,6 @@ export interface Executor extends AsyncDisposable {
   readonly head: HeadKind;
   /** One call at a time. @returns Logits, (logitRows, vocabSize) float32, until the next step. */
   step(batch: Batch): Promise<Float32Array>;
+  /** What the last step's `hiddenRows` asked for: (hiddenRows, hiddenSize) float32. */
+  hiddenStates(): Float32Array;
 }

@@ -19,6 +19,7 @@ export interface ToyOptions {
   head?: HeadKind;
   kvBlocks?: number;
   maxBatchTokens?: number;
+  maxSequences?: number;
   eosTokenIds?: readonly number[];
 }
 
@@ -52,6 +53,12 @@ export class ToyExecutor implements Executor {
       logits.set(kept, row * TOY_VOCAB_SIZE);
     });
     return logits;
+  }
+
+  /** The id itself: what was asked for can be told from what was not. */
+  hiddenStates(): Float32Array {
+    const { ids, hiddenRows = new Int32Array() } = this.batches.at(-1)!;
+    return Float32Array.from(hiddenRows, (t) => ids[t]);
   }
 
   /** What the cache has before a token: each entry must go on from the one before it. */
@@ -117,13 +124,14 @@ const CHARACTERS: Tokenizer = {
 
 /** What `startGeneration` needs, and the executor behind it. */
 export function toyContext(
-  { head = "full", kvBlocks = 16, maxBatchTokens = 64, eosTokenIds = [] }: ToyOptions = {},
+  { head = "full", kvBlocks = 16, maxBatchTokens = 64, maxSequences, eosTokenIds = [] }:
+    ToyOptions = {},
 ): GenerationContext & { executor: ToyExecutor } {
   const executor = new ToyExecutor(head);
   const vocabSize = TOY_VOCAB_SIZE;
   return {
     executor,
-    scheduler: new Scheduler({ executor, vocabSize, kvBlocks, maxBatchTokens }),
+    scheduler: new Scheduler({ executor, vocabSize, kvBlocks, maxBatchTokens, maxSequences }),
     tokenizer: CHARACTERS,
     vocabSize,
     contextSize: kvBlocks * KV_BLOCK_POSITIONS,

@@ -1,3 +1,5 @@
+import type { GrammarMatcher } from "./grammar/types.ts";
+import { checkLogprobs, logprobOf } from "./logprobs.ts";
 import { createSampler, type Sampler } from "./sampler.ts";
 import type { Scheduler, SequenceWork } from "./scheduler.ts";
 import { checkSpeculate, Drafter } from "./speculation.ts";
@@ -10,6 +12,7 @@ import type {
   HeadKind,
   Piece,
   Tokenizer,
+  TokenLogprob,
 } from "./types.ts";
 
 /** What a generation needs of its model. */
@@ -28,6 +31,9 @@ export interface GenerationContext {
 /** Tokens generated when neither the caller nor the model says how many: up to the context. */
 const NO_LIMIT = Infinity;
 
+/** Largest logits that are asked for where a grammar forbids some of them. */
+const CANDIDATES_OF_GRAMMARS = 64;
+
 /** One completion in the scheduler: samples a token whenever its logits come. */
 class CompletionWork implements SequenceWork {
   readonly pending: number[];
@@ -37,12 +43,19 @@ class CompletionWork implements SequenceWork {
   readonly #history: number[];
   readonly #sampler: Sampler;
   readonly #text: TextStream;
-  readonly #startedMs = performance.now();
+  readonly #matcher: GrammarMatcher | null;
+  readonly #logprobs: TokenLogprob[] = [];
+  /** The next token could not be drawn from the largest logits. */
+  #needsAllLogits = false;
+  #cachedTokens = 0;
+  readonly #arrivedMs = performance.now();
+  #startedMs: number | null = null;
   #head: HeadKind = "full";
   #firstTokenMs: number | null = null;
   #lastTokenMs = 0;
   #finishReason: FinishReason | null = null;
   #output = "";
+  #saidTokens = 0;
   /** Tokens whose text has not been given out yet. */
   readonly #unsaid: number[] = [];
 
@@ -61,6 +74,7 @@ class CompletionWork implements SequenceWork {
     this.drafter = speculate === "off"
       ? null
       : new Drafter(this.#history, this.maxTokens, speculate);
+    this.#matcher = options.grammar?.start() ?? null;
     this.#text = new TextStream(context.tokenizer, { stop: options.stop ?? [] });
     if (options.maxTokens === 0) this.#finishReason = "length";
     if (options.signal?.aborted) this.#finishReason = "abort";
@@ -71,6 +85,19 @@ class CompletionWork implements SequenceWork {
     return this.#finishReason === null;
   }
 
+  get cachePrompt(): boolean {
+    return this.options.cachePrompt ?? true;
+  }
+
+  get label(): string | undefined {
+    return this.options.label;
+  }
+
+  started(cachedTokens: number): void {
+    this.#startedMs = performance.now();
+    this.#cachedTokens = cachedTokens;
+  }
+
   /** Nobody reads the text any more. */
   abandon(): void {
     this.#finishReason ??= "abort";
@@ -79,26 +106,42 @@ class CompletionWork implements SequenceWork {
   candidatesAt(position: number): number | null {
     const ahead = position - (this.#history.length - 1);
     if (ahead < 0) return null;
+    if (this.#needsAllLogits || this.options.logprobs !== undefined) return 0;
     if (this.context.head === "full") return 0;
-    return this.#sampler.candidates(this.#history, ahead);
+    const needed = this.#sampler.candidates(this.#history, ahead);
+    return this.#matcher === null || needed === 0
+      ? needed
+      : Math.max(needed, CANDIDATES_OF_GRAMMARS);
   }
 
-  accept(_position: number, logits: Float32Array, candidates: number): void {
+  accept(_position: number, logits: Float32Array, candidates: number): void | "again" {
+    const allowed = this.#matcher?.allowed();
+    this.#needsAllLogits = candidates > 0 && allowed !== undefined &&
+      !this.#sampler.isEnough(logits, candidates, this.#history, allowed);
+    if (this.#needsAllLogits) return "again";
     if (candidates > 0) this.#head = "two-stage";
-    const id = this.#sampler.sample(logits, this.#history);
+    const id = this.#sampler.sample(logits, this.#history, allowed);
+    const { logprobs } = this.options;
+    if (logprobs !== undefined) this.#logprobs.push(logprobOf(logits, id, logprobs));
+    this.#add(id);
+  }
+
+  #add(id: number): void {
     this.#lastTokenMs = performance.now();
     this.#firstTokenMs ??= this.#lastTokenMs;
     this.tokenIds.push(id);
     this.#history.push(id);
     this.drafter?.grown();
-    if (!this.options.ignoreEos && this.context.eosTokenIds.includes(id)) {
+    const isEnd = this.context.eosTokenIds.includes(id);
+    if (isEnd && (!this.options.ignoreEos || this.#matcher !== null)) {
       this.#finishReason = "stop";
       return;
     }
+    this.#matcher?.accept(id);
     const { text, stopped } = this.#text.push(id);
     this.#unsaid.push(id);
     this.#emit(text);
-    if (stopped) this.#finishReason = "stop";
+    if (stopped || this.#matcher?.isFinished) this.#finishReason = "stop";
     else if (this.#history.length >= this.maxTokens) this.#finishReason = "length";
     else this.pending.push(id);
   }
@@ -112,34 +155,41 @@ class CompletionWork implements SequenceWork {
   #emit(text: string): void {
     if (text === "") return;
     this.#output += text;
-    this.queue.push({ text, tokenIds: this.#unsaid.splice(0) });
+    const tokenIds = this.#unsaid.splice(0);
+    const end = this.#saidTokens + tokenIds.length;
+    const logprobs = this.options.logprobs === undefined
+      ? {}
+      : { logprobs: this.#logprobs.slice(this.#saidTokens, end) };
+    this.#saidTokens = end;
+    this.queue.push({ text, tokenIds, ...logprobs });
   }
 
   #result(): GenerationResult {
     const promptTokens = this.#history.length - this.tokenIds.length;
     const endMs = performance.now();
     const firstMs = this.#firstTokenMs ?? endMs;
-    const prefillMs = firstMs - this.#startedMs;
+    const startedMs = this.#startedMs ?? endMs;
+    const prefillMs = firstMs - startedMs;
     const decodeMs = this.#firstTokenMs === null ? 0 : this.#lastTokenMs - firstMs;
     const decoded = Math.max(0, this.tokenIds.length - 1);
     return {
       promptTokens,
+      cachedTokens: this.#cachedTokens,
       completionTokens: this.tokenIds.length,
       tokenIds: this.tokenIds,
       text: this.#output,
       finishReason: this.#finishReason ?? "abort",
-      stopString: null,
-      cachedTokens: 0,
-      logprobs: null,
+      stopString: this.#text.stopString,
+      logprobs: this.options.logprobs === undefined ? null : this.#logprobs,
       head: this.#head,
       timings: {
         compileMs: this.context.compileMs,
         loadMs: this.context.loadMs,
-        queueMs: 0,
+        queueMs: startedMs - this.#arrivedMs,
         prefillMs,
         decodeMs,
-        timeToFirstTokenMs: prefillMs,
-        prefillTokensPerSecond: perSecond(promptTokens, prefillMs),
+        timeToFirstTokenMs: firstMs - this.#arrivedMs,
+        prefillTokensPerSecond: perSecond(promptTokens - this.#cachedTokens, prefillMs),
         decodeTokensPerSecond: perSecond(decoded, decodeMs),
         draftTokens: this.drafter?.draftTokens ?? 0,
         acceptedTokens: this.drafter?.acceptedTokens ?? 0,
@@ -206,6 +256,7 @@ export function startGeneration(
   checkPrompt(context, promptIds);
   checkMaxTokens(options.maxTokens);
   checkSpeculate(options.speculate);
+  checkLogprobs(options.logprobs);
   const queue = new PieceQueue();
   const work = new CompletionWork(context, promptIds, options, queue);
   context.scheduler.add(work);

@@ -3,8 +3,12 @@ import type { PositionLogits } from "./types.ts";
 
 /** A sequence that is run once for its logits. */
 export class LogitsWork implements SequenceWork {
+  /** All positions are looked at: none may be skipped because it is known. */
+  readonly cachePrompt = false;
   readonly maxTokens: number;
   readonly pending: number[];
+  /** Positions below it have been handed out, and are not asked for again when computed anew. */
+  #next = 0;
   readonly #results: PositionLogits[] = [];
   #left: number;
   #wake: () => void = () => {};
@@ -26,12 +30,14 @@ export class LogitsWork implements SequenceWork {
   }
 
   candidatesAt(position: number): number | null {
+    if (position < this.#next) return null;
     return this.positions === "all" || position === this.maxTokens - 1 ? 0 : null;
   }
 
   accept(position: number, logits: Float32Array): void {
     this.#results.push({ position, logits: logits.slice() });
     this.#left--;
+    this.#next = position + 1;
     this.#wake();
   }
 

@@ -87,6 +87,10 @@ export class NativeExecutor implements Executor {
     return step;
   }
 
+  hiddenStates(): Float32Array {
+    return this.#model.hiddenStates();
+  }
+
   /** Gives the KV cache's first blocks made-up keys and values, to measure decoding beyond them. */
   fillCache(blocks: number): void {
     this.#model.fillCache(blocks);

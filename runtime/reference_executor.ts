@@ -20,6 +20,10 @@ export class ReferenceExecutor implements Executor {
     return this.reference.step(batch);
   }
 
+  hiddenStates(): Float32Array {
+    return this.reference.hiddenStates;
+  }
+
   [Symbol.asyncDispose](): Promise<void> {
     return Promise.resolve();
   }

@@ -7,9 +7,22 @@ export interface Sampler {
    *
    * @param logits (vocabSize,), left as they are. -Infinity means never.
    * @param history Ids so far, prompt included: what the penalties look back on.
+   * @param allowed Bit `id % 32` of word `id / 32`: tokens that may be drawn; absent: all.
    * @throws {RangeError} If `logits` has another size, a NaN or +Infinity, or bans every token.
    */
-  sample(logits: Float32Array, history: readonly number[]): number;
+  sample(logits: Float32Array, history: readonly number[], allowed?: Uint32Array): number;
+  /**
+   * Whether the `candidates` largest logits are enough where only some tokens are allowed: so many
+   * of the largest must be allowed ones.
+   *
+   * @param logits What `candidates` of at least `count` asked for.
+   */
+  isEnough(
+    logits: Float32Array,
+    count: number,
+    history: readonly number[],
+    allowed: Uint32Array,
+  ): boolean;
   /**
    * How many of the largest logits `sample` needs to draw the token that it would draw from all of
    * them, the others being exact or -Infinity; 0: it needs all.
@@ -128,14 +141,15 @@ class VocabularySampler implements Sampler {
     this.#isPenalising = isPenalising(options);
   }
 
-  sample(logits: Float32Array, history: readonly number[]): number {
+  sample(logits: Float32Array, history: readonly number[], allowed?: Uint32Array): number {
     if (logits.length !== this.vocabSize) {
       throw new RangeError(
         `Cannot sample as logits must have ${this.vocabSize} values: current length is ${logits.length}`,
       );
     }
     const scores = this.#scores;
-    scores.read(logits);
+    if (allowed === undefined) scores.read(logits);
+    else scores.readAllowed(logits, allowed);
     for (const [id, bias] of this.options.logitBias ?? []) {
       scores.change(id, (score) => score + bias);
     }
@@ -157,6 +171,28 @@ class VocabularySampler implements Sampler {
     const penalised = this.#isPenalising ? this.#penalised(history, ahead) : 0;
     const needed = this.#kept + this.#biased + penalised;
     return needed <= MOST_CANDIDATES && needed < this.vocabSize ? needed : 0;
+  }
+
+  /**
+   * The argument of `candidates` again, for the allowed tokens alone: let t be the least of the
+   * `count` largest logits. Those at t or above are exact, and no allowed token below t can be kept if
+   * enough allowed ones are not below it.
+   */
+  isEnough(
+    logits: Float32Array,
+    count: number,
+    history: readonly number[],
+    allowed: Uint32Array,
+  ): boolean {
+    const needed = this.candidates(history);
+    if (needed === 0) return false;
+    const finite = logits.filter((logit) => logit !== -Infinity).sort();
+    const threshold = finite[Math.max(0, finite.length - count)];
+    let found = 0;
+    for (let id = 0; id < logits.length && found < needed; id++) {
+      if (logits[id] >= threshold && isAllowed(allowed, id)) found++;
+    }
+    return found >= needed;
   }
 
   /** Different tokens that a penalty may meet; counting stops where it no longer matters. */
@@ -225,6 +261,21 @@ class Scores {
     }
   }
 
+  /** As `read`, of the allowed tokens alone. */
+  readAllowed(logits: Float32Array, allowed: Uint32Array): void {
+    this.#isSparse = true;
+    let count = 0;
+    for (let word = 0; word < allowed.length; word++) {
+      for (let bits = allowed[word]; bits !== 0; bits &= bits - 1) {
+        const id = 32 * word + 31 - Math.clz32(bits & -bits);
+        if (id >= logits.length || logits[id] === -Infinity) continue;
+        this.#ids[count] = id;
+        this.#all[count++] = logits[id];
+      }
+    }
+    this.values = this.#all.subarray(0, count);
+  }
+
   /** Logits that are not -Infinity; NaN is one of them. */
   #collect(logits: Float32Array): number {
     const bits = new Int32Array(logits.buffer, logits.byteOffset, logits.length);
@@ -262,6 +313,10 @@ class Scores {
     }
     return this.#ids[low] === id ? low : this.values.length;
   }
+}
+
+function isAllowed(allowed: Uint32Array, id: number): boolean {
+  return (allowed[id >> 5] >>> (id & 31) & 1) === 1;
 }
 
 /** A guess from some logits: it decides what is faster, not what is right. */
@@ -318,7 +373,9 @@ function argmax(scores: Scores): number {
     best = slot;
   }
   if (best >= 0) return best;
-  throw new RangeError("Cannot sample as every token has a logit of -Infinity: lift a logit bias");
+  throw new RangeError(
+    "Cannot sample as every token has a logit of -Infinity: lift a logit bias, or let the grammar take more",
+  );
 }
 
 function throwUnusable(id: number, score: number): never {

@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import type { Batch } from "../codegen/step/batch.ts";
 import type { Executor } from "./executor.ts";
-import { KvBlocks } from "./kv_cache.ts";
 import { Scheduler, type SequenceWork } from "./scheduler.ts";
 
 const VOCAB_SIZE = 4;
@@ -19,6 +18,10 @@ class FakeExecutor implements Executor {
     if (this.fail !== null) return Promise.reject(this.fail);
     const rows = Array.from(batch.logitRows, (row) => new Array(VOCAB_SIZE).fill(batch.ids[row]));
     return Promise.resolve(Float32Array.from(rows.flat()));
+  }
+
+  hiddenStates(): Float32Array {
+    return new Float32Array();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -172,13 +175,120 @@ Deno.test("scheduler: closing ends what runs, and refuses what comes", async () 
   assert.throws(() => scheduler.add(new FakeWork([1], 1)), /the model is closed/);
 });
 
-Deno.test("KV blocks: all or nothing, low numbers first, all come back", () => {
-  const blocks = new KvBlocks(3);
-  const taken = blocks.take(2)!;
-  assert.deepEqual([...taken], [0, 1]);
-  assert.equal(blocks.take(2), null);
-  assert.equal(blocks.freeCount, 1);
-  blocks.give(taken);
-  assert.deepEqual([...blocks.take(3)!].sort(), [0, 1, 2]);
-  assert.deepEqual([0, 1, 16, 17].map((positions) => KvBlocks.needed(positions)), [0, 1, 1, 2]);
+/** Runs as long as it is let, and wants logits of its last token alone. */
+const longWork = (prompt: readonly number[], answers = 100) => new FakeWork(prompt, answers);
+
+Deno.test("scheduler: a beginning that is known is not computed again", async () => {
+  const { executor, scheduler } = schedulerOf();
+  const prompt = Array.from({ length: 40 }, (_, i) => i);
+  const first = new FakeWork(prompt, 1);
+  scheduler.add(first);
+  await first.finished;
+  const second = new FakeWork([...prompt.slice(0, 36), 99], 1);
+  scheduler.add(second);
+  await second.finished;
+  assert.deepEqual([...executor.batches.at(-1)!.ids], [...prompt.slice(32, 36), 99]);
+  assert.deepEqual(second.seen, [99]);
+  assert.equal(scheduler.status.totals.cachedTokens, 32);
+  // All of a prompt may be known: its last token is run for its logits.
+  const third = new FakeWork(prompt.slice(0, 32), 1);
+  scheduler.add(third);
+  await third.finished;
+  assert.deepEqual([...executor.batches.at(-1)!.ids], prompt.slice(16, 32));
+});
+
+Deno.test("scheduler: equal prompts that come together are computed once", async () => {
+  const { executor, scheduler } = schedulerOf({ kvBlocks: 20 });
+  const prompt = Array.from({ length: 50 }, (_, i) => i);
+  const works = Array.from({ length: 4 }, () => new FakeWork(prompt, 2));
+  works.forEach((work) => scheduler.add(work));
+  await Promise.all(works.map((work) => work.finished));
+  const tokens = executor.batches.reduce((sum, { ids }) => sum + ids.length, 0);
+  assert.equal(tokens, 50 + 3 * 2 + 4);
+  for (const work of works) assert.deepEqual(work.seen, [49, 50]);
+});
+
+Deno.test("scheduler: where memory runs out the youngest waits, and nothing is lost", async () => {
+  const { scheduler } = schedulerOf({ kvBlocks: 4 });
+  const works = [1, 2, 3].map((first) => new FakeWork([1000 * first], 50));
+  works.forEach((work) => scheduler.add(work));
+  await Promise.all(works.map((work) => work.finished));
+  works.forEach(({ seen }, i) =>
+    assert.deepEqual(seen, Array.from({ length: 50 }, (_, at) => 1000 * (i + 1) + at))
+  );
+  assert.ok(scheduler.status.totals.preemptions > 0);
+  assert.equal(scheduler.status.kvBlocks.used, 0);
+});
+
+Deno.test("scheduler: more than may wait are refused, and the status counts", async () => {
+  const executor = new FakeExecutor();
+  const limits = { maxSequences: 1, maxWaiting: 2 };
+  const scheduler = new Scheduler({
+    executor,
+    vocabSize: VOCAB_SIZE,
+    kvBlocks: 8,
+    maxBatchTokens: 8,
+    ...limits,
+  });
+  const works = [1, 2, 3].map((id) => longWork([id]));
+  works.forEach((work) => scheduler.add(work));
+  assert.throws(() => scheduler.add(longWork([4])), {
+    name: "QueueFullError",
+    message: /3 wait already/,
+  });
+  await Promise.resolve();
+  await Promise.resolve();
+  const { slots, waiting } = scheduler.status;
+  assert.equal(slots.length, 1);
+  assert.equal(waiting, 2);
+  // Who gives up in the queue leaves it at the next step, and makes room.
+  works[2].stop();
+  assert.equal(await works[2].finished, undefined);
+  scheduler.add(longWork([5], 1));
+  works.forEach((work) => work.stop());
+  await scheduler.close();
+});
+
+Deno.test("scheduler: one sequence's failure is not another's", async () => {
+  const { scheduler } = schedulerOf();
+  const failing = new FakeWork([1], 5);
+  failing.accept = () => {
+    throw new RangeError("every token is banned");
+  };
+  const other = new FakeWork([2], 5);
+  scheduler.add(failing);
+  scheduler.add(other);
+  assert.match(String(await failing.finished), /every token is banned/);
+  assert.equal(await other.finished, undefined);
+  assert.equal(scheduler.status.kvBlocks.used, 0);
+});
+
+Deno.test("scheduler: a token whose logits were too few is run again", async () => {
+  const { executor, scheduler } = schedulerOf();
+  const work = new FakeWork([5], 2);
+  const accept = work.accept.bind(work);
+  let refused = 0;
+  Object.assign(work, {
+    accept: (position: number, logits: Float32Array) =>
+      refused++ === 0 ? "again" : accept(position, logits),
+  });
+  scheduler.add(work);
+  await work.finished;
+  assert.deepEqual(executor.batches.map(({ ids, positions }) => [ids[0], positions[0]]), [
+    [5, 0],
+    [5, 0],
+    [6, 1],
+  ]);
+});
+
+Deno.test("scheduler: a prompt of many chunks leaves turns to a short one", async () => {
+  const { executor, scheduler } = schedulerOf({ maxBatchTokens: 4, kvBlocks: 20 });
+  const long = new FakeWork(Array.from({ length: 100 }, (_, i) => 100 + i), 1);
+  scheduler.add(long);
+  await Promise.resolve();
+  const short = new FakeWork([1, 2, 3], 1);
+  scheduler.add(short);
+  await short.finished;
+  assert.ok(executor.batches.length <= 4, `${executor.batches.length} steps for a prompt of 3`);
+  await long.finished;
 });

@@ -34,7 +34,7 @@ export class TextStream {
   readonly #stop: readonly string[];
   /** Decoded, but not given out yet. Never as long as the longest stop string. */
   #held = "";
-  #stopped = false;
+  #stopString: string | null = null;
 
   /** @throws {RangeError} If a stop string is empty. */
   constructor(
@@ -50,7 +50,12 @@ export class TextStream {
 
   /** True once a stop string is complete. */
   get stopped(): boolean {
-    return this.#stopped;
+    return this.#stopString !== null;
+  }
+
+  /** The stop string that is complete, or null. */
+  get stopString(): string | null {
+    return this.#stopString;
   }
 
   push(id: number): PushResult {
@@ -66,32 +71,26 @@ export class TextStream {
   }
 
   #add(decoded: string): PushResult {
-    if (this.#stopped) return { text: "", stopped: true };
+    if (this.stopped) return { text: "", stopped: true };
     const pending = this.#held + decoded;
-    const cut = this.#stopStart(pending);
+    const cut = this.#firstStop(pending);
     if (cut !== null) {
-      this.#stopped = true;
+      this.#stopString = cut.stop;
       this.#held = "";
-      return { text: pending.slice(0, cut), stopped: true };
+      return { text: pending.slice(0, cut.start), stopped: true };
     }
     const safe = pending.length - this.#heldLength(pending);
     this.#held = pending.slice(safe);
     return { text: pending.slice(0, safe), stopped: false };
   }
 
-  /** Where the stop string begins that is the first to be complete, or null. */
-  #stopStart(text: string): number | null {
-    let start: number | null = null;
-    let end = Infinity;
-    for (const stop of this.#stop) {
-      const at = text.indexOf(stop);
-      const isFirst = at + stop.length < end || (at + stop.length === end && at < start!);
-      if (at >= 0 && isFirst) {
-        start = at;
-        end = at + stop.length;
-      }
-    }
-    return start;
+  /** The stop string that is the first to be complete, the longest of several; or null. */
+  #firstStop(text: string): { stop: string; start: number } | null {
+    const found = this.#stop
+      .map((stop) => ({ stop, start: text.indexOf(stop) }))
+      .filter(({ start }) => start >= 0)
+      .sort((a, b) => a.start + a.stop.length - b.start - b.stop.length || a.start - b.start);
+    return found[0] ?? null;
   }
 
   /** Length of the longest end of `text` that some stop string begins with. */

@@ -41,6 +41,11 @@ export interface LoadOptions {
   quantize?: "absmean";
   /** Most tokens of one native call; longer prompts are prefilled in chunks. */
   maxBatchTokens?: number;
+  /**
+   * Tokens that the KV cache holds, of all sequences together and of beginnings that are kept.
+   * Default: as `contextSize`.
+   */
+  cacheTokens?: number;
   /** Most sequences that run at once; the others wait. Default 64. */
   maxSequences?: number;
   /** Most sequences that wait; one more is refused with QueueFullError. Default: no limit. */
@@ -165,7 +170,7 @@ export interface ChatMessage {
 export type Pooling = "mean" | "last";
 
 export interface EmbedOptions {
-  /** What of the last layer's normalised hidden states is taken. Default: the model's own, or "mean". */
+  /** What of the last layer's normalised hidden states is taken. Default "mean". */
   pooling?: Pooling;
   /** Scale to length 1. Default true. */
   normalize?: boolean;

@@ -22,6 +22,7 @@ export async function openOddModel(
     head: headOf(spec),
     threads,
     vocabSize: spec.vocabSize,
+    hiddenSize: spec.hiddenSize,
     maxBatchTokens,
     contextSize: CONTEXT,
     kvBlocks: KV_BLOCKS,

@@ -65,6 +65,7 @@ async function openExecutor(
     head: "two-stage",
     threads: 2,
     vocabSize: spec.vocabSize,
+    hiddenSize: spec.hiddenSize,
     maxBatchTokens: CONTEXT,
     contextSize: CONTEXT,
     kvBlocks: 4 * CONTEXT / KV_BLOCK_POSITIONS,

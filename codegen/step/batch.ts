@@ -2,7 +2,7 @@ import { BATCH_HEADER } from "./template.ts";
 
 /**
  * One step's work: any mix of sequences, each with a prefill chunk or a single decode token.
- * All lists but `logitRows`, `logitCandidates` and `tables` have one element a token.
+ * `ids`, `positions` and `tablesOf` have one element a token.
  */
 export interface Batch {
   ids: Int32Array;
@@ -18,6 +18,8 @@ export interface Batch {
    * exact or -Infinity. See `codegen/head/template.ts`.
    */
   logitCandidates: Int32Array;
+  /** Tokens whose hidden states after the final norm are wanted; none of them is in `logitRows`. */
+  hiddenRows?: Int32Array;
   /** (sequences, tableStride) KV block numbers: block i of a sequence holds positions 16i .. 16i + 15. */
   tables: Int32Array;
   tableStride: number;
@@ -26,13 +28,14 @@ export interface Batch {
 /** The batch as the native step reads it: counts, then the lists. */
 export function encodeBatch(batch: Batch): Int32Array<ArrayBuffer> {
   const tokens = batch.ids.length;
-  const words = new Int32Array(
-    BATCH_HEADER + 3 * tokens + 2 * batch.logitRows.length + batch.tables.length,
-  );
-  words.set([tokens, batch.tableStride, batch.logitRows.length]);
-  let at = BATCH_HEADER;
   const { ids, positions, tablesOf, logitRows, logitCandidates, tables } = batch;
-  for (const list of [ids, positions, tablesOf, logitRows, logitCandidates, tables]) {
+  const hiddenRows = batch.hiddenRows ?? new Int32Array();
+  const lists = [ids, positions, tablesOf, logitRows, hiddenRows, logitCandidates, tables];
+  const rows = logitRows.length + hiddenRows.length;
+  const words = new Int32Array(lists.reduce((sum, { length }) => sum + length, BATCH_HEADER));
+  words.set([tokens, batch.tableStride, logitRows.length, rows]);
+  let at = BATCH_HEADER;
+  for (const list of lists) {
     words.set(list, at);
     at += list.length;
   }

@@ -77,6 +77,8 @@ export class ReferenceStep {
   readonly #plan: PackedPlan;
   readonly #layers: Layer[];
   readonly #cache = new Map<string, CachedRow[]>();
+  /** (hiddenRows, hiddenSize) of the last step, after the final norm. */
+  hiddenStates: Float32Array = new Float32Array();
   tap: Tap = () => {};
 
   /** @param packed The packed file's data, laid out by `planOf(spec, layout)`. */
@@ -98,7 +100,15 @@ export class ReferenceStep {
     batch.logitRows.forEach((t, l) => {
       logits.set(this.#head(hidden[t], t), l * this.spec.vocabSize);
     });
+    this.hiddenStates = this.#hiddenOf(batch, hidden);
     return logits;
+  }
+
+  #hiddenOf({ hiddenRows = new Int32Array() }: Batch, hidden: readonly Float32Array[]) {
+    const { hiddenSize } = this.spec;
+    const states = new Float32Array(hiddenRows.length * hiddenSize);
+    hiddenRows.forEach((t, l) => states.set(this.#normed(hidden[t]), l * hiddenSize));
+    return states;
   }
 
   #token(batch: Batch, id: number, t: number): Float32Array {
@@ -249,10 +259,14 @@ export class ReferenceStep {
     return out;
   }
 
+  #normed(h: Float32Array): Float32Array {
+    const norm = this.#floats(this.#global("final_norm"));
+    return Float32Array.from(rmsNorm(h, norm, this.spec.rmsNormEps));
+  }
+
   #head(h: Float32Array, t: number): Float32Array {
     const { spec } = this;
-    const norm = this.#floats(this.#global("final_norm"));
-    const x = Float32Array.from(rmsNorm(h, norm, spec.rmsNormEps));
+    const x = this.#normed(h);
     this.tap("final_norm", -1, t, x);
     const name = spec.tieWordEmbeddings ? "embedding" : "head";
     return dense((r) => this.#row(name, spec.headType, r), spec.vocabSize, x);

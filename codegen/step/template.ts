@@ -39,7 +39,7 @@ import { zig } from "../writer.ts";
 import { STEP_PHASE_NAMES } from "./phases.ts";
 
 /** Raised whenever the exported functions or the batch change: a stale library is never called. */
-export const ABI_VERSION = 4;
+export const ABI_VERSION = 5;
 
 /** What steers generation beside the model's shapes. */
 export interface StepOptions {
@@ -217,29 +217,33 @@ function state(context: Context): string {
     const Batch = struct {
         tokens: usize,
         logit_count: usize,
+        /// Tokens that are normed at the end: first those of logits, then those of hidden states.
+        row_count: usize,
         ids: [*]const i32,
         places: Places,
-        logit_rows: [*]const i32,
+        rows: [*]const i32,
         /// How many of each row's largest logits must be exact; 0 is all.
         logit_candidates: [*]const i32,
 
         fn read(words: [*]const i32) Batch {
             const tokens: usize = @intCast(words[0]);
             const logit_count: usize = @intCast(words[2]);
+            const row_count: usize = @intCast(words[3]);
             const ids = words + ${BATCH_HEADER};
             return .{
                 .tokens = tokens,
                 .logit_count = logit_count,
+                .row_count = row_count,
                 .ids = ids,
                 .places = .{
                     .tokens = tokens,
                     .positions = ids + tokens,
                     .tables_of = ids + 2 * tokens,
-                    .tables = ids + 3 * tokens + 2 * logit_count,
+                    .tables = ids + 3 * tokens + row_count + logit_count,
                     .table_stride = @intCast(words[1]),
                 },
-                .logit_rows = ids + 3 * tokens,
-                .logit_candidates = ids + 3 * tokens + logit_count,
+                .rows = ids + 3 * tokens,
+                .logit_candidates = ids + 3 * tokens + row_count,
             };
         }
     };
@@ -299,7 +303,7 @@ const ROW_SCALED_LINEAR = zig`
 `;
 
 /** Words before the lists of a batch: tokens, block table stride, logit rows. */
-export const BATCH_HEADER = 3;
+export const BATCH_HEADER = 4;
 
 /** The linears that read one row of activations, and how it comes to be. */
 interface LinearGroup {
@@ -708,12 +712,12 @@ function layerLoop(context: Context): string {
         }
     }
 
-    /// Final norm of the rows that need logits.
+    /// Final norm of the rows whose logits or hidden states are wanted.
     fn finalNorm(step: *const Step, thread: usize) void {
         const model = step.model;
-        const rows = math.share(step.batch.logit_count, thread, model.team.threads);
+        const rows = math.share(step.batch.row_count, thread, model.team.threads);
         for (rows[0]..rows[1]) |l| {
-            const t: usize = @intCast(step.batch.logit_rows[l]);
+            const t: usize = @intCast(step.batch.rows[l]);
             const h = model.h + t * ${hidden};
             const y = model.y + t * ${paddedRows(spec.hiddenSize)};
             var i: usize = 0;
@@ -781,8 +785,9 @@ function layerLoop(context: Context): string {
             meetUnless(alone, team, watch, .mlpNorm);
             ${mlpLoop(context)}
         }
-        if (step.batch.logit_count == 0) return;
+        if (step.batch.row_count == 0) return;
         finalNorm(step, thread);
+        if (step.batch.logit_count == 0) return lap(watch, .finalNorm);
         ${hasSketch(context.spec) ? SKETCHED_HEAD : FULL_HEAD}
     }
   `;
@@ -857,7 +862,7 @@ function expertMemory(spec: ModelSpec, { kernel }: StepOptions): string {
 }
 
 function lifecycle(context: Context): string {
-  const { spec, options } = context;
+  const { spec, options, hidden } = context;
   const rows = buffers(context);
   return zig`
     pub export fn trilith_abi() i32 {
@@ -941,6 +946,16 @@ function lifecycle(context: Context): string {
     /// Rows of the head that were scored exactly after its sketch, of all steps since the model was made.
     pub export fn trilith_rescored(model: *const Model) u64 {
         ${hasSketch(spec) ? RESCORED : "_ = model;\nreturn 0;"}
+    }
+
+    /// Hidden states after the final norm that the last step left, (count, ${spec.hiddenSize}) float32, from its
+    /// \`first\`th row on: the rows of logits come before those of hidden states.
+    pub export fn trilith_hidden(model: *const Model, first: i32, count: i32, out: [*]f32) void {
+        const from: usize = @intCast(first);
+        for (0..@intCast(count)) |l| {
+            const row = model.normed + (from + l) * ${hidden};
+            @memcpy(out[l * ${spec.hiddenSize} ..][0..${spec.hiddenSize}], row[0..${spec.hiddenSize}]);
+        }
     }
 
     /// Runs a batch; logits: (logit rows, ${spec.vocabSize}) float32. The caller has checked every index.

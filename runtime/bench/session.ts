@@ -10,7 +10,8 @@ import {
   type NativeMemory,
   writeBytes,
 } from "../../kernels/native_model.ts";
-import { DEFAULT_KV_TYPE, KvBlocks, kvBytesPerPosition } from "../kv_cache.ts";
+import { SequenceMemory } from "../block_pool.ts";
+import { DEFAULT_KV_TYPE, kvBytesPerPosition } from "../kv_cache.ts";
 import { availableMemoryBytes } from "../memory.ts";
 import { NativeExecutor } from "../native_executor.ts";
 import type { HeadKind } from "../types.ts";
@@ -77,7 +78,7 @@ export class BenchSession implements AsyncDisposable {
       const threads = options.threads ?? defaultThreads(opened.cpu);
       using packer = openPacker(opened.library.path, layout, threads);
       await source.fill(packer, (bytes, at) => writeBytes(opened.library, memory, bytes, at));
-      const tableStride = KvBlocks.needed(positionsOf(options));
+      const tableStride = SequenceMemory.blocksFor(positionsOf(options));
       const executor = startExecutor(source.spec, opened, memory, options);
       if (options.context !== undefined) executor.fillCache(tableStride);
       const head = options.head === "full" ? "full" : executor.head;
@@ -164,7 +165,7 @@ function positionsOf(options: BenchOptions): number {
 
 /** KV blocks of all sequences that decode together. */
 function cacheBlocks(options: BenchOptions): number {
-  return Math.max(1, ...options.batch ?? []) * KvBlocks.needed(positionsOf(options));
+  return Math.max(1, ...options.batch ?? []) * SequenceMemory.blocksFor(positionsOf(options));
 }
 
 function checkFits(name: string, bytes: number): void {
@@ -198,6 +199,7 @@ function startExecutor(
     threads: options.threads ?? defaultThreads(cpu),
     weights,
     vocabSize: spec.vocabSize,
+    hiddenSize: spec.hiddenSize,
     rope: joinedTables(rope),
     maxBatchTokens: Math.max(Math.min(MAX_BATCH_TOKENS, contextSize), ...options.batch ?? []),
     contextSize,

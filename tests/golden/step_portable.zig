@@ -1133,33 +1133,37 @@ const Model = struct {
     }
 };
 
-/// Tokens of one step. An i32 array from the caller: 3 counts, then the lists in this order.
+/// Tokens of one step. An i32 array from the caller: 4 counts, then the lists in this order.
 const Batch = struct {
     tokens: usize,
     logit_count: usize,
+    /// Tokens that are normed at the end: first those of logits, then those of hidden states.
+    row_count: usize,
     ids: [*]const i32,
     places: Places,
-    logit_rows: [*]const i32,
+    rows: [*]const i32,
     /// How many of each row's largest logits must be exact; 0 is all.
     logit_candidates: [*]const i32,
 
     fn read(words: [*]const i32) Batch {
         const tokens: usize = @intCast(words[0]);
         const logit_count: usize = @intCast(words[2]);
-        const ids = words + 3;
+        const row_count: usize = @intCast(words[3]);
+        const ids = words + 4;
         return .{
             .tokens = tokens,
             .logit_count = logit_count,
+            .row_count = row_count,
             .ids = ids,
             .places = .{
                 .tokens = tokens,
                 .positions = ids + tokens,
                 .tables_of = ids + 2 * tokens,
-                .tables = ids + 3 * tokens + 2 * logit_count,
+                .tables = ids + 3 * tokens + row_count + logit_count,
                 .table_stride = @intCast(words[1]),
             },
-            .logit_rows = ids + 3 * tokens,
-            .logit_candidates = ids + 3 * tokens + logit_count,
+            .rows = ids + 3 * tokens,
+            .logit_candidates = ids + 3 * tokens + row_count,
         };
     }
 };
@@ -1352,12 +1356,12 @@ fn embedTokens(step: *const Step, thread: usize) void {
     }
 }
 
-/// Final norm of the rows that need logits.
+/// Final norm of the rows whose logits or hidden states are wanted.
 fn finalNorm(step: *const Step, thread: usize) void {
     const model = step.model;
-    const rows = math.share(step.batch.logit_count, thread, model.team.threads);
+    const rows = math.share(step.batch.row_count, thread, model.team.threads);
     for (rows[0]..rows[1]) |l| {
-        const t: usize = @intCast(step.batch.logit_rows[l]);
+        const t: usize = @intCast(step.batch.rows[l]);
         const h = model.h + t * 64;
         const y = model.y + t * 64;
         var i: usize = 0;
@@ -1428,15 +1432,16 @@ fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
         downLinear(own, layer, thread);
         meet(team, watch, .down);
     }
-    if (step.batch.logit_count == 0) return;
+    if (step.batch.row_count == 0) return;
     finalNorm(step, thread);
+    if (step.batch.logit_count == 0) return lap(watch, .finalNorm);
     meet(team, watch, .finalNorm);
     headLogits(step, thread);
     lap(watch, .head);
 }
 
 pub export fn trilith_abi() i32 {
-    return 4;
+    return 5;
 }
 
 /// 0 when this CPU runs every kind of instruction here, else the signal that stopped a child process.
@@ -1527,6 +1532,16 @@ pub export fn trilith_model_destroy(model: *Model) void {
 pub export fn trilith_rescored(model: *const Model) u64 {
     _ = model;
     return 0;
+}
+
+/// Hidden states after the final norm that the last step left, (count, 64) float32, from its
+/// \`first\`th row on: the rows of logits come before those of hidden states.
+pub export fn trilith_hidden(model: *const Model, first: i32, count: i32, out: [*]f32) void {
+    const from: usize = @intCast(first);
+    for (0..@intCast(count)) |l| {
+        const row = model.normed + (from + l) * 64;
+        @memcpy(out[l * 64 ..][0..64], row[0..64]);
+    }
 }
 
 /// Runs a batch; logits: (logit rows, 50) float32. The caller has checked every index.
