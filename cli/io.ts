@@ -92,15 +92,12 @@ function writeAll(descriptor: number, bytes: Uint8Array): void {
       done += fs.writeSync(descriptor, bytes, done);
     } catch (error) {
       const { code, name } = error as { code?: string; name?: string };
-      if (code === "EAGAIN" || name === "WouldBlock") {
-        pauseMs(1);
-      } else if (code === "EPIPE" || name === "BrokenPipe") {
-        // Diagnostics that nobody reads are no reason to stop.
-        if (descriptor === STDERR) return;
+      if (code === "EAGAIN" || name === "WouldBlock") pauseMs(1);
+      // Diagnostics that nobody reads, or a log on a full disk, are no reason to stop.
+      else if (descriptor === STDERR) return;
+      else if (code === "EPIPE" || name === "BrokenPipe") {
         throw new BrokenPipeError("Standard output was closed");
-      } else {
-        throw error;
-      }
+      } else throw error;
     }
   }
 }
