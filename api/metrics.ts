@@ -101,7 +101,15 @@ export class Metrics {
       "How late a timer fired that fires all the time",
       LAG_SECONDS,
     );
-    monitor.onLag = (ms) => lag.observe(ms / 1000);
+    let most = 0;
+    monitor.onLag = (ms) => {
+      lag.observe(ms / 1000);
+      most = Math.max(most, ms);
+    };
+    this.#gauge("event_loop_lag_max_seconds", "The most since it was last read", [], (gauge) => {
+      gauge.set(most / 1000);
+      most = 0;
+    });
   }
 
   #ended(usage: Parameters<CompletionObserver["ended"]>[0]): void {

@@ -11,8 +11,9 @@ export function parseMetrics(text: string): Map<string, number> {
   return samples;
 }
 
-export async function readMetrics(url: string): Promise<Map<string, number>> {
-  const response = await fetch(`${url}/metrics`);
+export async function readMetrics(url: string, key?: string): Promise<Map<string, number>> {
+  const headers: HeadersInit = key === undefined ? {} : { Authorization: `Bearer ${key}` };
+  const response = await fetch(`${url}/metrics`, { headers });
   if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
   return parseMetrics(await response.text());
 }
@@ -20,12 +21,20 @@ export async function readMetrics(url: string): Promise<Map<string, number>> {
 /** Milliseconds that the server's event loop was late. */
 export interface Lag {
   max: number;
+  /** Not above it: the histogram has steps. */
   p99: number;
 }
 
+const LAG = "trilith_event_loop_lag";
+
 /** Null where the server has no such metric. */
 export function lagOf(samples: ReadonlyMap<string, number>): Lag | null {
-  const max = samples.get("nodejs_eventloop_lag_max_seconds");
-  const p99 = samples.get("nodejs_eventloop_lag_p99_seconds");
-  return max === undefined || p99 === undefined ? null : { max: 1000 * max, p99: 1000 * p99 };
+  const max = samples.get(`${LAG}_max_seconds`);
+  const count = samples.get(`${LAG}_seconds_count`);
+  if (max === undefined || count === undefined) return null;
+  const bounds = [...samples].flatMap(([name, within]) => {
+    const [, bound] = /^trilith_event_loop_lag_seconds_bucket\{le="([\d.]+)"\}$/.exec(name) ?? [];
+    return bound !== undefined && within >= 0.99 * count ? [Number(bound)] : [];
+  });
+  return { max: 1000 * max, p99: 1000 * Math.min(max, ...bounds) };
 }

@@ -41,12 +41,16 @@ Deno.test("load: prompts begin alike and go on differently, or differ from the s
 });
 
 Deno.test("load: metrics with and without labels", () => {
-  const samples = parseMetrics(
-    '# HELP a b\na 1\nb{le="+Inf",x="y z"} 2.5\nnodejs_eventloop_lag_max_seconds 0.01\n',
-  );
-  assert.equal(samples.get("a"), 1);
-  assert.equal(samples.get('b{le="+Inf",x="y z"}'), 2.5);
-  assert.equal(lagOf(samples), null);
-  samples.set("nodejs_eventloop_lag_p99_seconds", 0.001);
-  assert.deepEqual(lagOf(samples), { max: 10, p99: 1 });
+  const samples = parseMetrics('# HELP a b\na 1\nb{le="+Inf",x="y z"} 2.5\n');
+  assert.deepEqual([...samples], [["a", 1], ['b{le="+Inf",x="y z"}', 2.5]]);
+});
+
+Deno.test("load: the event loop's lag, from its histogram", () => {
+  assert.equal(lagOf(new Map()), null);
+  const lag = "trilith_event_loop_lag_seconds";
+  const text = (late: number) =>
+    `${lag}_bucket{le="0.001"} ${200 - late}\n${lag}_bucket{le="0.005"} 199\n` +
+    `${lag}_bucket{le="+Inf"} 200\n${lag}_count 200\ntrilith_event_loop_lag_max_seconds 0.25\n`;
+  assert.deepEqual(lagOf(parseMetrics(text(2))), { max: 250, p99: 1 });
+  assert.deepEqual(lagOf(parseMetrics(text(3))), { max: 250, p99: 5 });
 });
