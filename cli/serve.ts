@@ -19,6 +19,7 @@ export interface ServeFlags extends ModelFlags {
   allowedHost?: string[];
   corsOrigin?: string[];
   maxBody: number;
+  bodySeconds: number;
   rateLimit?: number;
   maxSequences?: number;
   maxWaiting: number;
@@ -80,6 +81,12 @@ function addAccessFlags(command: Command): void {
 function addLimitFlags(command: Command): void {
   command
     .option("--max-body <bytes>", "longest request", wholeNumber("--max-body", 1), 4 * 2 ** 20)
+    .option(
+      "--body-seconds <n>",
+      "a request that has not arrived after so long is refused",
+      wholeNumber("--body-seconds", 1, 1_000_000),
+      30,
+    )
     .option(
       "--rate-limit <n>",
       "requests a minute of one key, or of one address without keys; default: no limit",

@@ -78,6 +78,7 @@ function accessOf({ flags, place, apiKeys }: ServeSettings) {
     boundAddress: "socket" in place ? null : place.host,
     corsOrigins: flags.corsOrigin ?? [],
     maxBodyBytes: flags.maxBody,
+    bodyTimeoutMs: flags.bodySeconds * 1000,
     requestsPerMinute: flags.rateLimit ?? null,
     timeoutMs: flags.timeout === undefined ? null : flags.timeout * 1000,
     hasWeb: flags.web,
