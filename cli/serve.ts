@@ -24,6 +24,7 @@ export interface ServeFlags extends ModelFlags {
   maxSequences?: number;
   maxWaiting: number;
   batchTokens?: number;
+  cacheTokens?: number;
   drainSeconds: number;
   logFormat: LogFormat;
   logLevel?: LogLevel;
@@ -102,6 +103,11 @@ function addLimitFlags(command: Command): void {
       "most sequences that wait; one more is answered with 503",
       wholeNumber("--max-waiting", 0),
       256,
+    )
+    .option(
+      "--cache-tokens <n>",
+      "tokens that the cache of keys and values holds; default: what 2 GiB hold, or all sequences need",
+      wholeNumber("--cache-tokens", 1),
     )
     .option(
       "--batch-tokens <n>",

@@ -95,6 +95,7 @@ async function loadModel(
   const options: LoadOptions = {
     ...loadOptionsOf(flags),
     maxBatchTokens: flags.batchTokens,
+    cacheTokens: flags.cacheTokens ?? "auto",
     maxSequences: flags.maxSequences,
     maxWaiting: flags.maxWaiting,
     signal,

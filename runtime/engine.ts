@@ -17,12 +17,13 @@ import { readGenerationDefaults } from "./generation_config.ts";
 import { checkPrompt, type GenerationContext, startGeneration } from "./generation.ts";
 import type { Grammar, GrammarSource } from "./grammar/types.ts";
 import { LogitsWork } from "./logits.ts";
-import { DEFAULT_KV_TYPE, MAX_POSITIONS } from "./kv_cache.ts";
+import { DEFAULT_KV_TYPE, kvBytesPerPosition, MAX_POSITIONS } from "./kv_cache.ts";
+import { availableMemoryBytes } from "./memory.ts";
 import { loadWeights, NativeExecutor } from "./native_executor.ts";
 import { ensurePackedFile, type PackedFile, readPackedData } from "./packed_file.ts";
 import { ReferenceExecutor } from "./reference_executor.ts";
 import { joinedTables, type RopeTables, ropeTables } from "./rope.ts";
-import { Scheduler } from "./scheduler.ts";
+import { DEFAULT_MAX_SEQUENCES, Scheduler } from "./scheduler.ts";
 import { openPacker, referencePacker, type TernaryPacker } from "./ternary_packer.ts";
 import { checkTokenizerFits, loadTokenizer } from "./tokenizer.ts";
 import type {
@@ -106,6 +107,7 @@ function checkOptions(
   }
   for (const [name, most] of Object.entries(LIMITS)) {
     const value = options[name as keyof typeof LIMITS];
+    if (value === "auto") continue;
     const least = LEAST[name] ?? 1;
     if (value === undefined || (Number.isInteger(value) && value >= least && value <= most)) {
       continue;
@@ -151,8 +153,7 @@ async function startExecutor(input: ExecutorInput, options: LoadOptions): Promis
     options.maxBatchTokens ?? DEFAULT_BATCH_TOKENS,
     input.contextSize,
   );
-  const cacheTokens = Math.max(options.cacheTokens ?? 0, input.contextSize);
-  const kvBlocks = Math.ceil(cacheTokens / KV_BLOCK_POSITIONS);
+  const kvBlocks = Math.ceil(cacheTokensOf(input, options) / KV_BLOCK_POSITIONS);
   const kvType = options.kvType ?? DEFAULT_KV_TYPE;
   const choice = options.kernels ?? "auto";
   const rope = ropeTables(input.config, input.contextSize);
@@ -166,6 +167,17 @@ async function startExecutor(input: ExecutorInput, options: LoadOptions): Promis
   const sizes = { maxBatchTokens, kvBlocks, contextSize: input.contextSize };
   const native = await startNative(input, { choice, kvType, rope, sizes }, options);
   return { ...native, maxBatchTokens, kvBlocks };
+}
+
+/** Never less than one sequence may have. */
+function cacheTokensOf(
+  { config, contextSize }: ExecutorInput,
+  { cacheTokens = 0, kvType = DEFAULT_KV_TYPE, maxSequences = DEFAULT_MAX_SEQUENCES }: LoadOptions,
+): number {
+  if (cacheTokens !== "auto") return Math.max(cacheTokens, contextSize);
+  const bytes = Math.min(DEFAULT_KV_BYTES, (availableMemoryBytes() ?? Infinity) / 2);
+  const affordable = Math.floor(bytes / kvBytesPerPosition(config.spec, kvType));
+  return Math.max(contextSize, Math.min(contextSize * maxSequences, affordable));
 }
 
 interface NativeInput {

@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { loadModel } from "./engine.ts";
+import { TOY_VOCAB_SIZE, toyContext } from "./fake_executor.ts";
+import { startGeneration } from "./generation.ts";
+import type { Grammar } from "./grammar/types.ts";
 import type { GenerateOptions, GenerationResult, Model } from "./types.ts";
 
 const PROMPT = "Once upon a time";
@@ -128,4 +131,96 @@ Deno.test("generation: closing the model ends what runs", async () => {
   await model[Symbol.asyncDispose]();
   await ended;
   assert.throws(() => model.generate(PROMPT), /the model is closed/);
+});
+
+Deno.test("generation: a known beginning, also of an aborted one, gives the same text", () =>
+  withModel(async (model) => {
+    const prompt = "Once upon a time there was a dragon. ".repeat(6);
+    const options = { maxTokens: 20, seed: 5, temperature: 0.8 };
+    const fresh = await model.generate(prompt, { ...options, cachePrompt: false });
+    assert.equal(fresh.cachedTokens, 0);
+    for await (const _ of model.generate(prompt, { ...options, seed: 1 })) break;
+    const again = await model.generate(prompt, options);
+    assert.ok(again.cachedTokens >= 32);
+    assert.deepEqual([again.tokenIds, again.text], [fresh.tokenIds, fresh.text]);
+    const { kvBlocks, totals } = model.status();
+    assert.equal(kvBlocks.used, 0);
+    assert.ok(kvBlocks.cached > 0 && totals.cachedTokens === again.cachedTokens);
+  }));
+
+Deno.test("generation: where the cache is too small for all, all get their text", async () => {
+  await using roomy = await loadModel(undefined, { threads: 1, cacheTokens: 8192 });
+  await using narrow = await loadModel(undefined, { threads: 1 });
+  const texts = async (model: Model) => {
+    const crowd = [1, 2, 3, 4, 5, 6].map((seed) =>
+      model.generate(`${PROMPT} ${seed}`, { seed, temperature: 1, maxTokens: 200, ignoreEos: true })
+    );
+    return (await Promise.all(crowd)).map(({ tokenIds }) => tokenIds);
+  };
+  assert.deepEqual(await texts(narrow), await texts(roomy));
+  assert.ok(narrow.status().totals.preemptions > 0);
+  assert.equal(roomy.status().totals.preemptions, 0);
+  assert.equal(narrow.status().kvBlocks.used, 0);
+});
+
+Deno.test("generation: log-probabilities are of every token, whatever the pieces", () =>
+  withModel(async (model) => {
+    const options = { maxTokens: 30, temperature: 0, logprobs: 3 };
+    const generation = model.generate(PROMPT, options);
+    const told: number[] = [];
+    for await (const { tokenIds, logprobs } of generation) {
+      assert.deepEqual(logprobs!.map(({ id }) => id), tokenIds);
+      told.push(...tokenIds);
+    }
+    const { logprobs, tokenIds, head } = await generation;
+    assert.deepEqual(logprobs!.map(({ id }) => id), tokenIds);
+    assert.equal(head, "full");
+    for (const { id, logprob, top } of logprobs!) {
+      assert.deepEqual(top[0], { id, logprob });
+      assert.equal(top.length, 3);
+      assert.ok(logprob <= 0 && top[0].logprob >= top[1].logprob);
+    }
+    assert.throws(() => model.generate(PROMPT, { logprobs: 21 }), /logprobs must be .* is 21/);
+  }));
+
+/** Texts of the letters a and b, in turn, of even length. */
+const TURNS: Grammar = {
+  source: { kind: "regex", pattern: "(ab)*" },
+  start() {
+    let length = 0;
+    const allowed = new Uint32Array(Math.ceil(TOY_VOCAB_SIZE / 32));
+    const idOf = (at: number) => "ab".charCodeAt(at % 2) - "0".charCodeAt(0);
+    return {
+      allowed() {
+        allowed.fill(0);
+        allowed[idOf(length) >> 5] = 1 << (idOf(length) & 31);
+        return allowed;
+      },
+      accept(id) {
+        assert.equal(id, idOf(length));
+        length++;
+      },
+      get isComplete() {
+        return length % 2 === 0;
+      },
+      get isFinished() {
+        return length === 10;
+      },
+    };
+  },
+};
+
+Deno.test("generation: a grammar holds with either head, greedy and drawn, beside others", async () => {
+  for (const head of ["full", "two-stage"] as const) {
+    const context = toyContext({ head });
+    const samplers = [{ temperature: 0 }, { temperature: 1, topK: 3, seed: 1 }, { seed: 2 }];
+    const running = samplers.map((sampler) =>
+      startGeneration(context, [1, 2, 3], { ...sampler, grammar: TURNS })
+    );
+    const other = startGeneration(context, [4], { temperature: 0, maxTokens: 20 });
+    for (const { text, finishReason } of await Promise.all(running)) {
+      assert.deepEqual([text, finishReason], ["ababababab", "stop"]);
+    }
+    assert.equal((await other).completionTokens, 20);
+  }
 });

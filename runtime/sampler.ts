@@ -123,18 +123,44 @@ export function createSampler(options: SamplerOptions, vocabSize: number): Sampl
   return new VocabularySampler(options, vocabSize);
 }
 
+/**
+ * Room for a vocabulary's scores, which all samplers use in turn: a call leaves nothing behind in it,
+ * and of a vocabulary of 128 k it is 6 MB.
+ */
+class Scratch {
+  readonly scores: Scores;
+  #candidates: Candidates | null = null;
+  static #last: Scratch | null = null;
+
+  private constructor(readonly vocabSize: number) {
+    this.scores = new Scores(vocabSize);
+  }
+
+  static of(vocabSize: number): Scratch {
+    if (Scratch.#last?.vocabSize !== vocabSize) Scratch.#last = new Scratch(vocabSize);
+    return Scratch.#last;
+  }
+
+  /** Room for `most` candidates at least. */
+  candidates(most: number): Candidates {
+    if (this.#candidates === null || this.#candidates.most < most) {
+      this.#candidates = new Candidates(most);
+    }
+    return this.#candidates;
+  }
+}
+
 class VocabularySampler implements Sampler {
-  readonly #scores: Scores;
+  readonly #scratch: Scratch;
   readonly #random: () => number;
   /** Tokens that are drawn from at most, and logits that are lowered by a bias. */
   readonly #kept: number;
   readonly #biased: number;
   readonly #isPenalising: boolean;
-  #candidates: Candidates | null = null;
 
   constructor(private readonly options: SamplerOptions, private readonly vocabSize: number) {
     const { temperature, topK, logitBias = new Map() } = options;
-    this.#scores = new Scores(vocabSize);
+    this.#scratch = Scratch.of(vocabSize);
     this.#random = randomUnits(options.seed ?? randomSeed());
     this.#kept = temperature === 0 ? 1 : topK || Infinity;
     this.#biased = [...logitBias.values()].filter((bias) => bias < 0).length;
@@ -147,7 +173,7 @@ class VocabularySampler implements Sampler {
         `Cannot sample as logits must have ${this.vocabSize} values: current length is ${logits.length}`,
       );
     }
-    const scores = this.#scores;
+    const { scores } = this.#scratch;
     if (allowed === undefined) scores.read(logits);
     else scores.readAllowed(logits, allowed);
     for (const [id, bias] of this.options.logitBias ?? []) {
@@ -208,7 +234,7 @@ class VocabularySampler implements Sampler {
   #draw(scores: Float64Array, best: number): number {
     const { temperature = 1, topK, typicalP, topP, minP } = this.options;
     const most = Math.min(topK || this.vocabSize, this.vocabSize);
-    const candidates = this.#candidates ??= new Candidates(most);
+    const candidates = this.#scratch.candidates(most);
     candidates.fill(scores, most);
     candidates.weigh(scores, scores[best], temperature);
     if (typicalP !== undefined && typicalP < 1) candidates.keepTypical(typicalP);
@@ -399,7 +425,7 @@ class Candidates {
   readonly #distances: Float64Array;
   #count = 0;
 
-  constructor(most: number) {
+  constructor(readonly most: number) {
     this.#ids = new Int32Array(most);
     this.#weights = new Float64Array(most);
     this.#deltas = new Float64Array(most);

@@ -43,9 +43,10 @@ export interface LoadOptions {
   maxBatchTokens?: number;
   /**
    * Tokens that the KV cache holds, of all sequences together and of beginnings that are kept.
-   * Default: as `contextSize`.
+   * Default: as `contextSize`. "auto": enough for all sequences at their longest, as far as 2 GiB and
+   * half of the free memory go.
    */
-  cacheTokens?: number;
+  cacheTokens?: number | "auto";
   /** Most sequences that run at once; the others wait. Default 64. */
   maxSequences?: number;
   /** Most sequences that wait; one more is refused with QueueFullError. Default: no limit. */
