@@ -6,6 +6,7 @@ import { auth } from "./auth.ts";
 import { bodyLimit, bodyReader } from "./body.ts";
 import { crossOrigin } from "./cors.ts";
 import { hostAllowList } from "./host.ts";
+import { knownMethod } from "./method.ts";
 import { rateLimit } from "./rate_limit.ts";
 import { requestId } from "./request_id.ts";
 import { running } from "./running.ts";
@@ -19,6 +20,7 @@ export function addMiddleware(app: OpenAPIHono, options: AppOptions): void {
   app.use(accessLog(options));
   app.use(secureHeaders);
   app.use(hostAllowList({ allowed: options.allowedHosts, bound: options.boundAddress }));
+  app.use(knownMethod(app));
   app.use(crossOrigin(options.corsOrigins));
   app.use(bodyLimit({ maxBytes: options.maxBodyBytes }));
   app.use(auth({ keys: options.apiKeys, isPublic }));

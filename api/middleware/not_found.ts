@@ -2,7 +2,8 @@ import type { OpenAPIHono } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { ApiError } from "../errors.ts";
 
-const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+/** Methods that a route may have. */
+export const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
 /** 405 with `Allow` where only the method is wrong, 404 elsewhere. */
 export function notFoundError(app: OpenAPIHono, c: Context): ApiError {
