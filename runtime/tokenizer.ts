@@ -11,6 +11,7 @@ import { CheckpointError, reasonOf, shown, UnsupportedModelError } from "./error
 import { isJsonObject, type Json, type JsonObject, readTextFile } from "./json.ts";
 import { createPreTokenizer, type PreTokenizer } from "./pre_tokenizer.ts";
 import {
+  bytesAdded,
   bytesOfToken,
   createTokenDecoder,
   type DecoderRules,
@@ -25,6 +26,8 @@ export interface StreamingTokenizer extends Tokenizer {
     push(id: number): string;
     flush(): string;
   };
+  /** What the token adds to a text, as its first one or later; none if it adds nothing by itself. */
+  bytesAdded(id: number, isFirst: boolean): Uint8Array;
 }
 
 const TOKENIZER_FILE = "tokenizer.json";
@@ -378,6 +381,11 @@ class BpeTokenizer implements StreamingTokenizer {
   tokenBytes(id: number): Uint8Array {
     const token = this.tokenText(id);
     return token === null ? new Uint8Array() : bytesOfToken(this.#parts.decoder, token);
+  }
+
+  bytesAdded(id: number, isFirst: boolean): Uint8Array {
+    const token = this.tokenText(id);
+    return token === null ? new Uint8Array() : bytesAdded(this.#parts.decoder, token, isFirst);
   }
 
   #add(content: string, id: number): void {
