@@ -6,8 +6,8 @@ import type { TextEvent } from "./types.ts";
 export const CALL_START = "<tool_call>";
 export const CALL_END = "</tool_call>";
 
-/** `{"name": "f", "arguments": ` */
-const HEAD = /^\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*/;
+/** `{"name": "f", "arguments": `, and something after it. */
+const HEAD = /^\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\S)/;
 
 type State = "text" | "head" | "arguments" | "tail";
 

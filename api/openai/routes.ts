@@ -3,10 +3,12 @@ import { addChat } from "./chat.ts";
 import { addCompletions } from "./completions.ts";
 import { addEmbeddings } from "./embeddings.ts";
 import { addModels } from "./models.ts";
+import { addResponses } from "./responses.ts";
 
 export const addOpenAiRoutes: AddRoutes = (app, services) => {
   addChat(app, services);
   addCompletions(app, services);
+  addResponses(app, services);
   addEmbeddings(app, services);
   addModels(app, services);
 };
