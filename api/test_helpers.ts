@@ -1,5 +1,6 @@
 /** The whole application on a model, without sockets, for the tests of its routes. */
 import type { OpenAPIHono } from "@hono/zod-openapi";
+import { Ajv2020 } from "ajv/dist/2020.js";
 import type { Model } from "../runtime/types.ts";
 import { createApp } from "./app.ts";
 import { ModelHost } from "./host.ts";
@@ -13,8 +14,10 @@ export interface TestApp {
   ended: Ended[];
   post(path: string, body: unknown, init?: RequestInit): Promise<Response>;
   get(path: string): Promise<Response>;
-  /** The JSON of an answer that must have this status. */
+  /** The JSON of an answer that must have this status, and be what /openapi.json says. */
   json(path: string, body: unknown, status?: number): Promise<Json>;
+  /** The events of a stream, each as /openapi.json says. */
+  events(path: string, body: unknown): Promise<SseEvent[]>;
 }
 
 // What clients see has no types of ours.
@@ -39,6 +42,7 @@ export async function testApp(model: Model, config: Partial<ApiConfig> = {}): Pr
       body: typeof body === "string" ? body : JSON.stringify(body),
       ...init,
     });
+  const documented = document ??= documentOf(app);
   return {
     app,
     ended,
@@ -48,7 +52,50 @@ export async function testApp(model: Model, config: Partial<ApiConfig> = {}): Pr
       const response = await post(path, body);
       const text = await response.text();
       if (response.status !== status) throw new Error(`${path}: ${response.status} ${text}`);
-      return JSON.parse(text);
+      const json = JSON.parse(text);
+      documented.check({ path, status, contentType: "application/json" }, json);
+      return json;
+    },
+    events: async (path, body) => {
+      const events = await sseEvents(await post(path, body));
+      for (const { data } of events) {
+        const isError = data === "[DONE]" || data.error !== undefined || data.type === "error";
+        const place = { path, status: 200, contentType: "text/event-stream" };
+        if (!isError) documented.check(place, data);
+      }
+      return events;
+    },
+  };
+}
+
+/** All apps have the same. */
+let document: ReturnType<typeof documentOf> | null = null;
+
+interface Place {
+  path: string;
+  status: number;
+  contentType: string;
+}
+
+/** Checks answers against the document that clients see. */
+function documentOf(app: OpenAPIHono) {
+  const paths: Json = app.getOpenAPI31Document({
+    openapi: "3.1.0",
+    info: { title: "Trilith", version: "0" },
+  });
+  const ajv = new Ajv2020({ strict: false, allErrors: true });
+  ajv.addSchema(paths, "document");
+  const pointer = (keys: (string | number)[]) =>
+    keys.map((key) => encodeURIComponent(String(key).replaceAll("~", "~0").replaceAll("/", "~1")))
+      .join("/");
+  return {
+    check({ path, status, contentType }: Place, json: unknown): void {
+      const keys = ["paths", path, "post", "responses", status, "content", contentType, "schema"];
+      const validate = ajv.getSchema(`document#/${pointer(keys)}`);
+      if (validate === undefined) throw new Error(`${path} ${status} is not documented`);
+      if (validate(json)) return;
+      const errors = ajv.errorsText(validate.errors);
+      throw new Error(`${path} ${status} is not as documented: ${errors}: ${JSON.stringify(json)}`);
     },
   };
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { loadModel } from "../../runtime/engine.ts";
-import { type Json, sseEvents, testApp } from "../test_helpers.ts";
+import { type Json, testApp } from "../test_helpers.ts";
 
 const model = await loadModel(undefined, { threads: 1 });
 Deno.test.afterAll(async () => await model[Symbol.asyncDispose]());
@@ -13,9 +13,7 @@ const messages = [{ role: "user", content: "Once upon a time" }];
 const greedy = { messages, temperature: 0 };
 
 const chunksOf = async (body: object): Promise<Json[]> =>
-  (await sseEvents(await api.post(PATH, { ...greedy, stream: true, ...body }))).map(({ data }) =>
-    data
-  );
+  (await api.events(PATH, { ...greedy, stream: true, ...body })).map(({ data }) => data);
 
 Deno.test("chat: a whole answer", async () => {
   const answer = await api.json(PATH, { ...greedy, max_tokens: 8 });

@@ -37,9 +37,9 @@ export const TextCompletion = z.object({
   choices: z.array(z.object({
     index: z.int(),
     text: z.string(),
-    logprobs: CompletionLogprobs.nullable(),
+    logprobs: z.union([CompletionLogprobs, z.null()]),
     finish_reason: z.enum(["stop", "length"]).nullable(),
   })),
-  usage: Usage.nullable().optional(),
+  usage: z.union([Usage, z.null()]).optional(),
   timings: Timings.optional(),
 }).openapi("TextCompletion");

@@ -130,7 +130,7 @@ export const ResponseObject = z.object({
   tools: z.array(FunctionTool),
   top_p: z.number().nullable(),
   truncation: z.literal("disabled"),
-  usage: Usage.nullable(),
+  usage: z.union([Usage, z.null()]),
 }).openapi("Response");
 
 /** The fields beside these two are those of OpenAI's event of that type. */
