@@ -6,6 +6,7 @@ import type { ModelSpec } from "../codegen/model_spec.ts";
 import { createSampler } from "../runtime/sampler.ts";
 import type {
   ChatMessage,
+  EngineStatus,
   GenerateOptions,
   Generation,
   GenerationDefaults,
@@ -176,8 +177,22 @@ export class FakeModel implements Model {
     throw new Error("The fake model has no hidden states");
   }
 
-  status(): never {
-    throw new Error("The fake model has no engine");
+  /** Its generations do not share anything. */
+  status(): EngineStatus {
+    return {
+      slots: [],
+      maxSequences: 64,
+      waiting: 0,
+      kvBlocks: { total: 0, used: 0, cached: 0, free: 0, positions: 16 },
+      totals: {
+        steps: 0,
+        stepMs: 0,
+        prefillTokens: 0,
+        cachedTokens: 0,
+        decodeTokens: 0,
+        preemptions: 0,
+      },
+    };
   }
 
   async *logits(

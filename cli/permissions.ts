@@ -63,12 +63,19 @@ export function checkCompilerPermission(): void {
  */
 export function checkListenPermission(place: Place): void {
   if ("socket" in place) {
-    const { socket: path } = place;
-    return checkPermissions({ name: "read", path }, { name: "write", path });
+    const { socket } = place;
+    checkPermissions({ name: "read", path: socket }, { name: "write", path: socket });
   }
-  // Port 0 becomes any port.
-  const host = place.port === 0 ? urlHost(place.host) : `${urlHost(place.host)}:${place.port}`;
+  const host = netHostOf(place);
   if (!isGranted({ name: "net", host })) throw missingError([`--allow-net=${host}`]);
+}
+
+/** As Deno names a place. */
+function netHostOf(place: Place): string {
+  if ("socket" in place) return `unix:${path.resolve(place.socket)}`;
+  const host = urlHost(place.host);
+  // Port 0 becomes any port.
+  return place.port === 0 ? host : `${host}:${place.port}`;
 }
 
 /** The cache's place follows from the environment. */

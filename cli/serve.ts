@@ -45,7 +45,7 @@ export function addServeCommand(program: Command, context: Context): void {
   addAccessFlags(command);
   addLimitFlags(command);
   addLogFlags(command);
-  command.addHelpText("after", `\nEnvironment: ${wrapped(variablesOf(command))}\n${SERVE_HELP}`)
+  command.addHelpText("after", `\nEnvironment:${wrapped(variablesOf(command))}\n${SERVE_HELP}`)
     .action(() => serve(command, context));
 }
 
@@ -181,15 +181,21 @@ function nonEmpty(flag: string): (text: string, previous?: string[]) => string[]
 async function serve(command: Command, context: Context): Promise<void> {
   readEnvironmentFlags(command, context.io, REPEATABLE);
   const flags = command.opts<ServeFlags>();
-  const place: Place = flags.socket === undefined
-    ? { host: flags.host, port: flags.port }
-    : { socket: flags.socket };
+  const place = placeOf(command, flags);
   const apiKeys = await keysOf(flags, context.io);
   checkModelPermissions(flags.model, flags.kernels);
   checkListenPermission(place);
   // The other commands need not wait for its packages.
   const { runServer } = await import("./serve_run.ts");
   context.exitCode = await runServer({ flags, place, apiKeys }, context);
+}
+
+/** @throws {UsageError} If a port and a socket are asked for. */
+function placeOf(command: Command, { socket, host, port }: ServeFlags): Place {
+  if (socket === undefined) return { host, port };
+  const other = ["port", "host"].find((name) => command.getOptionValueSource(name) === "cli");
+  if (other === undefined) return { socket };
+  throw new UsageError(`Cannot use --socket and --${other} at once: give one of them`);
 }
 
 /** @throws {UsageError} If the file of keys has none: the server would be open to everybody. */

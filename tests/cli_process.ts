@@ -22,6 +22,8 @@ export interface RunOptions {
   env?: Record<string, string>;
   /** What runs `cli.ts`; default: this Deno with all permissions. */
   runtime?: readonly string[];
+  /** What it runs; default: `cli.ts`. */
+  file?: string;
 }
 
 export interface Running {
@@ -33,9 +35,9 @@ const DENO = [Deno.execPath(), "run", "-A"];
 
 export function startCli(
   args: readonly string[],
-  { cache, env = {}, runtime = DENO }: RunOptions,
+  { cache, env = {}, runtime = DENO, file = CLI }: RunOptions,
 ): Running {
-  const [program, ...rest] = [...runtime, CLI, ...args];
+  const [program, ...rest] = [...runtime, file, ...args];
   const child = spawn(program, rest, {
     // Coverage of what is killed can't be written, and would be told on standard error.
     env: { ...process.env, TRILITH_CACHE: cache, TRILITH_ZIG: ZIG.path, NO_COLOR: "1", ...env },
