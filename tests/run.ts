@@ -17,6 +17,7 @@ import {
   aarch64Runner,
   bun,
   BUN_VERSION,
+  chromium,
   installedBun,
   IS_CI,
   schemathesis,
@@ -116,9 +117,9 @@ function installSchemathesis(folder: string): void {
   else console.log(`  pip failed: ${error?.message ?? stderr.trim()}`);
 }
 
-/** Only where it needs nobody's consent: a build machine's own root, or sudo without a password. */
+/** Runs programs for 64-bit ARM. */
 function prepareQemu(): void {
-  if ("missing" in aarch64Runner() && process.platform === "linux") installQemu();
+  if ("missing" in aarch64Runner()) installPackage("qemu-user");
   const runner = aarch64Runner();
   console.log(
     "missing" in runner
@@ -127,12 +128,19 @@ function prepareQemu(): void {
   );
 }
 
-function installQemu(): void {
+/** Opens the web chat. */
+function prepareChromium(): void {
+  if ("missing" in chromium()) installPackage("chromium");
+  const browser = chromium();
+  console.log(`  Browser: ${"missing" in browser ? browser.missing : browser.command[0]}`);
+}
+
+/** Only where it needs nobody's consent: a build machine's own root, or sudo without a password. */
+function installPackage(name: string): void {
+  if (process.platform !== "linux") return;
   const sudo = process.getuid?.() === 0 ? [] : ["sudo", "-n"];
-  console.log("  Installing qemu-user with apt-get, once");
-  for (
-    const args of [["update", "-q"], ["install", "-qy", "--no-install-recommends", "qemu-user"]]
-  ) {
+  console.log(`  Installing ${name} with apt-get, once`);
+  for (const args of [["update", "-q"], ["install", "-qy", "--no-install-recommends", name]]) {
     const [program, ...rest] = [...sudo, "apt-get", ...args];
     const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
     const { status, stderr, error } = spawnSync(program, rest, { encoding: "utf8", env });
@@ -309,6 +317,7 @@ function textOf({ passed, failed, skipped }: Counts): string {
 async function main(): Promise<number> {
   heading(`tools${IS_CI ? " (CI: all are needed)" : ""}`);
   prepareQemu();
+  prepareChromium();
   const variables = { ...await prepareZig(), ...prepareBun(), ...prepareSchemathesis() };
   const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "trilith-tests-"));
   const coverage = path.join(scratch, "coverage");

@@ -37,6 +37,17 @@ export function bun(): Tool {
   return { missing: `Bun ${BUN_VERSION} is needed, ${program} is ${version ?? "not there"}` };
 }
 
+/** Chromium or Chrome, from TRILITH_CHROMIUM or PATH. */
+export function chromium(): Tool {
+  const names = [process.env.TRILITH_CHROMIUM || "chromium", "chromium-browser", "google-chrome"];
+  const folders = (process.env.PATH ?? "").split(path.delimiter);
+  const program = names
+    .flatMap((name) => path.isAbsolute(name) ? [name] : folders.map((at) => path.join(at, name)))
+    .find((file) => fs.existsSync(file));
+  if (program !== undefined) return { command: [program] };
+  return { missing: "there is no chromium on PATH (Debian: apt-get install chromium)" };
+}
+
 /** What `program --version` prints, or null if it can't be run. */
 export function versionOf(program: string): string | null {
   const { status, stdout } = spawnSync(program, ["--version"], { encoding: "utf8" });
@@ -75,7 +86,7 @@ export function schemathesis(): Tool {
 export function testUnless(
   reason: string | null,
   name: string,
-  fn: () => void | Promise<void>,
+  fn: (t: Deno.TestContext) => void | Promise<void>,
 ): void {
   if (reason === null) Deno.test(name, fn);
   else Deno.test({ name: `${name} (skipped: ${reason})`, ignore: true, fn });
@@ -85,9 +96,9 @@ export function testUnless(
 export function testWith(
   tool: Tool,
   name: string,
-  fn: (command: readonly string[]) => void | Promise<void>,
+  fn: (command: readonly string[], t: Deno.TestContext) => void | Promise<void>,
 ): void {
-  if ("command" in tool) return Deno.test(name, () => fn(tool.command));
+  if ("command" in tool) return Deno.test(name, (t) => fn(tool.command, t));
   testUnless(IS_CI ? null : tool.missing, name, () => {
     throw new Error(`A build machine must have all tools: ${tool.missing}`);
   });

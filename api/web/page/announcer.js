@@ -19,9 +19,10 @@ export class Announcer {
     this.#region.textContent = text;
   }
 
-  begin() {
-    this.#saidCharacters = 0;
-    this.#text = "";
+  /** @param {string} text What there is already, and is not told again. */
+  begin(text) {
+    this.#saidCharacters = text.length;
+    this.#text = text;
     this.say("Answering");
     this.#timer ??= setInterval(() => this.#sayNew(), PAUSE_MS);
   }

@@ -43,11 +43,13 @@ const chat = new Chat({ client, store, preferences }, {
   },
   unsaved: (error) => showUnsaved(error),
   failed: () => status.check(),
-  began: () => {
-    announcer.begin();
+  began: (answer) => {
+    announcer.begin(answer.content);
+    showNow();
     thread.scrollToEnd();
   },
   ended: (answer) => {
+    announcer.update(answer.content);
     if (answer.error !== undefined) say("The answer failed");
     else announcer.end(answer.finishReason === "stopped" ? "Stopped" : "Answer complete");
   },
@@ -135,7 +137,7 @@ function show() {
 function showNow() {
   const { conversation, growing } = chat;
   thread.show({ conversation, growing });
-  composer.update({ isBusy: growing !== null, isReady: status.state.kind === "ready" });
+  composer.update({ isBusy: growing !== null, isReady: canAsk() });
   if (growing !== null) announcer.update(conversation.messages[growing].content);
   const path = pathOf(conversation);
   byId("welcome").hidden = path.length > 0;
@@ -146,6 +148,11 @@ function showNow() {
   showGauge(contextUse(path));
   if (path.length > 0) history.replaceState(null, "", `#${conversation.id}`);
   else if (location.hash !== "") history.replaceState(null, "", location.pathname);
+}
+
+/** Who types faster than the server says that it is there need not wait for it. */
+function canAsk() {
+  return ["ready", "checking"].includes(status.state.kind);
 }
 
 function showGauge(used) {
@@ -288,11 +295,20 @@ function keyTyped() {
 // ---------------------------------------------------------------- page
 
 const menu = byId("menu");
+/** As in the style sheet: there the list of conversations is a drawer. */
+const isNarrow = matchMedia("(max-width: 48rem)");
+
 function setDrawer(isOpen) {
-  document.body.classList.toggle("drawer", isOpen);
-  menu.setAttribute("aria-expanded", String(isOpen));
-  if (isOpen) byId("search").focus();
+  const isShown = isOpen && isNarrow.matches;
+  const wasShown = isDrawerOpen();
+  document.body.classList.toggle("drawer", isShown);
+  document.querySelector("main").inert = isShown;
+  menu.setAttribute("aria-expanded", String(isShown));
+  if (isShown) byId("search").focus();
+  else if (wasShown) menu.focus();
 }
+
+const isDrawerOpen = () => document.body.classList.contains("drawer");
 
 function setTheme(theme) {
   preferences.theme = theme;
@@ -331,7 +347,7 @@ function listen() {
   byId("open-settings").addEventListener("click", () => settings.open());
   byId("open-help").addEventListener("click", () => byId("help").showModal());
   byId("toggle-theme").addEventListener("click", () => setTheme(otherTheme()));
-  menu.addEventListener("click", () => setDrawer(!document.body.classList.contains("drawer")));
+  menu.addEventListener("click", () => setDrawer(!isDrawerOpen()));
   byId("shade").addEventListener("click", () => setDrawer(false));
   byId("system").addEventListener("change", ({ target }) => chat.setSystem(target.value));
   byId("export-all").addEventListener(
@@ -344,6 +360,7 @@ function listen() {
     await importFiles(files.files);
     files.value = "";
   });
+  isNarrow.addEventListener("change", () => setDrawer(false));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showThemeButton);
   channel.addEventListener("message", async ({ data: id }) => {
     await list();
@@ -355,7 +372,7 @@ function listen() {
   listenToShortcuts({
     startNew,
     stop: () => {
-      if (document.body.classList.contains("drawer")) setDrawer(false);
+      if (isDrawerOpen()) setDrawer(false);
       else chat.stop();
     },
     search: () => {

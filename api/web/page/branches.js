@@ -68,10 +68,11 @@ export function addMessage(conversation, { parentId, role, content }, nowMs = Da
 
 /** A first line, cut between words. */
 export function titleOf(text) {
-  const line = text.trim().split("\n", 1)[0].replaceAll(/\s+/g, " ");
+  const line = text.trim().split("\n", 1)[0].trim().replaceAll(/\s+/g, " ");
   if (line.length <= MOST_TITLE_CHARACTERS) return line;
   const cut = line.slice(0, MOST_TITLE_CHARACTERS);
-  return `${cut.slice(0, Math.max(cut.lastIndexOf(" "), MOST_TITLE_CHARACTERS / 2))}…`;
+  const space = cut.lastIndexOf(" ");
+  return `${space < MOST_TITLE_CHARACTERS / 2 ? cut : cut.slice(0, space)}…`;
 }
 
 /** @returns {Message[]} What is shown, from the first message to the last. */
