@@ -29,6 +29,11 @@ export function nativePermissions({ cache, zig, model }: Places): Permissions {
   };
 }
 
+/** Serving a model with native kernels at one address. */
+export function servePermissions(places: Places, address: string): Permissions {
+  return { ...nativePermissions(places), "--allow-net": [address] };
+}
+
 /** Running a model with `--kernels reference`. */
 export function referencePermissions({ cache, model }: Places): Permissions {
   return {

@@ -1,11 +1,13 @@
 /** Each command runs with the exact permissions that are listed for it, and with none fewer. */
 import assert from "node:assert/strict";
+import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
+import { cacheDirectory } from "../kernels/cache.ts";
 import { embeddedModelFolder } from "../runtime/embedded.ts";
 import type { Ended } from "./cli_process.ts";
 import { ZIG } from "./machine.ts";
-import { CLI } from "./paths.ts";
+import { CLI, ROOT } from "./paths.ts";
 import {
   cachePermissions,
   flagsOf,
@@ -14,19 +16,21 @@ import {
   type Places,
   readingPermissions,
   referencePermissions,
+  servePermissions,
   shortened,
 } from "./permissions.ts";
 import { withFolder } from "./safetensors_file.ts";
+import { until } from "./serve_process.ts";
 
 const MODEL = embeddedModelFolder();
 
 /** Not node:child_process, which hands this process's permissions on. */
-async function run(
+function commandOf(
   flags: readonly string[],
   args: readonly string[],
   cache: string,
-): Promise<Ended> {
-  const command = new Deno.Command(Deno.execPath(), {
+): Deno.Command {
+  return new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-prompt", ...flags, CLI, ...args],
     clearEnv: true,
     env: {
@@ -38,8 +42,17 @@ async function run(
       NO_COLOR: "1",
     },
     stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
   });
-  const { code, stdout, stderr } = await command.output();
+}
+
+async function run(
+  flags: readonly string[],
+  args: readonly string[],
+  cache: string,
+): Promise<Ended> {
+  const { code, stdout, stderr } = await commandOf(flags, args, cache).output();
   const decoder = new TextDecoder();
   return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
 }
@@ -127,4 +140,66 @@ Deno.test("permissions: the cache's commands need the cache alone", async () => 
       await assertNoneIsTooMany(cachePermissions(places), args, places.cache);
     }
   });
+});
+
+/** A port that nobody listens on. */
+function freePort(): number {
+  using listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  return listener.addr.port;
+}
+
+/** Serves one completion, and ends by SIGTERM. */
+async function assertServes(
+  permissions: Permissions,
+  args: readonly string[],
+  { cache, url }: { cache: string; url: string },
+): Promise<void> {
+  const child = commandOf(flagsOf(permissions), args, cache).spawn();
+  const isReady = async () => {
+    const response = await fetch(`${url}/health`).catch(() => null);
+    await response?.body?.cancel();
+    return response?.ok ?? false;
+  };
+  await until(isReady);
+  const response = await fetch(`${url}/v1/completions`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ prompt: "Once", max_tokens: 2 }),
+  });
+  assert.equal((await response.json()).usage.completion_tokens, 2);
+  for (const path of ["/", "/docs", "/metrics"]) {
+    assert.equal((await (await fetch(`${url}${path}`)).text()).length > 100, true, path);
+  }
+  child.kill("SIGTERM");
+  const { code, stderr } = await child.output();
+  assert.equal(code, 0, new TextDecoder().decode(stderr));
+}
+
+Deno.test("permissions: serve needs exactly its list, with one address", async () => {
+  // That a cache may be empty is generate's test.
+  const places = { cache: cacheDirectory(), zig: ZIG.path, model: MODEL };
+  const port = freePort();
+  const args = ["serve", "--port", String(port), "--quiet"];
+  const permissions = servePermissions(places, `127.0.0.1:${port}`);
+  const url = `http://127.0.0.1:${port}`;
+  await assertServes(permissions, args, { cache: places.cache, url });
+  await assertNoneIsTooMany(permissions, args, places.cache);
+});
+
+Deno.test("permissions: deno.json's set for serve is this list, with a cache beside it", () => {
+  const { permissions: { serve } } = JSON.parse(
+    fs.readFileSync(path.join(ROOT, "deno.json"), "utf8"),
+  );
+  const { env, net, run, ...files } = serve as Record<string, string[]>;
+  const places = { cache: path.join(ROOT, ".cache"), zig: "zig", model: path.join(ROOT, "models") };
+  const expected = servePermissions(places, "127.0.0.1:8080");
+  for (const [name, values] of Object.entries(files)) {
+    const absolute = values.map((value) => path.join(ROOT, value));
+    assert.deepEqual(absolute, expected[`--allow-${name}`], name);
+  }
+  assert.deepEqual(Object.keys(files), ["read", "write", "ffi"]);
+  assert.deepEqual(run, expected["--allow-run"]);
+  assert.deepEqual(net, expected["--allow-net"]);
+  // Every flag of serve is a variable as well.
+  assert.deepEqual(env, ["TRILITH_*", "NODE_V8_COVERAGE"]);
 });
