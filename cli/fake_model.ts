@@ -164,8 +164,12 @@ export class FakeModel implements Model {
     return this.options.hasTemplate ? "[{{ role }}]{{ content }}" : null;
   }
 
-  encodeChat(rendered: string): number[] {
-    return this.tokenizer.encode(rendered);
+  encode(text: string): Promise<number[]> {
+    return Promise.resolve(this.tokenizer.encode(text));
+  }
+
+  encodeChat(rendered: string): Promise<number[]> {
+    return this.encode(rendered);
   }
 
   /** Commands use none of the following: the server does, and it is tested with real models. */

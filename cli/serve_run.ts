@@ -105,7 +105,10 @@ async function loadModel(
     },
   };
   try {
-    return await engine.loadModel(flags.model, options);
+    const model = await engine.loadModel(flags.model, options);
+    // Merges are looked up by a table that the first text makes: better now than in a request.
+    await model.encode("a b");
+    return model;
   } catch (error) {
     throw asUsageError(error);
   } finally {

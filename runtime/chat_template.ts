@@ -6,8 +6,8 @@ import { Template } from "@huggingface/jinja";
 import { join } from "node:path";
 import { ChatTemplateError, CheckpointError, reasonOf, shown } from "./errors.ts";
 import { isJsonObject, type Json, parseJson, readTextFile } from "./json.ts";
-import { tokenContent } from "./tokenizer.ts";
-import type { ChatMessage, Tokenizer } from "./types.ts";
+import { type StreamingTokenizer, tokenContent } from "./tokenizer.ts";
+import type { ChatMessage } from "./types.ts";
 
 export interface ChatTemplateOptions {
   /** End with the beginning of an assistant's turn. Default true. */
@@ -57,10 +57,21 @@ export function createChatTemplate(source: string, tokens: TemplateTokens = {}):
  * Ids of a rendered chat. Some templates write the BOS token themselves and some leave it to the
  * tokenizer; either way it comes once.
  */
-export function encodeChat(tokenizer: Tokenizer, rendered: string): number[] {
-  const bare = tokenizer.encode(rendered, { addSpecialTokens: false });
-  const whole = tokenizer.encode(rendered);
-  return whole.length > bare.length && whole[0] === bare[0] && whole[1] === bare[0] ? bare : whole;
+export function encodeChat(tokenizer: StreamingTokenizer, rendered: string): number[] {
+  return chatIds(tokenizer, tokenizer.encode(rendered, { addSpecialTokens: false }));
+}
+
+/** As `encodeChat`, with pauses for the event loop. */
+export async function encodeChatInTurns(
+  tokenizer: StreamingTokenizer,
+  rendered: string,
+): Promise<number[]> {
+  return chatIds(tokenizer, await tokenizer.encodeInTurns(rendered, { addSpecialTokens: false }));
+}
+
+function chatIds({ around: { before, after } }: StreamingTokenizer, bare: number[]): number[] {
+  const isThere = before.length > 0 && bare[0] === before[0];
+  return isThere ? bare : [...before, ...bare, ...after];
 }
 
 function sourcesOf(config: Json): NamedSources {

@@ -6,7 +6,12 @@ import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
 import { headOf } from "../codegen/plan.ts";
 import { openKernels } from "../kernels/choose.ts";
 import { defaultThreads } from "../kernels/cpu.ts";
-import { type ChatTemplate, encodeChat, loadChatTemplate } from "./chat_template.ts";
+import {
+  type ChatTemplate,
+  encodeChat,
+  encodeChatInTurns,
+  loadChatTemplate,
+} from "./chat_template.ts";
 import { type Checkpoint, headerIdentity, openCheckpoint } from "./checkpoint.ts";
 import { openWeights } from "./checkpoint_weights.ts";
 import { type ModelConfig, readModelConfig } from "./config.ts";
@@ -25,7 +30,12 @@ import { ReferenceExecutor } from "./reference_executor.ts";
 import { joinedTables, type RopeTables, ropeTables } from "./rope.ts";
 import { DEFAULT_MAX_SEQUENCES, Scheduler } from "./scheduler.ts";
 import { openPacker, referencePacker, type TernaryPacker } from "./ternary_packer.ts";
-import { checkTokenizerFits, loadTokenizer } from "./tokenizer.ts";
+import {
+  checkTokenizerFits,
+  type EncodeOptions,
+  loadTokenizer,
+  type StreamingTokenizer,
+} from "./tokenizer.ts";
 import type {
   ChatMessage,
   ChatOptions,
@@ -239,7 +249,7 @@ function packedFileOf(
 
 interface Loaded {
   config: ModelConfig;
-  tokenizer: Tokenizer;
+  tokenizer: StreamingTokenizer;
   defaults: GenerationDefaults;
   template: ChatTemplate | null;
   executor: Executor;
@@ -306,11 +316,16 @@ class LoadedModel implements Model {
   }
 
   chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Generation {
-    return this.generate(this.encodeChat(this.applyChatTemplate(messages, options)), options);
+    const prompt = this.applyChatTemplate(messages, options);
+    return this.generate(encodeChat(this.#loaded.tokenizer, prompt), options);
   }
 
-  encodeChat(rendered: string): number[] {
-    return encodeChat(this.tokenizer, rendered);
+  encode(text: string, options: EncodeOptions = {}): Promise<number[]> {
+    return this.#loaded.tokenizer.encodeInTurns(text, options);
+  }
+
+  encodeChat(rendered: string): Promise<number[]> {
+    return encodeChatInTurns(this.#loaded.tokenizer, rendered);
   }
 
   grammar(_source: GrammarSource): Promise<Grammar> {
@@ -322,7 +337,7 @@ class LoadedModel implements Model {
     options: EmbedOptions = {},
   ): Promise<Embedding> {
     const { spec, contextSize } = this;
-    const ids = typeof input === "string" ? this.tokenizer.encode(input) : input;
+    const ids = typeof input === "string" ? await this.encode(input) : input;
     // No token has to fit after these.
     checkPrompt({ vocabSize: spec.vocabSize, contextSize: contextSize + 1 }, ids);
     const work = new EmbeddingWork(ids, options.pooling ?? "mean", options);

@@ -9,6 +9,7 @@ import { type AddedToken, AddedTokenSplitter, parseAddedTokens } from "./added_t
 import { Bpe, type BpeModel } from "./bpe.ts";
 import { CheckpointError, reasonOf, shown, UnsupportedModelError } from "./errors.ts";
 import { isJsonObject, type Json, type JsonObject, readTextFile } from "./json.ts";
+import { BusyClock } from "./pause.ts";
 import { createPreTokenizer, type PreTokenizer } from "./pre_tokenizer.ts";
 import {
   bytesAdded,
@@ -22,6 +23,10 @@ import type { Tokenizer } from "./types.ts";
 
 /** A tokenizer that can also decode a stream, token by token, exactly as `decode` would. */
 export interface StreamingTokenizer extends Tokenizer {
+  /** Ids that `encode` puts before and after every text. */
+  readonly around: { readonly before: readonly number[]; readonly after: readonly number[] };
+  /** As `encode`, with pauses for the event loop: a long text takes tens of milliseconds. */
+  encodeInTurns(text: string, options?: EncodeOptions): Promise<number[]>;
   decodeStream(options?: { skipSpecialTokens?: boolean }): {
     push(id: number): string;
     flush(): string;
@@ -29,6 +34,14 @@ export interface StreamingTokenizer extends Tokenizer {
   /** What the token adds to a text, as its first one or later; none if it adds nothing by itself. */
   bytesAdded(id: number, isFirst: boolean): Uint8Array;
 }
+
+export interface EncodeOptions {
+  addSpecialTokens?: boolean;
+  parseSpecial?: boolean;
+}
+
+/** Words that are encoded before one looks at the clock. */
+const WORDS_A_TURN = 128;
 
 const TOKENIZER_FILE = "tokenizer.json";
 const TOKENIZER_CONFIG_FILE = "tokenizer_config.json";
@@ -330,25 +343,40 @@ class BpeTokenizer implements StreamingTokenizer {
     this.#withoutSpecial = splittersOf(others, parts.normalize);
   }
 
-  encode(
+  get around(): Template {
+    return this.#parts.template;
+  }
+
+  encode(text: string, options: EncodeOptions = {}): number[] {
+    const ids: number[] = [];
+    for (const _ of this.#encodeSteps(text, options, ids));
+    return ids;
+  }
+
+  async encodeInTurns(text: string, options: EncodeOptions = {}): Promise<number[]> {
+    const ids: number[] = [];
+    const clock = new BusyClock();
+    for (const _ of this.#encodeSteps(text, options, ids)) if (clock.isLate) await clock.pause();
+    return ids;
+  }
+
+  /** Adds to `ids`, and yields every few words. */
+  *#encodeSteps(
     text: string,
-    { addSpecialTokens = true, parseSpecial = true }: {
-      addSpecialTokens?: boolean;
-      parseSpecial?: boolean;
-    } = {},
-  ): number[] {
+    { addSpecialTokens = true, parseSpecial = true }: EncodeOptions,
+    ids: number[],
+  ): Generator<void> {
     const { before, after } = this.#parts.template;
-    const ids = addSpecialTokens ? [...before] : [];
+    if (addSpecialTokens) ids.push(...before);
     const splitters = parseSpecial ? this.#withSpecial : this.#withoutSpecial;
     let isFirst = true;
     // Half a surrogate pair has no UTF-8 form.
     for (const section of splitters.raw.split(text.toWellFormed())) {
       if ("token" in section) ids.push(section.token.id);
-      else this.#encodeSection(this.#parts.normalize(section.text), isFirst, splitters, ids);
+      else yield* this.#sectionSteps(this.#parts.normalize(section.text), isFirst, splitters, ids);
       isFirst = false;
     }
     if (addSpecialTokens) ids.push(...after);
-    return ids;
   }
 
   decode(ids: readonly number[], options: { skipSpecialTokens?: boolean } = {}): string {
@@ -399,17 +427,26 @@ class BpeTokenizer implements StreamingTokenizer {
     this.#addedIds.set(content, id);
   }
 
-  #encodeSection(text: string, isFirst: boolean, splitters: Splitters, ids: number[]): void {
+  *#sectionSteps(
+    text: string,
+    isFirst: boolean,
+    splitters: Splitters,
+    ids: number[],
+  ): Generator<void> {
     let isStart = isFirst;
     for (const section of splitters.normalized.split(text)) {
       if ("token" in section) ids.push(section.token.id);
-      else this.#encodeWords(section.text, isStart, ids);
+      else yield* this.#wordSteps(section.text, isStart, ids);
       isStart = false;
     }
   }
 
-  #encodeWords(text: string, isFirst: boolean, ids: number[]): void {
-    for (const word of this.#parts.preTokenize(text, isFirst)) this.#bpe.encodeWord(word, ids);
+  *#wordSteps(text: string, isFirst: boolean, ids: number[]): Generator<void> {
+    const words = this.#parts.preTokenize(text, isFirst);
+    for (const [i, word] of words.entries()) {
+      this.#bpe.encodeWord(word, ids);
+      if (i % WORDS_A_TURN === WORDS_A_TURN - 1) yield;
+    }
   }
 }
 

@@ -247,8 +247,13 @@ export interface Model extends AsyncDisposable {
       templateVariables?: Readonly<Record<string, unknown>>;
     },
   ): string;
-  /** Token ids of a rendered chat template. */
-  encodeChat(rendered: string): number[];
+  /** Token ids of a text, as `tokenizer.encode`, with pauses for the event loop. */
+  encode(
+    text: string,
+    options?: { addSpecialTokens?: boolean; parseSpecial?: boolean },
+  ): Promise<number[]>;
+  /** Token ids of a rendered chat template, with pauses for the event loop. */
+  encodeChat(rendered: string): Promise<number[]>;
   /**
    * A grammar for `GenerateOptions.grammar`. The same source is compiled once.
    *

@@ -16,7 +16,7 @@ export async function messagesRequestOf(
   const constraint = onlyConstraint([plan.constraint, formatOf(body)]);
   return {
     id,
-    prompts: [promptOf(body, model, plan)],
+    prompts: [await promptOf(body, model, plan)],
     choicesPerPrompt: 1,
     options: {
       ...samplerOf(body, model),
@@ -29,11 +29,11 @@ export async function messagesRequestOf(
 }
 
 /** Tokens of the prompt. */
-export function countedTokens(body: CountBody, model: Model): number {
-  return promptOf(body, model, toolPlanOf(body)).length;
+export async function countedTokens(body: CountBody, model: Model): Promise<number> {
+  return (await promptOf(body, model, toolPlanOf(body))).length;
 }
 
-function promptOf(body: CountBody, model: Model, { tools }: ToolPlan): number[] {
+function promptOf(body: CountBody, model: Model, { tools }: ToolPlan): Promise<number[]> {
   const system = textOf(body.system);
   const turns = body.messages.flatMap(turnsOf);
   const first: Turn[] = system === "" ? [] : [{ role: "system", content: system }];

@@ -50,9 +50,9 @@ function addCount(app: OpenAPIHono, services: Services): void {
     summary: "Tokens of a conversation",
     body: CountRequest,
     answer: TokenCount,
-  }, (body, c) => {
+  }, async (body, c) => {
     const model = servedModel(services, body.model);
-    return c.json({ input_tokens: countedTokens(body, model) });
+    return c.json({ input_tokens: await countedTokens(body, model) });
   });
 }
 

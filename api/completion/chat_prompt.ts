@@ -56,7 +56,7 @@ export function chatPrompt(
   model: Model,
   turns: readonly Turn[],
   options: ChatPromptOptions,
-): number[] {
+): Promise<number[]> {
   return model.encodeChat(renderChat(model, turns, options));
 }
 

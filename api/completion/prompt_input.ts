@@ -1,6 +1,6 @@
 /** Prompts and texts to embed as clients may give them: one or several, in words or in token ids. */
 import { z } from "@hono/zod-openapi";
-import type { Tokenizer } from "../../runtime/types.ts";
+import type { Model, Tokenizer } from "../../runtime/types.ts";
 
 const Ids = z.array(z.int().min(0)).min(1);
 
@@ -23,8 +23,8 @@ export function promptsOf(input: PromptInput): Prompt[] {
   return typeof input[0] === "number" ? [input as number[]] : input as (string | number[])[];
 }
 
-export function promptIds(prompt: Prompt, tokenizer: Tokenizer): readonly number[] {
-  return typeof prompt === "string" ? tokenizer.encode(prompt) : prompt;
+export async function promptIds(prompt: Prompt, model: Model): Promise<readonly number[]> {
+  return typeof prompt === "string" ? await model.encode(prompt) : prompt;
 }
 
 export function promptText(prompt: Prompt, tokenizer: Tokenizer): string {

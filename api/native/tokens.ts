@@ -40,9 +40,10 @@ export function addTokens(app: OpenAPIHono, services: Services): void {
     summary: "Text to tokens",
     body: TokenizeRequest,
     answer: Tokens,
-  }, (body, c) => {
-    const { tokenizer } = servedModel(services, body.model);
-    const ids = tokenizer.encode(body.content, {
+  }, async (body, c) => {
+    const model = servedModel(services, body.model);
+    const { tokenizer } = model;
+    const ids = await model.encode(body.content, {
       addSpecialTokens: body.add_special ?? false,
       parseSpecial: body.parse_special ?? true,
     });

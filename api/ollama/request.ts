@@ -10,18 +10,19 @@ import type { ChatBody, GenerateBody } from "./schema.ts";
 
 type Shared = Pick<GenerateBody, "format" | "options" | "logprobs" | "top_logprobs">;
 
-export function generateRequestOf(
+export async function generateRequestOf(
   body: GenerateBody,
   prompt: string,
   model: Model,
 ): Promise<CompletionRequest> {
-  return requestOf(body, generatePrompt(body, prompt, model), model, NO_TOOLS);
+  return requestOf(body, await generatePrompt(body, prompt, model), model, NO_TOOLS);
 }
 
-export function chatRequestOf(body: ChatBody, model: Model): Promise<CompletionRequest> {
+export async function chatRequestOf(body: ChatBody, model: Model): Promise<CompletionRequest> {
   const plan = planTools((body.tools ?? []).map(toolOf), "auto", true);
   const turns = (body.messages ?? []).map(turnOf);
-  return requestOf(body, chatPrompt(model, turns, { tools: plan.tools }), model, plan);
+  const prompt = await chatPrompt(model, turns, { tools: plan.tools });
+  return requestOf(body, prompt, model, plan);
 }
 
 const NO_TOOLS: ToolPlan = { tools: [], constraint: null };
@@ -57,15 +58,15 @@ function formatOf({ format }: Shared): Constraint | null {
 }
 
 /** As a chat of one turn, unless it is to be taken as it is, or the model can't chat. */
-function generatePrompt(
+async function generatePrompt(
   { raw, system, context }: GenerateBody,
   prompt: string,
   model: Model,
-): readonly number[] {
+): Promise<readonly number[]> {
   if (context && context.length > 0) {
-    return [...context, ...model.tokenizer.encode(prompt, { addSpecialTokens: false })];
+    return [...context, ...await model.encode(prompt, { addSpecialTokens: false })];
   }
-  if (raw || model.chatTemplate === null) return model.tokenizer.encode(prompt);
+  if (raw || model.chatTemplate === null) return model.encode(prompt);
   const turns: Turn[] = [{ role: "user", content: prompt }];
   if (system) turns.unshift({ role: "system", content: system });
   return chatPrompt(model, turns, { tools: [] });

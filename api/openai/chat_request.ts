@@ -15,7 +15,7 @@ export async function chatRequestOf(
 ): Promise<CompletionRequest> {
   const plan = planTools(toolsOf(body), toolChoiceOf(body), body.parallel_tool_calls ?? true);
   const constraint = onlyConstraint([plan.constraint, constraintOf(body)]);
-  const prompt = chatPrompt(model, body.messages.map(turnOf), {
+  const prompt = await chatPrompt(model, body.messages.map(turnOf), {
     tools: plan.tools,
     templateVariables: body.chat_template_kwargs ?? undefined,
   });

@@ -64,7 +64,7 @@ async function completionRequestOf(
 ): Promise<CompletionRequest> {
   return {
     id: randomId("cmpl-"),
-    prompts: prompts.map((prompt) => promptIds(prompt, model.tokenizer)),
+    prompts: await Promise.all(prompts.map((prompt) => promptIds(prompt, model))),
     choicesPerPrompt: body.n ?? 1,
     options: {
       ...samplerOf(body, model),
