@@ -21,6 +21,7 @@ import type { Executor } from "./executor.ts";
 import { readGenerationDefaults } from "./generation_config.ts";
 import { checkPrompt, type GenerationContext, startGeneration } from "./generation.ts";
 import type { Grammar, GrammarSource } from "./grammar/types.ts";
+import { GrammarCache } from "./grammar_cache.ts";
 import { LogitsWork } from "./logits.ts";
 import { DEFAULT_KV_TYPE, kvBytesPerPosition, MAX_POSITIONS } from "./kv_cache.ts";
 import { availableMemoryBytes } from "./memory.ts";
@@ -278,6 +279,7 @@ class LoadedModel implements Model {
   readonly generationDefaults: GenerationDefaults;
   readonly #loaded: Loaded;
   readonly #context: GenerationContext;
+  readonly #grammars: GrammarCache;
   #closed: Promise<void> | null = null;
 
   constructor(loaded: Loaded) {
@@ -292,12 +294,15 @@ class LoadedModel implements Model {
     this.kernelReason = loaded.kernelReason;
     this.tokenizer = tokenizer;
     this.generationDefaults = defaults;
+    const { spec: { vocabSize } } = config;
+    const { eosTokenIds } = defaults;
+    this.#grammars = new GrammarCache({ tokenizer, vocabSize, eosTokenIds });
     this.#context = {
       scheduler,
       tokenizer,
-      vocabSize: config.spec.vocabSize,
+      vocabSize,
       contextSize,
-      eosTokenIds: defaults.eosTokenIds,
+      eosTokenIds,
       head: loaded.head === "full" ? "full" : executor.head,
       compileMs: loaded.compileMs,
       loadMs: loaded.loadMs,
@@ -328,8 +333,8 @@ class LoadedModel implements Model {
     return encodeChatInTurns(this.#loaded.tokenizer, rendered);
   }
 
-  grammar(_source: GrammarSource): Promise<Grammar> {
-    return Promise.reject(new Error("not there yet"));
+  grammar(source: GrammarSource): Promise<Grammar> {
+    return this.#grammars.compiled(source);
   }
 
   async embed(

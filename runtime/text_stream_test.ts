@@ -50,6 +50,26 @@ for (const name of TOKENIZER_NAMES) {
     );
   });
 
+  Deno.test(`${name}: the bytes of pieces together are the text, where it is UTF-8`, () => {
+    const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+    let compared = 0;
+    const compare = (any: readonly number[]) => {
+      const ids = any.filter((id) => tokenizer.tokenText(id) !== null);
+      const bytes = ids.flatMap((id, i) => [...tokenizer.pieceBytes(id, i === 0)]);
+      let text: string;
+      try {
+        text = utf8.decode(Uint8Array.from(bytes));
+      } catch {
+        return;
+      }
+      assert.equal(text, tokenizer.decode(ids));
+      compared++;
+    };
+    for (const { ids } of tokenizerVectors(name)) compare(ids.slice(1));
+    fc.assert(fc.property(anyIds, compare));
+    assert.ok(compared > 100);
+  });
+
   Deno.test(`${name}: the pieces end where the first complete stop string begins`, () => {
     const stop = fc.oneof(
       fc.string({ unit: "grapheme", minLength: 1, maxLength: 3 }),

@@ -161,6 +161,21 @@ export function bytesOfToken(rules: DecoderRules, token: string): Uint8Array {
   return byte !== null ? Uint8Array.of(byte) : encoder.encode(replaced(rules, token));
 }
 
+/** What a token adds to a text. Bytes of a run are told one by one, as if the run were whole UTF-8. */
+export function bytesOfPiece(rules: DecoderRules, token: string, isFirst: boolean): Uint8Array {
+  const bytes = bytesOfToken(rules, token);
+  if (rules.byteLevel) return bytes;
+  if (!isFirst) return joined(encoder.encode(rules.separator), bytes);
+  const isByte = rules.byteFallback && fallbackByte(token) !== null;
+  if (isByte && !encoder.encode(rules.strip.content).includes(bytes[0])) return bytes;
+  const decoder = createTokenDecoder(rules);
+  return encoder.encode(decoder.push(token) + decoder.flush());
+}
+
+function joined(before: Uint8Array, after: Uint8Array): Uint8Array {
+  return before.length === 0 ? after : Uint8Array.of(...before, ...after);
+}
+
 function replaced(rules: DecoderRules, token: string): string {
   return rules.replacements.reduce((text, { from, to }) => text.replaceAll(from, to), token);
 }

@@ -13,6 +13,7 @@ import { BusyClock } from "./pause.ts";
 import { createPreTokenizer, type PreTokenizer } from "./pre_tokenizer.ts";
 import {
   bytesAdded,
+  bytesOfPiece,
   bytesOfToken,
   createTokenDecoder,
   type DecoderRules,
@@ -25,6 +26,8 @@ import type { Tokenizer } from "./types.ts";
 export interface StreamingTokenizer extends Tokenizer {
   /** Ids that `encode` puts before and after every text. */
   readonly around: { readonly before: readonly number[]; readonly after: readonly number[] };
+  /** What a token adds to a text that is decoded: as the first one, or after others. */
+  pieceBytes(id: number, isFirst: boolean): Uint8Array;
   /** As `encode`, with pauses for the event loop: a long text takes tens of milliseconds. */
   encodeInTurns(text: string, options?: EncodeOptions): Promise<number[]>;
   decodeStream(options?: { skipSpecialTokens?: boolean }): {
@@ -414,6 +417,12 @@ class BpeTokenizer implements StreamingTokenizer {
   bytesAdded(id: number, isFirst: boolean): Uint8Array {
     const token = this.tokenText(id);
     return token === null ? new Uint8Array() : bytesAdded(this.#parts.decoder, token, isFirst);
+  }
+
+  pieceBytes(id: number, isFirst: boolean): Uint8Array {
+    const { decoder } = this.#parts;
+    const token = this.tokenText(id);
+    return token === null ? new Uint8Array() : bytesOfPiece(decoder, token, isFirst);
   }
 
   #add(content: string, id: number): void {

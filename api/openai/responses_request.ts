@@ -14,7 +14,7 @@ export async function responsesRequestOf(
 ): Promise<CompletionRequest> {
   const plan = planTools(toolsOf(body), toolChoiceOf(body), body.parallel_tool_calls ?? true);
   const constraint = onlyConstraint([plan.constraint, formatOf(body)]);
-  const prompt = chatPrompt(model, turnsOf(body), { tools: plan.tools });
+  const prompt = await chatPrompt(model, turnsOf(body), { tools: plan.tools });
   return {
     id,
     prompts: [prompt],
