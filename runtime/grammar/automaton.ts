@@ -255,43 +255,124 @@ function addEdge(edges: Edge[], lo: number, hi: number, to: number): void {
   else edges.push({ lo, hi, to });
 }
 
-/** More rounds than a chain of states needs halves; each costs as much as there are edges. */
-const MAX_MINIMIZING_ROUNDS = 64;
-
 /**
- * Joins states that do the same (Moore's rounds). Chains of counted states need a round a state and
- * are left as they are: nothing depends on the automaton being the smallest one.
+ * Joins states that do the same. Classes of states are split as long as their members lead to
+ * different classes; only states before those that were split off are looked at again (after
+ * Hopcroft, "An n log n algorithm for minimizing states in a finite automaton", 1971).
  */
 async function minimized(dfa: Dfa, work: Workload): Promise<Dfa> {
-  let classes = dfa.accepting.map(Number);
-  let count = new Set(classes).size;
-  for (let round = 0; round < MAX_MINIMIZING_ROUNDS; round++) {
-    const ids = new Map<string, number>();
-    const next: number[] = [];
-    for (const [state, edges] of dfa.edges.entries()) {
-      if (state % 256 === 0 && work.isDue) await work.rest();
-      const key = signature(classes, classes[state], edges, dfa.calls[state]);
-      if (!ids.has(key)) ids.set(key, ids.size);
-      next.push(ids.get(key)!);
-    }
-    classes = next;
-    if (ids.size === count) return count === dfa.edges.length ? dfa : quotient(dfa, classes);
-    count = ids.size;
+  const partition = new Partition(dfa);
+  while (partition.isUnstable) {
+    if (work.isDue) await work.rest();
+    work.spend(partition.splitOne());
   }
-  return dfa;
+  const classes = inOrder(partition.classes);
+  return partition.numClasses === dfa.edges.length ? dfa : quotient(dfa, classes);
 }
 
-function signature(
-  classes: readonly number[],
-  own: number,
-  edges: readonly Edge[],
-  calls: readonly Call[],
-): string {
-  const merged: Edge[] = [];
-  for (const { lo, hi, to } of edges) addEdge(merged, lo, hi, classes[to]);
-  const edgeKeys = merged.map(({ lo, hi, to }) => `${lo}-${hi}>${to}`);
-  const callKeys = calls.map(({ rule, to }) => `${rule}:${classes[to]}`).sort();
-  return `${own}|${edgeKeys}|${callKeys}`;
+class Partition {
+  readonly classes: number[];
+  readonly #dfa: Dfa;
+  readonly #members: Set<number>[];
+  readonly #sources: number[][];
+  /** By class: states that may not belong to it. */
+  readonly #doubtful = new Map<number, Set<number>>();
+
+  constructor(dfa: Dfa) {
+    this.#dfa = dfa;
+    this.classes = dfa.accepting.map(Number);
+    this.#members = [new Set(), new Set()];
+    this.classes.forEach((own, state) => this.#members[own].add(state));
+    this.#members.forEach((states, own) => this.#doubtful.set(own, new Set(states)));
+    this.#sources = dfa.edges.map(() => []);
+    for (const [from, edges] of dfa.edges.entries()) {
+      for (const { to } of [...edges, ...dfa.calls[from]]) this.#sources[to].push(from);
+    }
+  }
+
+  get numClasses(): number {
+    return this.#members.filter(({ size }) => size > 0).length;
+  }
+
+  get isUnstable(): boolean {
+    return this.#doubtful.size > 0;
+  }
+
+  /** Splits a class; returns how many states that took. */
+  splitOne(): number {
+    const [own, doubtful] = this.#doubtful.entries().next().value!;
+    this.#doubtful.delete(own);
+    const groups = this.#groups(own, doubtful);
+    const sizes = groups.map(({ length }) => length);
+    // The largest one keeps the number, so that few states change theirs.
+    const numSettled = this.#members[own].size - doubtful.size;
+    sizes[0] += numSettled;
+    const largest = sizes.indexOf(Math.max(...sizes));
+    const moved: number[] = [];
+    for (const [i, group] of groups.entries()) {
+      if (i === largest) continue;
+      const settled = i === 0 ? this.#settled(own, doubtful) : [];
+      moved.push(...this.#splitOff(own, [...settled, ...group]));
+    }
+    // Only now are all classes known that these belong to.
+    for (const state of moved) this.#sources[state].forEach((source) => this.#doubt(source));
+    return doubtful.size;
+  }
+
+  #settled(own: number, doubtful: ReadonlySet<number>): number[] {
+    return [...this.#members[own]].filter((state) => !doubtful.has(state));
+  }
+
+  /** Doubtful states by where they lead. The first group, perhaps empty, is like all others. */
+  #groups(own: number, doubtful: ReadonlySet<number>): number[][] {
+    const groups = new Map<string, number[]>();
+    for (const state of this.#members[own]) {
+      if (doubtful.has(state)) continue;
+      groups.set(this.#signature(state), []);
+      break;
+    }
+    for (const state of doubtful) {
+      const key = this.#signature(state);
+      const group = groups.get(key);
+      if (group === undefined) groups.set(key, [state]);
+      else group.push(state);
+    }
+    return [...groups.values()];
+  }
+
+  #splitOff(own: number, states: readonly number[]): readonly number[] {
+    const id = this.#members.push(new Set(states)) - 1;
+    for (const state of states) {
+      this.#members[own].delete(state);
+      this.classes[state] = id;
+    }
+    return states;
+  }
+
+  #doubt(state: number): void {
+    const own = this.classes[state];
+    const doubtful = this.#doubtful.get(own) ?? new Set();
+    this.#doubtful.set(own, doubtful.add(state));
+  }
+
+  #signature(state: number): string {
+    const merged: Edge[] = [];
+    for (const { lo, hi, to } of this.#dfa.edges[state]) addEdge(merged, lo, hi, this.classes[to]);
+    let key = "";
+    for (const { lo, hi, to } of merged) key += `${lo}-${hi}>${to},`;
+    const calls = this.#dfa.calls[state];
+    if (calls.length > 0) key += calls.map((c) => `${c.rule}:${this.classes[c.to]}`).sort().join();
+    return key;
+  }
+}
+
+/** Numbers classes by their first states, so that 0 stays the start. */
+function inOrder(classes: readonly number[]): number[] {
+  const ids = new Map<number, number>();
+  return classes.map((own) => {
+    if (!ids.has(own)) ids.set(own, ids.size);
+    return ids.get(own)!;
+  });
 }
 
 /** `classes` number their states in the order of their first ones, so that 0 stays the start. */

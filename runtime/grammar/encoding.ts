@@ -32,6 +32,7 @@ export const utf8: Encoder = (sink, range, from, to) => {
 const utf8Encoder = new TextEncoder();
 
 function bytesOf(point: number): number[] {
+  if (point < 0x80) return [point];
   return [...utf8Encoder.encode(String.fromCodePoint(point))];
 }
 

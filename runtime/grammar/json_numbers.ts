@@ -8,6 +8,7 @@
 import {
   type Arc,
   choice,
+  EMPTY,
   type Expression,
   optional,
   repeat,
@@ -31,6 +32,7 @@ export interface Bound {
   isExclusive: boolean;
 }
 
+const POINT = set(".");
 const DIGIT = set(pairs("09"));
 const NONZERO = set(pairs("19"));
 /** Of numbers without bounds: 64-bit integers, and doubles as JavaScript prints them. */
@@ -119,99 +121,110 @@ function decimalOf(value: number): Decimal {
   return { whole: padded.whole.replace(/^0+/, ""), fraction: padded.fraction.replace(/0+$/, "") };
 }
 
-/** Where a number is: equal to the bounds so far or not, and its remainder. */
+/** Where a number is. */
 interface Place {
+  /** Digits before the point, of the whole number. */
+  numWhole: number;
   isAfterPoint: boolean;
   /** Digits of this part so far. */
   numDigits: number;
+  /** The digits so far are those of a bound. */
   isAtMin: boolean;
   isAtMax: boolean;
   remainder: number;
 }
 
-/** All numbers from `min` (given, not negative) to `max`, by the number of digits before the point. */
+const ONE_DIGIT = Array.from({ length: 10 }, (_, digit) => set(String(digit)));
+
+/** All numbers from `min` (given, not negative) to `max`. */
 function magnitudes(bounds: NumberBounds): Expression {
-  const parts: Expression[] = [];
-  for (let numWhole = 1; numWhole <= MAX_SIGNIFICANT_DIGITS; numWhole++) {
-    const digits = new DigitGraph(bounds, numWhole);
-    if (digits.isPossible) parts.push(digits.expression());
-  }
-  return choice(...parts);
+  return new DigitGraph(bounds).expression();
 }
 
 class DigitGraph {
   readonly #bounds: NumberBounds;
-  readonly #numWhole: number;
   readonly #min: Decimal;
   readonly #max: Decimal | null;
   readonly #ids = new Map<string, number>();
   readonly #arcs: Arc[] = [];
   readonly #pending: { id: number; place: Place }[] = [];
 
-  constructor(bounds: NumberBounds, numWhole: number) {
+  constructor(bounds: NumberBounds) {
     this.#bounds = bounds;
-    this.#numWhole = numWhole;
     this.#min = decimalOf(bounds.min!.value);
     this.#max = bounds.max === null ? null : decimalOf(bounds.max.value);
   }
 
-  /** A zero has one digit here, though its decimal has none. */
-  get isPossible(): boolean {
-    const isTooSmall = this.#min.whole.length > this.#numWhole;
-    const least = this.#numWhole === 1 ? 0 : this.#numWhole;
-    return !isTooSmall && (this.#max === null || this.#max.whole.length >= least);
-  }
-
+  /** States 0 and 1 are the ends; it starts by choosing the number of digits before the point. */
   expression(): Expression {
-    this.#idOf({
-      isAfterPoint: false,
-      numDigits: 0,
-      isAtMin: this.#min.whole.length === this.#numWhole || this.#numWhole === 1,
-      isAtMax: this.#max !== null && (this.#max.whole.length <= this.#numWhole),
-      remainder: 0,
-    });
+    for (let numWhole = 1; numWhole <= MAX_SIGNIFICANT_DIGITS; numWhole++) {
+      const start = this.#start(numWhole);
+      if (start !== null) this.#arcs.push({ from: 0, to: this.#idOf(start), part: EMPTY });
+    }
     for (let next = this.#pending.pop(); next !== undefined; next = this.#pending.pop()) {
       this.#addArcs(next.id, next.place);
     }
-    return { kind: "graph", numStates: this.#ids.size + 1, arcs: this.#arcs };
+    return { kind: "graph", numStates: this.#ids.size + 2, arcs: this.#arcs };
   }
 
-  /** State 1 is the end. */
+  /** Null if there are no such numbers. A zero has one digit here, though its decimal has none. */
+  #start(numWhole: number): Place | null {
+    const least = numWhole === 1 ? 0 : numWhole;
+    const max = this.#max?.whole.length ?? Infinity;
+    if (this.#min.whole.length > numWhole || max < least) return null;
+    return {
+      numWhole,
+      isAfterPoint: false,
+      numDigits: 0,
+      isAtMin: this.#min.whole.length >= least,
+      isAtMax: max <= numWhole,
+      remainder: 0,
+    };
+  }
+
   #idOf(place: Place): number {
-    const key = Object.values(place).join();
+    const key = this.#keyOf(place);
     const known = this.#ids.get(key);
     if (known !== undefined) return known;
-    const id = this.#ids.size === 0 ? 0 : this.#ids.size + 1;
+    const id = this.#ids.size + 2;
     this.#ids.set(key, id);
     this.#pending.push({ id, place });
     return id;
   }
 
+  /** Between the bounds only the digits that are left matter. */
+  #keyOf(place: Place): string {
+    const { numWhole, isAfterPoint, numDigits, isAtMin, isAtMax, remainder } = place;
+    if (isAtMin || isAtMax || numDigits === 0) return Object.values(place).join();
+    if (isAfterPoint) return `free fraction,${numWhole + numDigits}`;
+    const left = numWhole - numDigits;
+    return this.#bounds.isInteger ? `free,${left},${remainder}` : `free,${left},of ${numWhole}`;
+  }
+
   #addArcs(id: number, place: Place): void {
-    const isWhole = !place.isAfterPoint && place.numDigits === this.#numWhole;
-    if (this.#canEnd(place)) this.#arcs.push({ from: id, to: 1, part: sequence() });
-    if (isWhole && !this.#bounds.isInteger && this.#numWhole < MAX_SIGNIFICANT_DIGITS) {
+    const { numWhole, isAfterPoint, numDigits } = place;
+    const isWhole = !isAfterPoint && numDigits === numWhole;
+    if (this.#canEnd(place)) this.#arcs.push({ from: id, to: 1, part: EMPTY });
+    if (isWhole && !this.#bounds.isInteger && numWhole < MAX_SIGNIFICANT_DIGITS) {
       const to = this.#idOf({ ...place, isAfterPoint: true, numDigits: 0 });
-      this.#arcs.push({ from: id, to, part: sequence(".") });
+      this.#arcs.push({ from: id, to, part: POINT });
     }
-    const isFull = place.isAfterPoint
-      ? place.numDigits + this.#numWhole === MAX_SIGNIFICANT_DIGITS
-      : isWhole;
-    if (isFull) return;
-    const isFirst = !place.isAfterPoint && place.numDigits === 0;
-    for (let digit = isFirst && this.#numWhole > 1 ? 1 : 0; digit <= 9; digit++) {
+    const isFull = isAfterPoint && numDigits + numWhole === MAX_SIGNIFICANT_DIGITS;
+    if (isWhole || isFull) return;
+    const isLeading = !isAfterPoint && numDigits === 0 && numWhole > 1;
+    for (let digit = isLeading ? 1 : 0; digit <= 9; digit++) {
       const next = this.#after(place, digit);
       if (next === null) continue;
-      this.#arcs.push({ from: id, to: this.#idOf(next), part: sequence(String(digit)) });
+      this.#arcs.push({ from: id, to: this.#idOf(next), part: ONE_DIGIT[digit] });
     }
   }
 
   #after(place: Place, digit: number): Place | null {
-    const least = place.isAtMin ? this.#digitAt(this.#min, place) : 0;
-    const most = place.isAtMax ? this.#digitAt(this.#max!, place) : 9;
+    const least = place.isAtMin ? digitAt(this.#min, place) : 0;
+    const most = place.isAtMax ? digitAt(this.#max!, place) : 9;
     if (digit < least || digit > most) return null;
     return {
-      isAfterPoint: place.isAfterPoint,
+      ...place,
       numDigits: place.numDigits + 1,
       isAtMin: place.isAtMin && digit === least,
       isAtMax: place.isAtMax && digit === most,
@@ -219,22 +232,25 @@ class DigitGraph {
     };
   }
 
-  #digitAt(decimal: Decimal, { isAfterPoint, numDigits }: Place): number {
-    const part = isAfterPoint ? decimal.fraction : decimal.whole.padStart(this.#numWhole, "0");
-    return Number(part[numDigits] ?? "0");
-  }
-
   #canEnd(place: Place): boolean {
-    const isCut = place.isAfterPoint ? place.numDigits === 0 : place.numDigits < this.#numWhole;
-    if (isCut || place.remainder !== 0) return false;
+    const { numWhole, isAfterPoint, numDigits, isAtMin, isAtMax, remainder } = place;
+    const isCut = isAfterPoint ? numDigits === 0 : numDigits < numWhole;
+    if (isCut || remainder !== 0) return false;
     const { min, max } = this.#bounds;
-    const isLow = place.isAtMin && (min!.isExclusive || this.#hasMore(this.#min, place));
-    const isHigh = place.isAtMax && max!.isExclusive && !this.#hasMore(this.#max!, place);
+    const isLow = isAtMin && (min!.isExclusive || hasMore(this.#min, place));
+    const isHigh = isAtMax && max!.isExclusive && !hasMore(this.#max!, place);
     return !isLow && !isHigh;
   }
+}
 
-  /** Digits other than zeros come after those that were compared. */
-  #hasMore({ fraction }: Decimal, { isAfterPoint, numDigits }: Place): boolean {
-    return fraction.length > (isAfterPoint ? numDigits : 0);
-  }
+/** The digit of a bound that is to be compared next. */
+function digitAt({ whole, fraction }: Decimal, place: Place): number {
+  const { numWhole, isAfterPoint, numDigits } = place;
+  const part = isAfterPoint ? fraction : whole.padStart(numWhole, "0");
+  return Number(part[numDigits] ?? "0");
+}
+
+/** Digits other than zeros come after those that were compared. */
+function hasMore({ fraction }: Decimal, { isAfterPoint, numDigits }: Place): boolean {
+  return fraction.length > (isAfterPoint ? numDigits : 0);
 }

@@ -11,6 +11,8 @@ import type { LinkedRules } from "./linked_rules.ts";
 /** No text goes on this way. */
 export const DEAD = -1;
 const UNKNOWN = -2;
+/** Of positions that nothing was asked of often enough. */
+const NO_ROW = new Int32Array(256).fill(UNKNOWN);
 
 /** Of `Returns`: the text itself ends, or what a walk started from does. */
 const OUT = -1;
@@ -31,8 +33,6 @@ interface Position {
   /** With calls made; null until needed. */
   open: readonly Item[] | null;
   advances: number;
-  /** Targets by byte, once it pays. */
-  row: Int32Array | null;
 }
 
 /** Rows take a kilobyte. */
@@ -45,6 +45,8 @@ export class Positions {
   /** By number: sorted edges. */
   readonly #returns: number[][] = [];
   readonly #returnIds = new Map<string, number>();
+  /** By position: targets by byte, or NO_ROW while it does not pay. */
+  readonly #rows: Int32Array[] = [];
   #numRows = 0;
 
   constructor(rules: LinkedRules) {
@@ -78,21 +80,19 @@ export class Positions {
 
   /** The position after a byte, or DEAD. */
   advance(id: number, byte: number): number {
-    const position = this.#positions[id];
-    const known = position.row === null ? UNKNOWN : position.row[byte];
-    if (known !== UNKNOWN) return known;
-    const next = this.#next(position, byte);
-    if (position.row === null && ++position.advances > ADVANCES_BEFORE_ROW) {
-      position.row = new Int32Array(256).fill(UNKNOWN);
-      this.#numRows++;
-    }
-    if (position.row !== null) position.row[byte] = next;
-    return next;
+    const known = this.#rows[id][byte];
+    return known !== UNKNOWN ? known : this.#advanceAnew(id, byte);
   }
 
-  /** Targets by byte, UNKNOWN where `advance` was never asked, or null. */
-  row(id: number): Int32Array | null {
-    return this.#positions[id].row;
+  #advanceAnew(id: number, byte: number): number {
+    const position = this.#positions[id];
+    const next = this.#next(position, byte);
+    if (this.#rows[id] === NO_ROW && ++position.advances > ADVANCES_BEFORE_ROW) {
+      this.#rows[id] = NO_ROW.slice();
+      this.#numRows++;
+    }
+    if (this.#rows[id] !== NO_ROW) this.#rows[id][byte] = next;
+    return next;
   }
 
   /** The same position of other positions of the same grammar. */
@@ -214,7 +214,8 @@ export class Positions {
     for (const { state, returns } of kernel) key += `${state}:${returns},`;
     const known = this.#positionIds.get(key);
     if (known !== undefined) return known;
-    const id = this.#positions.push({ kernel, completes, open: null, advances: 0, row: null }) - 1;
+    const id = this.#positions.push({ kernel, completes, open: null, advances: 0 }) - 1;
+    this.#rows.push(NO_ROW);
     this.#positionIds.set(key, id);
     return id;
   }

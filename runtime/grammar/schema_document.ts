@@ -22,8 +22,8 @@ export class SchemaDocument {
   readonly #schemas: Schema[] = [true, false];
   readonly #pointers: string[] = ["#", "#"];
   readonly #ids = new Map<SchemaObject, SchemaId>();
-  /** `$anchor`s and `$id`s that are only a fragment. */
-  readonly #anchors = new Map<string, { schema: SchemaObject; pointer: string }>();
+  /** By `$anchor`; null: there are several. Some may be values of an enum, and no schemas. */
+  readonly #anchors = new Map<string, { schema: SchemaObject; pointer: string } | null>();
 
   /** @throws {GrammarError} If it is not JSON, or too large. */
   constructor(root: unknown) {
@@ -64,7 +64,7 @@ export class SchemaDocument {
   resolve(reference: JsonValue, from: SchemaId): SchemaId {
     const place = `${this.pointer(from)}/$ref`;
     const anchored = typeof reference === "string" ? this.#anchors.get(reference) : undefined;
-    if (anchored !== undefined) return this.idOf(anchored.schema, anchored.pointer);
+    if (anchored) return this.idOf(anchored.schema, anchored.pointer);
     const own = isObject(this.#root) ? this.#root.$id : undefined;
     const isOwn = reference === "#" || (typeof own === "string" && reference === own);
     if (isOwn) return this.root;
@@ -116,7 +116,8 @@ export class SchemaDocument {
 
   #noteAnchor(schema: SchemaObject, pointer: string): void {
     if (typeof schema.$anchor === "string") {
-      this.#anchors.set(`#${schema.$anchor}`, { schema, pointer });
+      const reference = `#${schema.$anchor}`;
+      this.#anchors.set(reference, this.#anchors.has(reference) ? null : { schema, pointer });
     }
   }
 }
