@@ -126,6 +126,15 @@ Deno.test("messages: errors have Anthropic's shape", async () => {
   assert.match(error.message, /only text/);
 });
 
+Deno.test("messages: requests have an id, whatever comes of them", async () => {
+  const { api } = await scripted({ pieces: ["a"] });
+  for (const body of [base, { ...base, stream: true }, {}]) {
+    const response = await api.post(PATH, body);
+    await response.text();
+    assert.match(response.headers.get("request-id") ?? "", /./);
+  }
+});
+
 Deno.test("messages: a failure in a stream is its last event", async () => {
   const { api } = await scripted({ pieces: ["a"], failure: new Error("secret") });
   const { event, data } = (await api.events(PATH, { ...base, stream: true })).at(-1)!;

@@ -1,4 +1,5 @@
 import type { MiddlewareHandler } from "hono";
+import { dialectOf } from "../error_shapes.ts";
 import { newRecord, setRecord, withRecord } from "../request_record.ts";
 
 /** What a proxy may have called the request; anything else could forge log lines. */
@@ -13,4 +14,6 @@ export const requestId: MiddlewareHandler = async (c, next) => {
   await withRecord(record, next);
   // Afterwards, as routes may answer with a Response of their own.
   c.header("x-request-id", id);
+  // Anthropic's clients tell their users this one.
+  if (dialectOf(c.req.path) === "anthropic") c.header("request-id", id);
 };
