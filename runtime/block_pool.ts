@@ -106,17 +106,40 @@ export class SequenceMemory {
     return Math.ceil(positions / KV_BLOCK_POSITIONS);
   }
 
-  /** How many tokens of `ids`, from the first on, are in known blocks. Nothing is held by it. */
-  knownTokens(ids: readonly number[]): number {
+  /** Known blocks that `ids` begin with. Nothing is held by it. */
+  #find(ids: readonly number[]): KnownBlock[] {
+    const found: KnownBlock[] = [];
     let level = this.roots;
-    let tokens = 0;
-    while (tokens + KV_BLOCK_POSITIONS <= ids.length) {
-      const known = level.get(this.#keyAt(ids, tokens / KV_BLOCK_POSITIONS));
+    while ((found.length + 1) * KV_BLOCK_POSITIONS <= ids.length) {
+      const known = level.get(this.#keyAt(ids, found.length));
       if (known === undefined) break;
       level = known.children;
-      tokens += KV_BLOCK_POSITIONS;
+      found.push(known);
     }
-    return tokens;
+    return found;
+  }
+
+  /** How many tokens of `ids`, from the first on, are in known blocks. */
+  knownTokens(ids: readonly number[]): number {
+    return this.#find(ids).length * KV_BLOCK_POSITIONS;
+  }
+
+  /**
+   * Whether another sequence is about to compute the block of `ids` that is the first one unknown.
+   *
+   * @param all The other's tokens, those to come included.
+   */
+  isAhead(other: SequenceMemory, ids: readonly number[], all: readonly number[]): boolean {
+    const found = this.#find(ids);
+    const start = found.length * KV_BLOCK_POSITIONS;
+    const end = start + KV_BLOCK_POSITIONS;
+    if (other.#known.length !== found.length || Math.min(ids.length, all.length) < end) {
+      return false;
+    }
+    // The same block is reached by the same tokens only.
+    if (other.#known.at(-1) !== found.at(-1)) return false;
+    for (let i = start; i < end; i++) if (ids[i] !== all[i]) return false;
+    return true;
   }
 
   /**
@@ -125,14 +148,12 @@ export class SequenceMemory {
    * @returns The tokens in them.
    */
   reuse(ids: readonly number[]): number {
-    const tokens = this.knownTokens(ids);
-    for (let at = 0; at < tokens; at += KV_BLOCK_POSITIONS) {
-      const known = this.#level.get(this.#keyAt(ids, at / KV_BLOCK_POSITIONS))!;
+    for (const known of this.#find(ids)) {
       this.pool.hold(known);
       this.#known.push(known);
       this.blocks.push(known.block);
     }
-    return tokens;
+    return this.#known.length * KV_BLOCK_POSITIONS;
   }
 
   /** Makes room for `positions` tokens; false, and nothing is taken, where there is not enough. */

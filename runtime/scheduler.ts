@@ -61,6 +61,13 @@ interface Sequence {
   hasStarted: boolean;
 }
 
+/** A sequence in its prompt. */
+interface Prefilling {
+  sequence: Sequence;
+  /** Its tokens, computed and pending. */
+  all: readonly number[];
+}
+
 /** Tokens of one sequence that go into the coming step. */
 interface Share {
   sequence: Sequence;
@@ -242,9 +249,10 @@ export class Scheduler {
 
   /** Lets waiting sequences in, in order of arrival, until one finds no memory. */
   #admit(): void {
-    for (const sequence of [...this.#waiting]) {
-      if (this.#running.length >= this.#options.maxSequences) return;
-      if (this.#isBeingComputed(sequence)) continue;
+    const { maxSequences } = this.#options;
+    for (const sequence of this.#waiting.slice(0, maxSequences)) {
+      if (this.#running.length >= maxSequences) return;
+      if (this.#isBeingComputed(sequence, this.#prefilling())) continue;
       if (!this.#makeRoom(sequence)) return;
       this.#waiting.splice(this.#waiting.indexOf(sequence), 1);
       this.#start(sequence);
@@ -255,14 +263,18 @@ export class Scheduler {
    * Whether a running sequence is about to compute more of this one's beginning than is known yet:
    * then waiting for it costs less than doing the same twice.
    */
-  #isBeingComputed({ work, memory }: Sequence): boolean {
-    if (work.cachePrompt === false) return false;
-    const usable = work.pending.length - 1;
-    const known = memory.knownTokens(work.pending);
-    return this.#running.some((other) =>
-      other.work.pending.length > 1 && other.work.cachePrompt !== false &&
-      Math.min(usable, commonTokens(work.pending, other)) >= known + KV_BLOCK_POSITIONS
-    );
+  #isBeingComputed({ work, memory }: Sequence, prefilling: readonly Prefilling[]): boolean {
+    if (work.cachePrompt === false || prefilling.length === 0) return false;
+    // The last token is always computed, for its logits.
+    const usable = work.pending.slice(0, -1);
+    return prefilling.some(({ sequence, all }) => memory.isAhead(sequence.memory, usable, all));
+  }
+
+  /** Running sequences whose beginnings others may soon read. */
+  #prefilling(): Prefilling[] {
+    return this.#running
+      .filter(({ work }) => work.pending.length > 1 && work.cachePrompt !== false)
+      .map((sequence) => ({ sequence, all: [...sequence.computed, ...sequence.work.pending] }));
   }
 
   /** Known blocks are held, and the memory for all tokens so far is taken; or nothing is. */
@@ -488,14 +500,6 @@ function slotOf({ id, work, promptTokens, computed, cachedTokens }: Sequence): S
     computedTokens: computed.length,
     completionTokens: tokens - promptTokens,
   };
-}
-
-/** How many tokens `ids` and a sequence have in common, from the first on. */
-function commonTokens(ids: readonly number[], { computed, work }: Sequence): number {
-  const own = (i: number) => i < computed.length ? computed[i] : work.pending[i - computed.length];
-  let count = 0;
-  while (count < ids.length && ids[count] === own(count)) count++;
-  return count;
 }
 
 /** As many of a sequence's pending tokens as there is room for, and for their logits. */
