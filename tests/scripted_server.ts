@@ -10,6 +10,8 @@ export type Script = readonly (string | Promise<unknown> | Error)[];
 export class ScriptedServer implements AsyncDisposable {
   /** What `/health` says. */
   isLoading = false;
+  /** Without it, nothing is known of the context and the samplers. */
+  hasProps = true;
   /** A chat is refused so where this is set. */
   refusal: { status: 400 | 429 | 503; message: string } | null = null;
   /** The key that is needed, if any. */
@@ -43,10 +45,7 @@ export class ScriptedServer implements AsyncDisposable {
     addWebRoutes(app, {} as Services);
     app.get(
       "/health",
-      (c) =>
-        this.isLoading
-          ? c.json(errorOf("The model is not loaded yet"), 503)
-          : c.json({ status: "ok" }),
+      (c) => this.isLoading ? c.json(LOADING, 503) : c.json({ status: "ok" }),
     );
     app.use("/*", async (c, next) => {
       const isAllowed = this.key === null || c.req.header("authorization") === `Bearer ${this.key}`;
@@ -54,7 +53,13 @@ export class ScriptedServer implements AsyncDisposable {
       await next();
     });
     app.get("/v1/models", (c) => c.json({ data: [{ id: "scripted" }] }));
-    app.get("/props", (c) => c.json({ contextSize: 100, defaults: { doSample: true, topK: 40 } }));
+    app.get(
+      "/props",
+      (c) =>
+        this.hasProps
+          ? c.json({ contextSize: 100, defaults: { doSample: true, topK: 40 } })
+          : c.json(errorOf("Not found"), 404),
+    );
     app.post("/apply-template", async (c) => {
       const { messages } = await c.req.json();
       return c.json({
@@ -104,6 +109,11 @@ export class ScriptedServer implements AsyncDisposable {
     yield "[DONE]";
   }
 }
+
+const LOADING = {
+  status: "loading",
+  progress: { message: "Packing weights", done: 1, total: 3 },
+};
 
 const errorOf = (message: string) => ({
   error: { message, type: "error", param: null, code: null },

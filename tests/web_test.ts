@@ -14,6 +14,9 @@ import { chromium, testWith } from "./tools.ts";
 
 const PHONE = { viewport: { width: 360, height: 700 }, hasTouch: true, isMobile: true };
 
+/** What a console says of every answer that is not a success. */
+const REFUSED = /Failed to load resource/;
+
 const question = (page: Page) => page.getByRole("textbox", { name: "Message", exact: true });
 const answer = (page: Page) => page.locator(".message.assistant").last();
 const button = (page: Page, name: string | RegExp) =>
@@ -317,6 +320,21 @@ step("settings are sent, and the server's defaults are shown", async (page, serv
   assert.equal(server.asked.length, 2);
 });
 
+step(
+  "without /props, the page does without its figures",
+  async (page) => {
+    await ask(page, "Hi");
+    assert.ok(await page.getByRole("meter").isHidden());
+    await button(page, "Settings").click();
+    const topK = page.getByLabel("Top K", { exact: true });
+    assert.equal(await topK.getAttribute("placeholder"), "server's default");
+  },
+  { expected: REFUSED },
+  (server) => {
+    server.hasProps = false;
+  },
+);
+
 /** Colours of text, and of what it lies on, by their names in the style sheet. */
 const TEXT_COLOURS = [
   ...["ink", "quiet", "accent", "danger"].flatMap((ink) =>
@@ -431,8 +449,6 @@ step("everything has a name, and the answer is read out by sentences", async (pa
   assert.equal(await page.locator("html").getAttribute("lang"), "en");
 });
 
-const REFUSED = /Failed to load resource/;
-
 step(
   "a key is asked for, kept, and sent",
   async (page, server) => {
@@ -457,7 +473,7 @@ step(
 step(
   "a model that loads is waited for",
   async (page, server) => {
-    await page.getByText("The model is loading").waitFor();
+    await page.getByText("The model is loading: Packing weights (33 %)").waitFor();
     await question(page).fill("Hi");
     await question(page).press("Enter");
     assert.equal(await question(page).inputValue(), "Hi");

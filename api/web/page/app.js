@@ -79,7 +79,10 @@ const composer = new Composer(
   { form: byId("composer"), area: byId("question"), button: byId("send") },
   {
     send: (text) => chat.send(text),
-    stop: () => chat.stop(),
+    stop: () => {
+      chat.stop();
+      composer.focus();
+    },
     editLast: () => thread.editLast(),
   },
 );
@@ -171,7 +174,7 @@ function showGauge(used) {
 }
 
 const BANNERS = {
-  loading: () => ({ text: "The model is loading", waits: true }),
+  loading: (message) => ({ text: message, waits: true }),
   gone: (message) => ({
     text: `${message}. Trying again`,
     waits: true,

@@ -125,7 +125,7 @@ export class Chat {
     this.#events.began(answer);
     this.#events.changed();
     await this.#save(conversation);
-    const saving = setInterval(() => this.#save(conversation), SAVE_MS);
+    const saving = setInterval(() => this.#keep(conversation), SAVE_MS);
     try {
       await this.#stream(conversation, answer, isResumed, running.stop.signal);
     } catch (error) {
@@ -137,7 +137,8 @@ export class Chat {
     // Unless it was deleted meanwhile.
     if (this.#answers.get(conversation.id) === running) {
       this.#answers.delete(conversation.id);
-      await this.#save(conversation);
+      // What another window added meanwhile is in the store, and now is the time for it.
+      if (await this.#save(conversation)) await this.#refresh(conversation);
     }
     this.#events.ended(answer);
     this.#events.changed();
@@ -186,13 +187,26 @@ export class Chat {
     this.#events.failed(error);
   }
 
+  /** @returns {Promise<boolean>} Whether it is kept. */
   async #save(conversation) {
+    const isKept = await this.#keep(conversation);
+    if (isKept) this.#events.listed();
+    return isKept;
+  }
+
+  async #keep(conversation) {
     try {
       await this.#store.save(conversation);
-      this.#events.listed();
+      return true;
     } catch (error) {
       this.#events.unsaved(error);
+      return false;
     }
+  }
+
+  async #refresh({ id }) {
+    const stored = await this.#store.get(id);
+    if (stored !== undefined && this.conversation.id === id) this.conversation = stored;
   }
 }
 

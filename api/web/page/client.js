@@ -20,12 +20,14 @@ export class Client {
     this.#apiKey = apiKey;
   }
 
-  /** @returns {Promise<{ready: boolean, message: string}>} */
+  /**
+   * @returns {Promise<string | null>} What the server is at, or null if it is ready.
+   */
   async health() {
     const response = await this.#fetch("health");
-    if (response.ok) return { ready: true, message: "" };
-    if (response.status === 503) return { ready: false, message: await messageOf(response) };
-    throw await failureOf(response);
+    if (response.ok) return null;
+    if (response.status !== 503) throw await failureOf(response);
+    return stageOf(await response.text());
   }
 
   /** @returns {Promise<string[]>} Names of models. */
@@ -118,13 +120,27 @@ async function failureOf(response) {
 }
 
 async function messageOf(response) {
-  const text = await response.text().catch(() => "");
-  try {
-    const { error } = JSON.parse(text);
-    if (typeof error?.message === "string") return error.message;
-    if (typeof error === "string") return error;
-  } catch {
-    // Not ours: a proxy's page, perhaps.
-  }
+  const { error } = parsed(await response.text().catch(() => ""));
+  if (typeof error?.message === "string") return error.message;
   return `The server answered ${response.status} ${response.statusText}`.trim();
+}
+
+/** Nothing where it is not ours: a proxy's page, perhaps. */
+function parsed(text) {
+  try {
+    return JSON.parse(text) ?? {};
+  } catch {
+    return {};
+  }
+}
+
+/** From the body of a `/health` that is not well. */
+function stageOf(text) {
+  const { status, error, progress } = parsed(text);
+  if (status !== "loading") return error?.message ?? "The server is not ready";
+  const { message, done, total } = progress ?? {};
+  const share = total > 0 ? ` (${Math.floor((100 * done) / total)} %)` : "";
+  return message === undefined
+    ? "The model is loading"
+    : `The model is loading: ${message}${share}`;
 }

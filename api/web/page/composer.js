@@ -32,8 +32,9 @@ export class Composer {
     this.#show();
   }
 
+  /** Not where it would open a keyboard over what is to be read. */
   focus() {
-    this.#area.focus();
+    if (!matchMedia("(hover: none)").matches) this.#area.focus();
   }
 
   #keyDown(event) {

@@ -19,6 +19,11 @@ const marked = new Marked({
       if (HARMLESS_TAG.test(text.trim())) return text;
       return block ? `<p>${escaped(text.trim()).replaceAll("\n", "<br>")}</p>` : escaped(text);
     },
+    heading({ tokens, depth }) {
+      // Below the page's own, of which there are two levels.
+      const level = Math.min(depth + 2, 6);
+      return `<h${level}>${this.parser.parseInline(tokens)}</h${level}>`;
+    },
     image({ href, text }) {
       return `<a href="${escaped(href)}">${escaped(text || href)}</a>`;
     },

@@ -44,8 +44,8 @@ export class ServerStatus {
   /** @returns {Promise<State>} */
   async #ask() {
     try {
-      const { ready, message } = await this.#client.health();
-      if (!ready) return { kind: "loading", message };
+      const stage = await this.#client.health();
+      if (stage !== null) return { kind: "loading", message: stage };
       [this.models, this.props] = await Promise.all([this.#client.models(), this.#client.props()]);
       return { kind: "ready", message: "" };
     } catch (error) {

@@ -8,7 +8,8 @@ export function listenToShortcuts(actions) {
     if (event.isComposing || document.querySelector("dialog[open]") !== null) return;
     const action = actionOf(event);
     if (action === null) return;
-    event.preventDefault();
+    // Escape also empties the search.
+    if (action !== "stop") event.preventDefault();
     actions[action]();
   });
 }
