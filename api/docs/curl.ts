@@ -1,20 +1,44 @@
-import type { ApiDocument, Operation, Schema } from "./document.ts";
+import type { ApiDocument, Listed, Operation, Schema } from "./document.ts";
 import { resolved } from "./schema_html.ts";
 
-/** How to call an operation from a shell, with the smallest body that it takes. */
-export function curlOf(
-  { path, method, operation }: { path: string; method: string; operation: Operation },
-  document: ApiDocument,
-): string {
-  const url = `http://127.0.0.1:8080${path}`;
-  const key = operation.security?.length === 0 ? "" : ` \\\n  -H "Authorization: Bearer $KEY"`;
-  const body = operation.requestBody?.content["application/json"];
-  if (body === undefined) {
-    return `curl ${method === "get" ? "" : `-X ${method.toUpperCase()} `}${url}${key}`;
+/** Stands for this server's address until somebody asks for the page by one. */
+export const BASE_URL = "http://127.0.0.1:8080";
+
+const TURNS = [{ role: "user", content: "Tell me a story" }];
+
+/** Where the smallest body that is taken would not show what the route is for. */
+const EXAMPLES: Readonly<Record<string, unknown>> = {
+  "/v1/chat/completions": { messages: TURNS, max_tokens: 64, stream: true },
+  "/v1/completions": { prompt: "Once upon a time", max_tokens: 64 },
+  "/v1/responses": { input: "Tell me a story", max_output_tokens: 64 },
+  "/v1/embeddings": { input: ["The dragon slept", "A rabbit ran"] },
+  "/v1/messages": { messages: TURNS, max_tokens: 64 },
+  "/v1/messages/count_tokens": { messages: TURNS },
+  "/api/generate": { prompt: "Once upon a time", options: { num_predict: 64 } },
+  "/api/chat": { messages: TURNS, options: { num_predict: 64 } },
+  "/tokenize": { content: "Once upon a time" },
+  "/detokenize": { tokens: [439, 448, 258, 402] },
+  "/apply-template": { messages: TURNS },
+};
+
+/** How to call an operation from a shell. */
+export function curlOf({ path, method, operation }: Listed, document: ApiDocument): string {
+  const isOpen = operation.security?.length === 0;
+  const key = isOpen ? "" : ` \\\n  -H "Authorization: Bearer $KEY"`;
+  const body = bodyOf(path, operation, document);
+  if (body === null) {
+    return `curl ${method === "get" ? "" : `-X ${method.toUpperCase()} `}${BASE_URL}${path}${key}`;
   }
-  const example = body.example ?? (body.schema ? exampleOf(body.schema, document) : {});
-  const json = JSON.stringify(example).replaceAll("'", "'\\''");
-  return `curl ${url}${key} \\\n  -H "Content-Type: application/json" \\\n  -d '${json}'`;
+  const json = JSON.stringify(body).replaceAll("'", "'\\''");
+  const type = ` \\\n  -H "Content-Type: application/json"`;
+  return `curl ${BASE_URL}${path}${key}${type} \\\n  -d '${json}'`;
+}
+
+/** An example of what an operation takes; null: it takes nothing. */
+export function bodyOf(path: string, operation: Operation, document: ApiDocument): unknown {
+  const body = operation.requestBody?.content["application/json"];
+  if (body === undefined) return null;
+  return EXAMPLES[path] ?? (body.schema ? exampleOf(body.schema, document) : {});
 }
 
 /** A value that the schema accepts: its own example, or its required fields alone. */

@@ -19,6 +19,20 @@ export interface Operation {
   responses: Record<string, { description: string; content?: Record<string, { schema?: Schema }> }>;
 }
 
+/** An operation where it is. */
+export interface Listed {
+  path: string;
+  method: string;
+  operation: Operation;
+}
+
+/** All of them, in the document's order. */
+export function operationsOf({ paths }: ApiDocument): Listed[] {
+  return Object.entries(paths).flatMap(([path, operations]) =>
+    Object.entries(operations).map(([method, operation]) => ({ path, method, operation }))
+  );
+}
+
 export interface Parameter {
   name: string;
   in: string;
@@ -52,6 +66,14 @@ const DESCRIPTION =
   " Clients of OpenAI, Anthropic and Ollama work as they are. Where the server was started with" +
   " keys, send one as `Authorization: Bearer KEY` or as `x-api-key: KEY`.";
 
+const TAGS = [
+  { name: "OpenAI", description: "For OpenAI's clients; their base URL ends with `/v1`." },
+  { name: "Anthropic", description: "For Anthropic's clients; their base URL has no `/v1`." },
+  { name: "Ollama", description: "For Ollama's clients, and the many that speak its API only." },
+  { name: "Tokens and templates", description: "What a prompt is before the model sees it." },
+  { name: "Operations", description: "How the server is." },
+];
+
 /** The whole API, from the routes themselves. */
 export function documentOf(app: OpenAPIHono): ApiDocument {
   app.openAPIRegistry.registerComponent("securitySchemes", "bearer", {
@@ -71,6 +93,7 @@ export function documentOf(app: OpenAPIHono): ApiDocument {
       description: DESCRIPTION,
       license: { name: "MIT" },
     },
+    tags: TAGS,
     servers: [{ url: "/", description: "This server" }],
     security: [{ bearer: [] }, { apiKey: [] }, {}],
   });

@@ -1,6 +1,13 @@
 /** The API's documentation as one page of plain HTML: no scripts, nothing from elsewhere. */
 import { curlOf } from "./curl.ts";
-import type { ApiDocument, Operation, Parameter, Schema } from "./document.ts";
+import {
+  type ApiDocument,
+  type Listed,
+  type Operation,
+  operationsOf,
+  type Parameter,
+  type Schema,
+} from "./document.ts";
 import { escaped, prose } from "./html.ts";
 import { schemaHtml } from "./schema_html.ts";
 
@@ -29,8 +36,6 @@ ul.fields { list-style: none; padding-left: 1rem; border-left: 2px solid var(--l
 nav ul { columns: 18rem; padding-left: 1.2rem; }
 `;
 
-type Listed = { path: string; method: string; operation: Operation };
-
 export function docsPage(document: ApiDocument): string {
   const { info } = document;
   const groups = grouped(document);
@@ -57,31 +62,43 @@ ${groups.map((group) => groupHtml(group, document)).join("\n")}
 `;
 }
 
-/** Operations by their first tag, in the document's order. */
-function grouped({ paths }: ApiDocument): [string, Listed[]][] {
-  const listed = Object.entries(paths).flatMap(([path, operations]) =>
-    Object.entries(operations).map(([method, operation]) => ({ path, method, operation }))
+interface Group {
+  name: string;
+  description: string;
+  operations: Listed[];
+}
+
+/** Operations by their first tag; tags in the document's order, others after them. */
+function grouped(document: ApiDocument): Group[] {
+  const byTag = Map.groupBy(
+    operationsOf(document),
+    ({ operation }) => operation.tags?.[0] ?? "Other",
   );
-  return [...Map.groupBy(listed, ({ operation }) => operation.tags?.[0] ?? "Other")];
+  const known = new Map(document.tags?.map(({ name, description }) => [name, description]));
+  const names = new Set([...known.keys(), ...byTag.keys()]);
+  return [...names].map((name) => ({
+    name,
+    description: known.get(name) ?? "",
+    operations: byTag.get(name) ?? [],
+  }));
 }
 
 function anchorOf({ method, path }: Listed): string {
   return `${method}${path.replaceAll(/[^a-z0-9]+/gi, "-")}`.replace(/-$/, "");
 }
 
-function navigationOf([tag, operations]: [string, Listed[]]): string {
+function navigationOf({ name, operations }: Group): string {
   const items = operations.map((listed) =>
     `<li><a href="#${anchorOf(listed)}"><code>${listed.method.toUpperCase()} ${
       escaped(listed.path)
     }</code></a></li>`
   );
-  return `<h2>${escaped(tag)}</h2><ul>${items.join("")}</ul>`;
+  return `<h2>${escaped(name)}</h2><ul>${items.join("")}</ul>`;
 }
 
-function groupHtml([tag, operations]: [string, Listed[]], document: ApiDocument): string {
-  return `<h2>${escaped(tag)}</h2>\n${
-    operations.map((listed) => operationHtml(listed, document)).join("\n")
-  }`;
+function groupHtml({ name, description, operations }: Group, document: ApiDocument): string {
+  const sections = operations.map((listed) => operationHtml(listed, document)).join("\n");
+  return `<h2>${escaped(name)}</h2>\n<p>${prose(description)}</p>\n${sections}`;
 }
 
 function operationHtml(listed: Listed, document: ApiDocument): string {
@@ -93,10 +110,7 @@ function operationHtml(listed: Listed, document: ApiDocument): string {
 ${operation.description === undefined ? "" : `<p>${prose(operation.description)}</p>`}
 ${parametersHtml(operation.parameters ?? [])}
 ${schema === undefined ? "" : bodyHtml("Body", schema, document)}
-${
-    Object.entries(operation.responses).map(([status, r]) => responseHtml(status, r, document))
-      .join("")
-  }
+${responsesHtml(operation, document)}
 <pre>${escaped(curlOf(listed, document))}</pre>
 </section>`;
 }
@@ -112,6 +126,23 @@ function parametersHtml(parameters: readonly Parameter[]): string {
 
 function bodyHtml(title: string, schema: Schema, document: ApiDocument): string {
   return `<details><summary>${escaped(title)}</summary>${schemaHtml(schema, document)}</details>`;
+}
+
+/** Successes one by one; failures, which have one shape, together. */
+function responsesHtml({ responses }: Operation, document: ApiDocument): string {
+  const all = Object.entries(responses);
+  const isSuccess = ([status]: [string, unknown]) => status.startsWith("2");
+  const successes = all.filter(isSuccess).map(([status, r]) => responseHtml(status, r, document));
+  const failures = all.filter((response) => !isSuccess(response));
+  if (failures.length === 0) return successes.join("");
+  const rows = failures.map(([status, { description }]) =>
+    `<tr><td>${status}</td><td>${prose(description)}</td></tr>`
+  );
+  const [, { content = {} }] = failures[0];
+  const schema = Object.values(content)[0]?.schema ?? {};
+  return `${successes.join("")}<details><summary>Errors</summary><table>${rows.join("")}</table>${
+    schemaHtml(schema, document)
+  }</details>`;
 }
 
 function responseHtml(
