@@ -28,8 +28,6 @@ export interface Item {
 interface Position {
   /** Items after a byte and what ended by it, before further calls. */
   kernel: readonly Item[];
-  /** Everything has ended: the text is whole. */
-  completes: boolean;
   /** With calls made; null until needed. */
   open: readonly Item[] | null;
   advances: number;
@@ -45,8 +43,10 @@ export class Positions {
   /** By number: sorted edges. */
   readonly #returns: number[][] = [];
   readonly #returnIds = new Map<string, number>();
-  /** By position: targets by byte, or NO_ROW while it does not pay. */
-  readonly #rows: Int32Array[] = [];
+  /** By position: targets by byte; negative: ask `advance`. */
+  readonly rows: Int32Array[] = [];
+  /** By position: everything has ended, and the text is whole. */
+  readonly completing: boolean[] = [];
   #numRows = 0;
 
   constructor(rules: LinkedRules) {
@@ -70,7 +70,7 @@ export class Positions {
   }
 
   completes(id: number): boolean {
-    return this.#positions[id].completes;
+    return this.completing[id];
   }
 
   /** Where `returns` lead: pairs of a state and further returns. */
@@ -80,24 +80,24 @@ export class Positions {
 
   /** The position after a byte, or DEAD. */
   advance(id: number, byte: number): number {
-    const known = this.#rows[id][byte];
+    const known = this.rows[id][byte];
     return known !== UNKNOWN ? known : this.#advanceAnew(id, byte);
   }
 
   #advanceAnew(id: number, byte: number): number {
     const position = this.#positions[id];
     const next = this.#next(position, byte);
-    if (this.#rows[id] === NO_ROW && ++position.advances > ADVANCES_BEFORE_ROW) {
-      this.#rows[id] = NO_ROW.slice();
+    if (this.rows[id] === NO_ROW && ++position.advances > ADVANCES_BEFORE_ROW) {
+      this.rows[id] = NO_ROW.slice();
       this.#numRows++;
     }
-    if (this.#rows[id] !== NO_ROW) this.#rows[id][byte] = next;
+    if (this.rows[id] !== NO_ROW) this.rows[id][byte] = next;
     return next;
   }
 
   /** The same position of other positions of the same grammar. */
   adopt(other: Positions, id: number): number {
-    const { kernel, completes } = other.#positions[id];
+    const { kernel } = other.#positions[id];
     const reached = other.#reachableReturns(kernel.map(({ returns }) => returns));
     // Returns are made after those that they lead to, so their numbers are larger.
     const translated = new Map<number, number>();
@@ -110,7 +110,7 @@ export class Positions {
       translated.set(returns, this.#returnsOf(edges));
     }
     const items = kernel.map((item) => [item.state, translated.get(item.returns)!] as const);
-    return this.#intern(new Map(items), completes);
+    return this.#intern(new Map(items), other.completing[id]);
   }
 
   #reachableReturns(from: readonly number[]): number[] {
@@ -214,8 +214,9 @@ export class Positions {
     for (const { state, returns } of kernel) key += `${state}:${returns},`;
     const known = this.#positionIds.get(key);
     if (known !== undefined) return known;
-    const id = this.#positions.push({ kernel, completes, open: null, advances: 0 }) - 1;
-    this.#rows.push(NO_ROW);
+    const id = this.#positions.push({ kernel, open: null, advances: 0 }) - 1;
+    this.rows.push(NO_ROW);
+    this.completing.push(completes);
     this.#positionIds.set(key, id);
     return id;
   }

@@ -60,39 +60,40 @@ export class TokenWalker {
     return this.#result();
   }
 
+  /** The loop runs a quarter of a million times for what is allowed inside of a string. */
   #walkBelow(positions: Positions, start: number, top: number): void {
-    const { bytes, depths, ends, tokenStarts } = this.#tree;
+    const { bytes, depths, ends, tokenStarts, tokens } = this.#tree;
+    const { rows, completing } = positions;
     const path = this.#path;
     const end = ends[top];
+    const found = this.#roomFor(tokenStarts[end] - tokenStarts[top]);
+    let numFound = this.#numFound;
     path[depths[top]] = start;
     // At the root nothing was said; what has ended before is a part of the position already.
-    if (top > 0 && positions.completes(start)) this.#addEnded(top);
+    if (top > 0 && completing[start]) this.#addEnded(top);
     for (let node = top + 1; node < end;) {
       const depth = depths[node];
-      const next = positions.advance(path[depth - 1], bytes[node]);
+      let next = rows[path[depth - 1]][bytes[node]];
+      if (next < 0) next = positions.advance(path[depth - 1], bytes[node]);
       if (next === DEAD) {
         node = ends[node];
         continue;
       }
       path[depth] = next;
-      if (tokenStarts[node + 1] > tokenStarts[node]) this.#addTokens(node);
-      if (positions.completes(next)) this.#addEnded(node);
-      node++;
+      if (completing[next]) this.#addEnded(node);
+      const last = tokenStarts[++node];
+      for (let i = tokenStarts[node - 1]; i < last; i++) found[numFound++] = tokens[i];
     }
+    this.#numFound = numFound;
   }
 
-  #addTokens(node: number): void {
-    const { tokenStarts, tokens } = this.#tree;
-    for (let i = tokenStarts[node]; i < tokenStarts[node + 1]; i++) {
-      if (this.#numFound === this.#found.length) this.#growFound();
-      this.#found[this.#numFound++] = tokens[i];
+  #roomFor(count: number): Int32Array {
+    if (this.#numFound + count > this.#found.length) {
+      const larger = new Int32Array(2 * (this.#numFound + count));
+      larger.set(this.#found);
+      this.#found = larger;
     }
-  }
-
-  #growFound(): void {
-    const larger = new Int32Array(2 * this.#found.length);
-    larger.set(this.#found);
-    this.#found = larger;
+    return this.#found;
   }
 
   #addEnded(node: number): void {

@@ -123,13 +123,29 @@ class TokenTable {
   byteAt(index: number, i: number): number {
     return this.#bytes[this.#starts[index] + i];
   }
-}
 
-/** Tokens that share their bytes up to `depth`. */
-interface Group {
-  indexes: Int32Array;
-  depth: number;
-  byte: number;
+  /** Bytes that two tokens begin with together. */
+  common(a: number, b: number): number {
+    const most = Math.min(this.#lengths[a], this.#lengths[b]);
+    let length = 0;
+    while (length < most && this.byteAt(a, length) === this.byteAt(b, length)) length++;
+    return length;
+  }
+
+  /** Their order by bytes. */
+  compare(a: number, b: number): number {
+    const length = this.common(a, b);
+    const isPrefix = length === this.#lengths[a] || length === this.#lengths[b];
+    return isPrefix
+      ? this.#lengths[a] - this.#lengths[b]
+      : this.byteAt(a, length) - this.byteAt(b, length);
+  }
+
+  /** The first two bytes as a number, in the same order. */
+  beginning(index: number): number {
+    const second = this.#lengths[index] > 1 ? this.byteAt(index, 1) + 1 : 0;
+    return this.byteAt(index, 0) * 257 + second;
+  }
 }
 
 async function treeOf(
@@ -145,53 +161,58 @@ async function treeOf(
     const bytes = bytesOf(id);
     if (bytes.length > 0 && bytes.length <= MAX_TOKEN_BYTES) table.add(id, bytes);
   }
-  return await grow(table, work);
-}
-
-/** Splits groups of tokens by their next byte, depth first, until each is one node. */
-async function grow(table: TokenTable, work: Workload): Promise<TokenTree> {
-  const bytes: number[] = [];
-  const depths: number[] = [];
-  const tokenStarts: number[] = [];
-  const tokens: number[] = [];
-  const all = Int32Array.from(table.ids.keys());
-  const pending: Group[] = [{ indexes: all, depth: 0, byte: 0 }];
-  for (let group = pending.pop(); group !== undefined; group = pending.pop()) {
+  const growing = new GrowingTree(table);
+  for (const group of groupsOf(table)) {
     if (work.isDue) await work.rest();
-    const { indexes, depth } = group;
-    bytes.push(group.byte);
-    depths.push(depth);
-    tokenStarts.push(tokens.length);
-    for (const index of indexes) if (table.lengthOf(index) === depth) tokens.push(table.ids[index]);
-    pending.push(...splitByByte(table, indexes, depth));
+    // A group is a few thousand tokens at most; sorting all at once would take too long.
+    for (const index of group.sort((a, b) => table.compare(a, b))) growing.add(index);
   }
-  tokenStarts.push(tokens.length);
-  return {
-    bytes: Uint8Array.from(bytes),
-    depths: Uint16Array.from(depths),
-    ends: subtreeEnds(depths),
-    tokenStarts: Int32Array.from(tokenStarts),
-    tokens: Int32Array.from(tokens),
-    maxDepth: depths.reduce((most, depth) => Math.max(most, depth), 0),
-  };
+  return growing.finished();
 }
 
-/** The largest byte first, as the last group is taken next. */
-function splitByByte(table: TokenTable, indexes: Int32Array, depth: number): Group[] {
-  const counts = new Int32Array(257);
-  for (const index of indexes) {
-    if (table.lengthOf(index) > depth) counts[table.byteAt(index, depth)]++;
+/** Tokens by their first two bytes, in order. */
+function groupsOf(table: TokenTable): number[][] {
+  const groups: number[][] = [];
+  for (let index = 0; index < table.ids.length; index++) {
+    (groups[table.beginning(index)] ??= []).push(index);
   }
-  const groups = new Map<number, { indexes: Int32Array; count: number }>();
-  for (const index of indexes) {
-    if (table.lengthOf(index) === depth) continue;
-    const byte = table.byteAt(index, depth);
-    const group = groups.get(byte) ?? { indexes: new Int32Array(counts[byte]), count: 0 };
-    groups.set(byte, group);
-    group.indexes[group.count++] = index;
+  return groups.filter((group) => group !== undefined);
+}
+
+/** Tokens come in the order of their bytes, so that each goes on from the one before it. */
+class GrowingTree {
+  readonly #table: TokenTable;
+  readonly #bytes = [0];
+  readonly #depths = [0];
+  readonly #tokenStarts = [0];
+  readonly #tokens: number[] = [];
+  #last: number | null = null;
+
+  constructor(table: TokenTable) {
+    this.#table = table;
   }
-  return [...groups].sort(([a], [b]) => b - a)
-    .map(([byte, group]) => ({ indexes: group.indexes, depth: depth + 1, byte }));
+
+  add(index: number): void {
+    const shared = this.#last === null ? 0 : this.#table.common(this.#last, index);
+    for (let i = shared; i < this.#table.lengthOf(index); i++) {
+      this.#bytes.push(this.#table.byteAt(index, i));
+      this.#depths.push(i + 1);
+      this.#tokenStarts.push(this.#tokens.length);
+    }
+    this.#tokens.push(this.#table.ids[index]);
+    this.#last = index;
+  }
+
+  finished(): TokenTree {
+    return {
+      bytes: Uint8Array.from(this.#bytes),
+      depths: Uint16Array.from(this.#depths),
+      ends: subtreeEnds(this.#depths),
+      tokenStarts: Int32Array.from([...this.#tokenStarts, this.#tokens.length]),
+      tokens: Int32Array.from(this.#tokens),
+      maxDepth: this.#depths.reduce((most, depth) => Math.max(most, depth), 0),
+    };
+  }
 }
 
 /** Below a node are all that follow it, up to the next one that is not deeper. */
