@@ -47,7 +47,7 @@ async function readWithin(
     return await Promise.race([readAll(reader, maxBytes), late.promise]);
   } catch (error) {
     reader.cancel(error).catch(() => {});
-    throw error;
+    throw error instanceof ApiError ? error : brokenOff(error);
   } finally {
     clearTimeout(timer);
   }
@@ -86,6 +86,14 @@ function tooLarge(maxBytes: number): ApiError {
       " server with a larger --max-body",
     { code: "body_too_large" },
   );
+}
+
+/** Reading fails when the client's connection does. */
+function brokenOff(cause: unknown): ApiError {
+  return new ApiError(400, "invalid_request_error", "The body broke off: send it again", {
+    code: "body_broken_off",
+    cause,
+  });
 }
 
 function tooSlow(timeoutMs: number): ApiError {

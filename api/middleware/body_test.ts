@@ -61,6 +61,19 @@ Deno.test("body: one that dribbles is given up with 408", async () => {
   assert.ok(isCancelled);
 });
 
+Deno.test("body: one that breaks off is the client's fault, not ours", async () => {
+  const { ask, logged } = sceneOf();
+  const body = new ReadableStream({
+    pull(controller) {
+      controller.error(new TypeError("the connection was reset"));
+    },
+  });
+  const response = await ask("/echo", { method: "POST", body, duplex: "half" } as RequestInit);
+  assert.equal(response.status, 400);
+  assert.equal((await jsonOf(response)).error.code, "body_broken_off");
+  assert.deepEqual(logged.map(({ event, level }) => [event, level]), [["request", "warn"]]);
+});
+
 Deno.test("body: prompts are in the log only when that was asked for", async () => {
   const prompt = "something private";
   const init = {

@@ -1,5 +1,6 @@
 import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import { addGet } from "../route.ts";
+import { SUPPORTED_KEYWORDS } from "../../runtime/grammar/schema_keywords.ts";
 import type { Services } from "../services.ts";
 import { OPERATIONS } from "./dialect.ts";
 import { VERSION } from "./version.ts";
@@ -15,7 +16,10 @@ const Props = z.object({
   threads: z.number(),
   chatTemplate: z.string().nullable().openapi({ description: "Jinja" }),
   defaults: z.looseObject({}).openapi({ description: "The authors' generation_config.json" }),
-  maxChoices: z.number(),
+  maxChoices: z.number().openapi({ description: "Most choices of one request" }),
+  jsonSchemaKeywords: z.array(z.string()).openapi({
+    description: "What `response_format` and tools keep; others that constrain values are refused",
+  }),
   totals: z.looseObject({}).openapi({ description: "Since the start" }),
 }).openapi("Props");
 
@@ -41,6 +45,7 @@ function propsOf({ host, config }: Services): z.output<typeof Props> {
     chatTemplate,
     defaults: { ...model.generationDefaults },
     maxChoices: config.maxChoices,
+    jsonSchemaKeywords: [...SUPPORTED_KEYWORDS],
     totals: { ...model.status().totals },
   };
 }
