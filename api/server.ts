@@ -114,6 +114,6 @@ function asListenError(error: unknown, place: Place): unknown {
   const isTaken = name === "AddrInUse" || code === "EADDRINUSE";
   const why = isTaken
     ? "somebody listens there already: give another --port, or 0 for any"
-    : `${message}`;
+    : `${message}: give another ${"socket" in place ? "--socket" : "--host or --port"}`;
   return new ListenError(`Cannot listen on ${where}: ${why}`, { cause: error });
 }

@@ -272,3 +272,36 @@ Deno.test("serve: settings come from the environment, and a flag beats them", as
   assert.ok(lines.some(({ event, status }) => event === "request" && status === 401));
   assert.doesNotMatch(stderr, /\b(one|two|three)\b/);
 });
+
+Deno.test("serve: one more than may wait is refused, and told when to come again", async () => {
+  const server = await startServe(["--max-sequences", "1", "--max-waiting", "1"]);
+  const ask = () =>
+    server.post("/v1/chat/completions", { ...LONG, stream: false, max_tokens: 400 });
+  const answers = await Promise.all([ask(), ask(), ask(), ask()]);
+  assert.deepEqual(answers.map(({ status }) => status).sort(), [200, 200, 503, 503]);
+  for (const answer of answers) {
+    const { error, usage } = await answer.json();
+    if (answer.status === 200) assert.equal(usage.completion_tokens, 400);
+    else assert.equal(error.code, "queue_full");
+    assert.equal(answer.headers.get("retry-after") !== null, answer.status === 503);
+  }
+  server.signal("SIGTERM");
+  assert.equal((await server.ended).code, 0);
+});
+
+Deno.test("serve: an open server says so, and no prompt is in its log", async () => {
+  const server = await startServe(["--host", "0.0.0.0", "--log-level", "debug"], {
+    file: FAKE_CLI,
+  });
+  const secret = "nobody should read this";
+  const messages = [{ role: "user", content: secret }];
+  for (const body of [{ messages, max_tokens: 3 }, { messages, max_tokens: "wrong" }]) {
+    await (await server.post("/v1/chat/completions", body)).body?.cancel();
+  }
+  server.signal("SIGTERM");
+  const { stderr } = await server.ended;
+  assert.match(stderr, /^warning: everybody who can reach http:\/\/0\.0\.0\.0:\d+ .*--api-key\n/);
+  assert.match(stderr, / request .*status=200/);
+  assert.match(stderr, / request .*status=400/);
+  assert.ok(!stderr.includes(secret));
+});
