@@ -25,14 +25,25 @@ export interface Dfa {
   accepting: boolean[];
 }
 
-/** Memory of an automaton under construction: some ten bytes a state and an edge. */
-const MAX_STATES = 400_000;
+/** Memory of an automaton under construction: some hundred bytes a state. */
+const MAX_STATES = 200_000;
+/** States between two pauses. */
+const PAUSE_STATES = 512;
+
+/** Building goes on after each `yield`, so that other work can come in between. */
+type Building = Generator<void, void, void>;
 
 /** Starts in state 0 and accepts in state 1. */
 export class Nfa implements EdgeSink {
   readonly edges: Edge[][] = [[], []];
   readonly calls: Call[][] = [[], []];
   readonly epsilons: number[][] = [[], []];
+  readonly #work: Workload;
+  #nextPause = PAUSE_STATES;
+
+  constructor(work: Workload) {
+    this.#work = work;
+  }
 
   addState(): number {
     if (this.edges.length >= MAX_STATES) {
@@ -41,12 +52,14 @@ export class Nfa implements EdgeSink {
           "use smaller repetitions and fewer alternatives",
       );
     }
+    this.#work.spend(1);
     this.calls.push([]);
     this.epsilons.push([]);
     return this.edges.push([]) - 1;
   }
 
   addEdge(from: number, lo: number, hi: number, to: number): void {
+    this.#work.spend(1);
     this.edges[from].push({ lo, hi, to });
   }
 
@@ -55,32 +68,40 @@ export class Nfa implements EdgeSink {
   }
 
   /** Makes everything that `expression` says lead from one state to the other. */
-  add(expression: Expression, encoder: Encoder, from: number, to: number): void {
+  *add(expression: Expression, encoder: Encoder, from: number, to: number): Building {
+    yield* this.#pause();
     switch (expression.kind) {
       case "text":
-        return this.#addText(expression.text, encoder, from, to);
+        return yield* this.#addText(expression.text, encoder, from, to);
       case "set":
         for (const range of expression.ranges) encoder(this, range, from, to);
         return;
       case "sequence":
-        return this.#addSequence(expression.parts, encoder, from, to);
+        return yield* this.#addSequence(expression.parts, encoder, from, to);
       case "choice":
-        return this.#addChoice(expression.parts, encoder, from, to);
+        return yield* this.#addChoice(expression.parts, encoder, from, to);
       case "repeat":
-        return this.#addRepeat(expression, encoder, from, to);
+        return yield* this.#addRepeat(expression, encoder, from, to);
       case "call":
         this.calls[from].push({ rule: expression.rule, to });
         return;
       case "automaton":
-        return this.#addAutomaton(expression.dfa, encoder, from, to);
+        return yield* this.#addAutomaton(expression.dfa, encoder, from, to);
       case "graph":
-        return this.#addGraph(expression, encoder, from, to);
+        return yield* this.#addGraph(expression, encoder, from, to);
     }
   }
 
-  #addText(text: string, encoder: Encoder, from: number, to: number): void {
+  *#pause(): Building {
+    if (this.edges.length < this.#nextPause) return;
+    this.#nextPause = this.edges.length + PAUSE_STATES;
+    yield;
+  }
+
+  *#addText(text: string, encoder: Encoder, from: number, to: number): Building {
     let state = from;
     for (const character of text) {
+      yield* this.#pause();
       const point = character.codePointAt(0)!;
       const next = this.addState();
       encoder(this, { lo: point, hi: point }, state, next);
@@ -89,66 +110,76 @@ export class Nfa implements EdgeSink {
     this.addEpsilon(state, to);
   }
 
-  #addSequence(parts: readonly Expression[], encoder: Encoder, from: number, to: number): void {
+  *#addSequence(
+    parts: readonly Expression[],
+    encoder: Encoder,
+    from: number,
+    to: number,
+  ): Building {
     let state = from;
     for (const part of parts) {
       const next = this.addState();
-      this.add(part, encoder, state, next);
+      yield* this.add(part, encoder, state, next);
       state = next;
     }
     this.addEpsilon(state, to);
   }
 
   /** Every alternative has its own ends: a loop in one of them must not lead into another. */
-  #addChoice(parts: readonly Expression[], encoder: Encoder, from: number, to: number): void {
+  *#addChoice(parts: readonly Expression[], encoder: Encoder, from: number, to: number): Building {
     for (const part of parts) {
       const start = this.addState();
       const end = this.addState();
       this.addEpsilon(from, start);
-      this.add(part, encoder, start, end);
+      yield* this.add(part, encoder, start, end);
       this.addEpsilon(end, to);
     }
   }
 
-  #addRepeat(
+  *#addRepeat(
     { part, min, max }: { part: Expression; min: number; max: number | null },
     encoder: Encoder,
     from: number,
     to: number,
-  ): void {
+  ): Building {
     let state = this.addState();
     this.addEpsilon(from, state);
     const count = max ?? min;
     for (let i = 0; i < count; i++) {
       const next = this.addState();
       if (i >= min) this.addEpsilon(state, to);
-      this.add(part, encoder, state, next);
+      yield* this.add(part, encoder, state, next);
       state = next;
     }
     if (max === null) {
       const end = this.addState();
-      this.add(part, encoder, state, end);
+      yield* this.add(part, encoder, state, end);
       this.addEpsilon(end, state);
     }
     this.addEpsilon(state, to);
   }
 
-  #addGraph(
+  *#addGraph(
     { numStates, arcs }: { numStates: number; arcs: readonly Arc[] },
     encoder: Encoder,
     from: number,
     to: number,
-  ): void {
-    const states = Array.from({ length: numStates }, () => this.addState());
+  ): Building {
+    const states: number[] = [];
+    while (states.length < numStates) {
+      states.push(this.addState());
+      yield* this.#pause();
+    }
     this.addEpsilon(from, states[0]);
-    for (const arc of arcs) this.add(arc.part, encoder, states[arc.from], states[arc.to]);
+    for (const arc of arcs) yield* this.add(arc.part, encoder, states[arc.from], states[arc.to]);
     this.addEpsilon(states[1], to);
   }
 
-  #addAutomaton(dfa: Dfa, encoder: Encoder, from: number, to: number): void {
+  *#addAutomaton(dfa: Dfa, encoder: Encoder, from: number, to: number): Building {
     const states = dfa.edges.map(() => this.addState());
     this.addEpsilon(from, states[0]);
     for (const [i, state] of states.entries()) {
+      yield* this.#pause();
       for (const edge of dfa.edges[i]) encoder(this, edge, state, states[edge.to]);
       if (dfa.accepting[i]) this.addEpsilon(state, to);
     }
@@ -161,9 +192,9 @@ export async function compileExpression(
   encoder: Encoder,
   work: Workload,
 ): Promise<Dfa> {
-  const nfa = new Nfa();
-  nfa.add(expression, encoder, 0, 1);
-  return minimized(await new Determinizer(nfa, work).run(), work);
+  const nfa = new Nfa(work);
+  for (const _ of nfa.add(expression, encoder, 0, 1)) await work.pause();
+  return await minimized(await new Determinizer(nfa, work).run(), work);
 }
 
 /** Sets of states become states. */
@@ -186,7 +217,7 @@ class Determinizer {
     this.#idOf([0]);
     // New sets are appended while it runs.
     for (let id = 0; id < this.#sets.length; id++) {
-      if (this.#work.isDue) await this.#work.rest();
+      await this.#work.pause();
       const states = this.#sets[id];
       dfa.edges.push(this.#edgesOf(states));
       dfa.calls.push(this.#callsOf(states));
@@ -255,15 +286,19 @@ function addEdge(edges: Edge[], lo: number, hi: number, to: number): void {
   else edges.push({ lo, hi, to });
 }
 
+/** Larger automata are left as they are: nothing depends on their being the smallest ones. */
+const MAX_MINIMIZED_STATES = 10_000;
+
 /**
  * Joins states that do the same. Classes of states are split as long as their members lead to
  * different classes; only states before those that were split off are looked at again (after
  * Hopcroft, "An n log n algorithm for minimizing states in a finite automaton", 1971).
  */
 async function minimized(dfa: Dfa, work: Workload): Promise<Dfa> {
+  if (dfa.edges.length > MAX_MINIMIZED_STATES) return dfa;
   const partition = new Partition(dfa);
   while (partition.isUnstable) {
-    if (work.isDue) await work.rest();
+    await work.pause();
     work.spend(partition.splitOne());
   }
   const classes = inOrder(partition.classes);
@@ -402,8 +437,8 @@ export async function intersect(a: Dfa, b: Dfa, work: Workload): Promise<Dfa> {
   idOf(0, 0);
   for (let id = 0; id < pairs.length; id++) {
     const [left, right] = pairs[id];
-    if (work.isDue) await work.rest();
-    work.spend(a.edges[left].length + b.edges[right].length);
+    await work.pause();
+    work.spend(10 + 2 * (a.edges[left].length + b.edges[right].length));
     both.edges.push(commonEdges(a.edges[left], b.edges[right], idOf));
     both.calls.push([]);
     both.accepting.push(a.accepting[left] && b.accepting[right]);

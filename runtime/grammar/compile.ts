@@ -70,7 +70,7 @@ async function prepare(rules: LinkedRules, masks: Masks, work: Workload): Promis
   const endMs = performance.now() + MAX_PREPARING_MS;
   for (const state of restingStates(rules)) {
     if (performance.now() > endMs) return;
-    if (work.isDue) await work.rest();
+    await work.pause();
     masks.prepare(state);
   }
 }

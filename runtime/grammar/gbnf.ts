@@ -4,7 +4,7 @@
  * Source: llama.cpp, grammars/README.md; written after that description.
  */
 import { shown } from "../errors.ts";
-import { call, choice, type Expression, repeat, sequence, set, text } from "./expression.ts";
+import { call, type Expression, repeat, set, text } from "./expression.ts";
 import { ANY, complement, type Range, type Ranges, union } from "./ranges.ts";
 import type { RuleId } from "./expression.ts";
 import type { RuleBook } from "./rule_book.ts";
@@ -102,7 +102,7 @@ class GbnfParser {
       this.#skipSpace(true);
       alternatives.push(this.#sequence(isNested));
     }
-    return choice(...alternatives);
+    return { kind: "choice", parts: alternatives };
   }
 
   #sequence(isNested: boolean): Expression {
@@ -111,7 +111,7 @@ class GbnfParser {
       this.#skipSpace(isNested);
       parts.push(this.#repeated(part, isNested));
     }
-    return sequence(...parts);
+    return { kind: "sequence", parts };
   }
 
   #repeated(part: Expression, isNested: boolean): Expression {

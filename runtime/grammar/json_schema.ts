@@ -30,7 +30,7 @@ export async function defineSchema(
   values: JsonValues,
   type?: Type,
 ): Promise<void> {
-  const document = new SchemaDocument(schema);
+  const document = await SchemaDocument.create(schema, values.book.work);
   const schemas = [document.root];
   if (type !== undefined) schemas.push(document.idOf({ type }, "#"));
   await new SchemaRules(document, values).define(id, schemas);

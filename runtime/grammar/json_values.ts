@@ -59,6 +59,7 @@ export class JsonValues {
   readonly book: RuleBook;
   readonly #longestToken: number;
   readonly #rules = new Map<string, RuleId>();
+  readonly #languages = new Map<Dfa, RuleId>();
 
   constructor(book: RuleBook, longestToken: number) {
     this.book = book;
@@ -114,11 +115,13 @@ export class JsonValues {
   }
 
   /** Strings of a language over code points, each spelled in one way. */
-  stringOf(language: Dfa): Promise<RuleId> {
-    return this.#once(`language:${JSON.stringify(language)}`, async (id) => {
-      const content = await this.book.add(automaton(language), jsonString);
-      await this.book.define(id, sequence('"', call(content), '"'));
-    });
+  async stringOf(language: Dfa): Promise<RuleId> {
+    const known = this.#languages.get(language);
+    if (known !== undefined) return known;
+    const content = await this.book.add(automaton(language), jsonString);
+    const id = await this.book.add(sequence('"', call(content), '"'));
+    this.#languages.set(language, id);
+    return id;
   }
 
   /** A chain of states, one a character. */
@@ -187,14 +190,14 @@ export function lengthLanguage({ min, max }: Lengths): Dfa {
 
 /** A value as it is, with the spaces that are free. */
 export function literal(value: JsonValue): Expression {
-  if (Array.isArray(value)) return sequence("[", ...joined(value.map(literal)), "]");
+  if (Array.isArray(value)) return sequence("[", joined(value.map(literal)), "]");
   if (typeof value !== "object" || value === null) return sequence(JSON.stringify(value));
   const members = Object.entries(value).map(([key, member]) =>
     sequence(JSON.stringify(key), COLON, literal(member))
   );
-  return sequence("{", ...joined(members), "}");
+  return sequence("{", joined(members), "}");
 }
 
-function joined(parts: readonly Expression[]): Expression[] {
-  return parts.flatMap((part, i) => i === 0 ? [part] : [COMMA, part]);
+function joined(parts: readonly Expression[]): Expression {
+  return { kind: "sequence", parts: parts.flatMap((part, i) => i === 0 ? [part] : [COMMA, part]) };
 }

@@ -65,25 +65,20 @@ class Linker {
 
   async run(): Promise<LinkedRules> {
     for (const [rule, { dfa, shareKeys }] of this.#rules.entries()) {
-      if (this.#work.isDue) await this.#work.rest();
-      this.#append(rule, dfa, shareKeys);
+      await this.#append(rule, dfa, shareKeys);
     }
     await this.#dropDeadEnds();
-    const numStates = this.#edges.length;
-    const nullable = this.#nullableRules();
-    const skips = this.#calls.map((_, state) => this.#skipsOf(state, nullable));
-    const canEnd = Uint8Array.from(skips, (states) => Number(states.some(this.#isAccepting)));
-    const isTail = Uint8Array.from(
-      { length: numStates },
-      (_, s) => Number(this.#accepting[s] && this.#edges[s].length + this.#calls[s].length === 0),
-    );
+    const skips = await this.#skips(await this.#nullableRules());
+    const states = { length: this.#edges.length };
+    const isTail = (state: number) =>
+      this.#accepting[state] && this.#edges[state].length + this.#calls[state].length === 0;
     return {
-      numStates,
+      numStates: this.#edges.length,
       starts: this.#starts,
       edges: this.#edges,
       calls: this.#calls,
-      canEnd,
-      isTail,
+      canEnd: Uint8Array.from(skips, (own) => Number(own.some(this.#isAccepting))),
+      isTail: Uint8Array.from(states, (_, state) => Number(isTail(state))),
       skips,
       rank: this.#ranks(skips),
       ruleOf: Int32Array.from(this.#ruleOf),
@@ -91,13 +86,23 @@ class Linker {
     };
   }
 
+  async #skips(nullable: ReadonlySet<number>): Promise<number[][]> {
+    const skips: number[][] = [];
+    for (let state = 0; state < this.#edges.length; state++) {
+      if (state % 256 === 0) await this.#work.pause();
+      skips.push(this.#skipsOf(state, nullable));
+    }
+    return skips;
+  }
+
   #isAccepting = (state: number) => this.#accepting[state];
 
-  #append(rule: number, dfa: Dfa, shareKeys: readonly string[]): void {
+  async #append(rule: number, dfa: Dfa, shareKeys: readonly string[]): Promise<void> {
     const base = this.#edges.length;
     this.#starts.push(base);
     const shape = shareKeys.length > 0 ? null : shapeOf(dfa);
     for (const [i, edges] of dfa.edges.entries()) {
+      if (i % 256 === 0) await this.#work.pause();
       const flat: number[] = [];
       for (const { lo, hi, to } of edges) this.#addSpellable(flat, lo, hi, base + to);
       this.#edges.push(Int32Array.from(flat));
@@ -127,6 +132,7 @@ class Linker {
     }
     const lives = (state: number) => isAlive[state] === 1;
     for (const [state, edges] of this.#edges.entries()) {
+      if (state % 256 === 0) await this.#work.pause();
       const flat: number[] = [];
       for (let i = 0; i < edges.length; i += 3) {
         if (lives(edges[i + 2])) flat.push(edges[i], edges[i + 1], edges[i + 2]);
@@ -140,7 +146,7 @@ class Linker {
 
   /** By state: whether the end of its rule can be reached. */
   async #aliveStates(): Promise<Uint8Array> {
-    const sources = this.#sources();
+    const sources = await this.#sources();
     const callers: { from: number; to: number }[][] = this.#rules.map(() => []);
     for (const [from, calls] of this.#calls.entries()) {
       for (const { rule, to } of calls) callers[rule].push({ from, to });
@@ -153,7 +159,7 @@ class Linker {
     };
     this.#accepting.forEach((accepting, state) => accepting && revive(state));
     for (let state = pending.pop(); state !== undefined; state = pending.pop()) {
-      if (this.#work.isDue) await this.#work.rest();
+      await this.#work.pause();
       sources.edges[state].forEach(revive);
       for (const { from, rule } of sources.calls[state]) {
         if (isAlive[this.#starts[rule]] === 1) revive(from);
@@ -165,10 +171,11 @@ class Linker {
   }
 
   /** By state: what leads to it. */
-  #sources() {
+  async #sources() {
     const byEdge: number[][] = this.#edges.map(() => []);
     const byCall: { from: number; rule: number }[][] = this.#edges.map(() => []);
     for (const [from, edges] of this.#edges.entries()) {
+      if (from % 256 === 0) await this.#work.pause();
       for (let i = 2; i < edges.length; i += 3) byEdge[edges[i]].push(from);
       for (const { rule, to } of this.#calls[from]) byCall[to].push({ from, rule });
     }
@@ -176,14 +183,22 @@ class Linker {
   }
 
   /** Rules that can say nothing. */
-  #nullableRules(): Set<number> {
+  async #nullableRules(): Promise<Set<number>> {
+    const callers: Set<number>[] = this.#rules.map(() => new Set());
+    for (const [state, calls] of this.#calls.entries()) {
+      for (const { rule } of calls) callers[rule].add(this.#ruleOf[state]);
+    }
     const nullable = new Set<number>();
-    for (let before = -1; before < nullable.size;) {
-      before = nullable.size;
-      for (const [rule, start] of this.#starts.entries()) {
-        if (nullable.has(rule)) continue;
-        if (this.#skipsOf(start, nullable).some(this.#isAccepting)) nullable.add(rule);
-      }
+    // What calls a rule that can say nothing is looked at again.
+    const pending = new Set(this.#starts.keys());
+    for (const rule of pending) {
+      await this.#work.pause();
+      pending.delete(rule);
+      const skips = this.#skipsOf(this.#starts[rule], nullable);
+      this.#work.spend(skips.length);
+      if (nullable.has(rule) || !skips.some(this.#isAccepting)) continue;
+      nullable.add(rule);
+      for (const caller of callers[rule]) pending.add(caller);
     }
     return nullable;
   }

@@ -2,7 +2,7 @@
  * Regular expressions as expressions: what ECMAScript, Python and RE2 have in common, as far as it is
  * regular. Characters are code points.
  */
-import { choice, EMPTY, type Expression, repeat, sequence, set } from "./expression.ts";
+import { EMPTY, type Expression, repeat, sequence, set } from "./expression.ts";
 import { ANY, complement, oneOf, pairs, type Range, type Ranges, union } from "./ranges.ts";
 import type { RuleBook } from "./rule_book.ts";
 import { Scanner } from "./scanner.ts";
@@ -43,7 +43,7 @@ export function parseRegex(pattern: string, match: "whole" | "part"): Expression
   const alternatives = [parser.anchoredSequence(match)];
   while (scanner.take("|")) alternatives.push(parser.anchoredSequence(match));
   if (!scanner.isAtEnd) throw scanner.error("there is no group to close here");
-  return choice(...alternatives);
+  return { kind: "choice", parts: alternatives };
 }
 
 class RegexParser {
@@ -57,14 +57,15 @@ class RegexParser {
     const isEnd = scanner.take("$");
     const isAtEnd = scanner.isAtEnd || scanner.peek() === "|" || scanner.peek() === ")";
     if (!isAtEnd) throw scanner.error("`$` can only be at the end of the whole expression");
-    if (match === "whole") return sequence(...parts);
-    return sequence(isStart ? EMPTY : ANYTHING, ...parts, isEnd ? EMPTY : ANYTHING);
+    const inner: Expression = { kind: "sequence", parts };
+    if (match === "whole") return inner;
+    return sequence(isStart ? EMPTY : ANYTHING, inner, isEnd ? EMPTY : ANYTHING);
   }
 
   #alternatives(): Expression {
-    const alternatives = [sequence(...this.#parts())];
-    while (this.scanner.take("|")) alternatives.push(sequence(...this.#parts()));
-    return choice(...alternatives);
+    const parts: Expression[] = [];
+    do parts.push({ kind: "sequence", parts: this.#parts() }); while (this.scanner.take("|"));
+    return { kind: "choice", parts };
   }
 
   #parts(): Expression[] {

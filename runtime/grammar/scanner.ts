@@ -4,8 +4,8 @@ import { GrammarError } from "./types.ts";
 
 /** Groups inside of groups: parsers call themselves for each. */
 const MAX_NESTING = 200;
-/** Longer ones take seconds to compile. */
-const MAX_SOURCE_LENGTH = 500_000;
+/** Reading one takes some 10 ms, in which nothing else can happen. */
+const MAX_SOURCE_LENGTH = 65_536;
 /** Repetitions are written out. */
 const MAX_REPETITIONS = 100_000;
 

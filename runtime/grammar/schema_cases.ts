@@ -119,7 +119,7 @@ export class SchemaCases {
     const known = this.#known.get(id);
     if (known !== undefined) return known;
     if (this.#open.has(id)) throw this.#error(id, "$ref", "it refers to itself without an end");
-    if (this.#work.isDue) await this.#work.rest();
+    await this.#work.pause();
     this.#open.add(id);
     const cases = await this.#expand(id, this.#document.schema(id) as SchemaObject);
     this.#open.delete(id);

@@ -2,6 +2,7 @@
 import { shown } from "../errors.ts";
 import type { JsonValue } from "./json_values.ts";
 import { GrammarError } from "./types.ts";
+import type { Workload } from "./workload.ts";
 
 /** A part of the document that is a schema. */
 export type SchemaId = number;
@@ -25,10 +26,15 @@ export class SchemaDocument {
   /** By `$anchor`; null: there are several. Some may be values of an enum, and no schemas. */
   readonly #anchors = new Map<string, { schema: SchemaObject; pointer: string } | null>();
 
+  private constructor(root: JsonValue) {
+    this.#root = root;
+  }
+
   /** @throws {GrammarError} If it is not JSON, or too large. */
-  constructor(root: unknown) {
-    this.#root = root as JsonValue;
-    this.#scan();
+  static async create(root: unknown, work: Workload): Promise<SchemaDocument> {
+    const document = new SchemaDocument(root as JsonValue);
+    await document.#scan(work);
+    return document;
   }
 
   get root(): SchemaId {
@@ -94,13 +100,14 @@ export class SchemaDocument {
   }
 
   /** Looks at every value once: all that follows can trust depth and size. */
-  #scan(): void {
+  async #scan(work: Workload): Promise<void> {
     const pending: { value: unknown; depth: number; pointer: string }[] = [
       { value: this.#root, depth: 0, pointer: "#" },
     ];
     let numValues = 0;
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
       const { value, depth, pointer } = next;
+      if (numValues % 256 === 0) await work.pause();
       if (++numValues > MAX_VALUES) throw tooLarge(`more than ${MAX_VALUES} values`);
       if (depth > MAX_DEPTH) throw tooLarge(`more than ${MAX_DEPTH} levels`);
       if (typeof value !== "object" || value === null) {

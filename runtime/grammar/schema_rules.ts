@@ -16,6 +16,7 @@ import {
   type Expression,
   type RuleId,
   sequence,
+  text,
 } from "./expression.ts";
 import { isEmptyRange, MAX_MULTIPLE_OF, type NumberBounds } from "./json_numbers.ts";
 import {
@@ -108,18 +109,18 @@ export class SchemaRules {
   async #expression(cases: readonly Case[]): Promise<Expression> {
     const parts: Expression[] = [];
     for (const one of cases) parts.push(await this.#caseExpression(one));
-    return parts.length === 1 ? parts[0] : choice(...parts);
+    return parts.length === 1 ? parts[0] : { kind: "choice", parts };
   }
 
   async #caseExpression(one: Case): Promise<Expression> {
     if (one.values !== null) {
       const parts: Expression[] = [];
       for (const value of one.values) if (await this.#fits(one, value)) parts.push(literal(value));
-      return choice(...parts);
+      return { kind: "choice", parts };
     }
     const parts: Expression[] = [];
     for (const type of one.types) parts.push(await this.#ofType(one, type));
-    return choice(...parts);
+    return { kind: "choice", parts };
   }
 
   async #ofType(one: Case, type: Type): Promise<Expression> {
@@ -310,7 +311,8 @@ export class SchemaRules {
     const all = [...languages];
     const names = namesOf(one);
     if (names.length > 0) {
-      const given = choice(...names.filter((name) => name.isWellFormed()));
+      const spelled = names.filter((name) => name.isWellFormed());
+      const given: Expression = { kind: "choice", parts: spelled.map(text) };
       all.push(complementOf(await compileExpression(given, codePoints, this.#work)));
     }
     for (const schema of one.propertyNames) all.push(await this.#nameLanguage(schema));
@@ -333,7 +335,7 @@ export class SchemaRules {
         if (isName && await this.#fits(one, value)) parts.push(sequence(value));
       }
     }
-    return await compileExpression(choice(...parts), codePoints, this.#work);
+    return await compileExpression({ kind: "choice", parts }, codePoints, this.#work);
   }
 
   /** Whether it is certain that no value is in a conjunction. */
@@ -354,8 +356,8 @@ export class SchemaRules {
   }
 
   async #isEmptyCase(one: Case): Promise<boolean> {
-    if (this.#work.isDue) await this.#work.rest();
-    this.#work.spend(1000);
+    await this.#work.pause();
+    this.#work.spend(100);
     if (one.values !== null) {
       for (const value of one.values) if (await this.#fits(one, value)) return false;
       return true;

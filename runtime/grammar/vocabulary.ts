@@ -156,14 +156,14 @@ async function treeOf(
   const table = new TokenTable();
   const { eosTokenIds } = source;
   for (let id = 0; id < source.vocabSize; id++) {
-    if (id % 256 === 0 && work.isDue) await work.rest();
+    if (id % 256 === 0) await work.pause();
     if (source.isSpecial(id) || eosTokenIds.includes(id)) continue;
     const bytes = bytesOf(id);
     if (bytes.length > 0 && bytes.length <= MAX_TOKEN_BYTES) table.add(id, bytes);
   }
   const growing = new GrowingTree(table);
   for (const group of groupsOf(table)) {
-    if (work.isDue) await work.rest();
+    await work.pause();
     // A group is a few thousand tokens at most; sorting all at once would take too long.
     for (const index of group.sort((a, b) => table.compare(a, b))) growing.add(index);
   }

@@ -25,12 +25,9 @@ export class Workload {
     );
   }
 
-  /** Other work has waited for long enough: `await rest()`. */
-  get isDue(): boolean {
-    return performance.now() - this.#since > SLICE_MS;
-  }
-
-  async rest(): Promise<void> {
+  /** Lets other work come in if it has waited for long enough. */
+  async pause(): Promise<void> {
+    if (performance.now() - this.#since < SLICE_MS) return;
     await setImmediate();
     this.#since = performance.now();
   }
