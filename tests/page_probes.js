@@ -12,6 +12,12 @@ export const isWiderThanWindow = () => document.documentElement.scrollWidth > in
 
 export const scrollsSideways = (node) => node.scrollWidth > node.clientWidth;
 
+export const scrollPosition = (node) => node.scrollTop;
+
+export function scrollUp(node) {
+  node.scrollTop -= 600;
+}
+
 export const isHacked = () => "isHacked" in globalThis;
 
 export function withoutIndexedDb() {

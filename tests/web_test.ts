@@ -306,6 +306,7 @@ step("settings are sent, and the server's defaults are shown", async (page, serv
   await page.keyboard.press("Escape");
   await ask(page, "Hi");
   await page.reload();
+  await page.getByText("System prompt Be brief").waitFor();
   await ask(page, "Again");
   for (const { messages, model: _, stream: _s, stream_options: _o, ...fields } of server.asked) {
     assert.deepEqual((messages as unknown[])[0], { role: "system", content: "Be brief" });
@@ -527,6 +528,52 @@ step("without IndexedDB, localStorage keeps the history", async (page) => {
   await inList(page, "Hi", "Delete");
   await eventually(() => page.locator(".conversation").count(), 0);
 }, { before: probes.withoutIndexedDb });
+
+step(
+  "an answer goes on while another chat is shown, and is not brought back when deleted",
+  async (page, server) => {
+    const [first, second] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    server.script = ["slow", first.promise, " and steady"];
+    await question(page).fill("One");
+    await question(page).press("Enter");
+    await answer(page).getByText("slow").waitFor();
+    await button(page, "New chat").click();
+    server.script = ["quick"];
+    await ask(page, "Two");
+    first.resolve();
+    await button(page, "One").click();
+    await answer(page).getByText("slow and steady").waitFor();
+    await ended(page);
+    server.script = ["never", second.promise];
+    await question(page).fill("Three");
+    await question(page).press("Enter");
+    await answer(page).getByText("never").waitFor();
+    await inList(page, "One", "Delete");
+    await eventually(() => server.aborted, 1);
+    second.resolve();
+    await page.reload();
+    await eventually(() => page.locator(".conversation-title").allInnerTexts(), ["Two"]);
+  },
+);
+
+step("who scrolls up is left there", async (page, server) => {
+  const gate = Promise.withResolvers<void>();
+  const paragraphs = Array.from({ length: 60 }, (_, index) => `Paragraph ${index}\n\n`);
+  server.script = [...paragraphs, gate.promise, ...paragraphs, "The end"];
+  await question(page).fill("Much");
+  await question(page).press("Enter");
+  await answer(page).getByText("Paragraph 59").waitFor();
+  const top = () => page.locator("#scroller").evaluate(probes.scrollPosition);
+  await page.locator("#scroller").evaluate(probes.scrollUp);
+  await button(page, "Scroll to the end").waitFor();
+  const before = await top();
+  gate.resolve();
+  await ended(page);
+  assert.equal(await top(), before);
+  await button(page, "Scroll to the end").click();
+  await button(page, "Scroll to the end").waitFor({ state: "hidden" });
+  assert.ok(await top() > before);
+});
 
 step("two windows share one history", async (page, server) => {
   await ask(page, "One");

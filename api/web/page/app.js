@@ -1,6 +1,6 @@
 /** Puts the page together. */
 import { Announcer } from "./announcer.js";
-import { pathOf } from "./branches.js";
+import { pathOf, titleOf } from "./branches.js";
 import { Chat } from "./chat.js";
 import { Client } from "./client.js";
 import { Composer } from "./composer.js";
@@ -148,6 +148,7 @@ function showNow() {
   document.title = conversation.title ? `${conversation.title} · Trilith` : "Trilith";
   const system = byId("system");
   if (document.activeElement !== system) system.value = conversation.system;
+  byId("system-start").textContent = titleOf(conversation.system);
   showGauge(contextUse(path));
   if (path.length > 0) history.replaceState(null, "", `#${conversation.id}`);
   else if (location.hash !== "") history.replaceState(null, "", location.pathname);
@@ -352,7 +353,10 @@ function listen() {
   byId("toggle-theme").addEventListener("click", () => setTheme(otherTheme()));
   menu.addEventListener("click", () => setDrawer(!isDrawerOpen()));
   byId("shade").addEventListener("click", () => setDrawer(false));
-  byId("system").addEventListener("change", ({ target }) => chat.setSystem(target.value));
+  byId("system").addEventListener("change", async ({ target }) => {
+    await chat.setSystem(target.value);
+    show();
+  });
   byId("export-all").addEventListener(
     "click",
     () => download("conversations.json", exportText(conversations)),

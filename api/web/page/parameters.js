@@ -8,6 +8,7 @@
  * @property {number} [min]
  * @property {number} [max]
  * @property {boolean} [integer]
+ * @property {string} [unset] What the server does without it, in words.
  * @property {number} [neutral] The engine's own default, where the model's authors advise nothing.
  */
 
@@ -92,6 +93,7 @@ export const LIMITS = [
     key: "max_tokens",
     label: "Longest answer",
     hint: "In tokens",
+    unset: "as long as fits",
     min: 1,
     integer: true,
   },
@@ -99,6 +101,7 @@ export const LIMITS = [
     key: "seed",
     label: "Seed",
     hint: "The same seed and question give the same answer",
+    unset: "another one each time",
     integer: true,
   },
 ];

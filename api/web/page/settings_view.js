@@ -34,8 +34,8 @@ export class SettingsView {
 
   /** Shows what the server does where a field is empty. */
   showDefaults(defaults) {
-    for (const [key, input] of this.#numbers) {
-      input.placeholder = defaults[key] === undefined ? "server's default" : String(defaults[key]);
+    for (const [key, value] of Object.entries(defaults)) {
+      this.#numbers.get(key).placeholder = String(value);
     }
   }
 
@@ -52,7 +52,7 @@ export class SettingsView {
       type: "text",
       inputmode: "decimal",
       autocomplete: "off",
-      placeholder: "server's default",
+      placeholder: parameter.unset ?? "server's default",
       "aria-describedby": `${id}-hint`,
     });
     this.#numbers.set(parameter.key, input);
