@@ -85,3 +85,30 @@ export function unnamed() {
     ...ids.filter((id, index) => ids.indexOf(id) !== index),
   ];
 }
+
+/** Does what a sanitiser that failed would let happen, and tells what the browser refused. */
+export async function attack() {
+  const refused = [];
+  addEventListener("securitypolicyviolation", ({ effectiveDirective }) => {
+    refused.push(effectiveDirective);
+  });
+  const script = document.createElement("script");
+  script.append("globalThis.isHacked = true");
+  const image = Object.assign(new Image(), { src: "https://example.org/pixel.png" });
+  const style = document.createElement("style");
+  style.append("body { display: none }");
+  const base = Object.assign(document.createElement("base"), { href: "https://example.org/" });
+  document.body.append(image, style, base);
+  for (const act of [() => document.body.append(script), () => document.body.innerHTML = "<p>"]) {
+    try {
+      act();
+    } catch (error) {
+      refused.push(error.name);
+    }
+  }
+  await fetch("https://example.org/").catch(() => {});
+  await new Promise((resolve) => setTimeout(resolve));
+  return [...new Set(refused)].sort();
+}
+
+export const animationOf = (node) => getComputedStyle(node).animationName;

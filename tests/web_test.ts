@@ -180,6 +180,15 @@ step("hostile text stays text", async (page, server) => {
   }
 });
 
+step("behind the sanitiser stands the policy", async (page) => {
+  const refused = await page.evaluate(probes.attack);
+  for (const directive of ["base-uri", "connect-src", "img-src", "style-src-elem"]) {
+    assert.ok(refused.includes(directive), `${directive} is not among ${refused}`);
+  }
+  assert.ok(refused.includes("require-trusted-types-for") && refused.includes("TypeError"));
+  assert.equal(await page.evaluate(probes.isHacked), false);
+}, { expected: /Content Security Policy|requires 'Trusted|Refused|This document requires/ });
+
 step("text that is nested too deeply is shown as it is", async (page, server) => {
   const deep = `${">".repeat(20_000)} deep`;
   server.script = ["*fine*\n\n", deep];
@@ -387,6 +396,10 @@ step("a phone has a drawer, and nothing is wider than it", async (page, server) 
   await page.getByRole("searchbox").waitFor();
   await eventually(() => page.evaluate(probes.activeId), "search");
   assert.equal(await isWider(), false);
+  await page.keyboard.press("Escape");
+  await eventually(() => page.locator("#sidebar").isHidden(), true);
+  assert.equal(await page.evaluate(probes.activeId), "menu");
+  await button(page, "Conversations").tap();
   await button(page, "New chat").tap();
   await eventually(() => page.locator("#sidebar").isHidden(), true);
   await button(page, "Settings").tap();
@@ -475,6 +488,10 @@ step(
   "a model that loads is waited for",
   async (page, server) => {
     await page.getByText("The model is loading: Packing weights (33 %)").waitFor();
+    const spinner = page.locator(".spinner");
+    assert.equal(await spinner.evaluate(probes.animationOf), "turn");
+    await page.emulateMedia({ reducedMotion: "reduce" });
+    assert.equal(await spinner.evaluate(probes.animationOf), "none");
     await question(page).fill("Hi");
     await question(page).press("Enter");
     assert.equal(await question(page).inputValue(), "Hi");
@@ -575,14 +592,22 @@ step("who scrolls up is left there", async (page, server) => {
   assert.ok(await top() > before);
 });
 
-step("two windows share one history", async (page, server) => {
+step("two windows share one history, even where both write it at once", async (page, server) => {
   await ask(page, "One");
   const other = await page.context().newPage();
   await other.goto(page.url());
   await eventually(() => texts(other), ["One", "Hello"]);
-  server.script = ["from the other"];
-  await ask(other, "Two");
-  await eventually(() => texts(page), ["One", "Hello", "Two", "from the other"]);
+  const gate = Promise.withResolvers<void>();
+  server.script = ["slow", gate.promise, " end"];
+  await question(page).fill("Two");
+  await question(page).press("Enter");
+  await answer(page).getByText("slow").waitFor();
+  await eventually(async () => (await texts(other))[2], "Two");
+  server.script = ["quick"];
+  await ask(other, "Three");
+  gate.resolve();
+  const all = ["One", "Hello", "Two", "slow end", "Three", "quick"];
+  for (const window of [page, other]) await eventually(() => texts(window), all);
 });
 
 async function run(browser: Browser, [, use, options = {}, prepare]: Step): Promise<void> {

@@ -36,11 +36,11 @@ let isUnsavedShown = false;
 
 const chat = new Chat({ client, store, preferences }, {
   changed: () => show(),
-  listed: async () => {
-    channel.postMessage(chat.conversation.id);
+  kept: (id) => {
+    channel.postMessage(id);
     isUnsavedShown = false;
-    await list();
   },
+  listed: () => list(),
   unsaved: (error) => showUnsaved(error),
   failed: () => status.check(),
   began: (answer) => {

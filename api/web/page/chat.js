@@ -25,7 +25,8 @@ export class Chat {
    * @param {object} parts
    * @param {object} events
    * @param {() => void} events.changed Something that is shown changed.
-   * @param {() => void} events.listed Titles or the number of conversations changed.
+   * @param {(id: string) => void} events.kept A conversation was saved.
+   * @param {() => void} events.listed Titles, order or number of conversations changed.
    * @param {(error: Error) => void} events.unsaved
    * @param {(error: Error) => void} events.failed
    * @param {(message: object) => void} events.began An answer that is shown.
@@ -197,6 +198,7 @@ export class Chat {
   async #keep(conversation) {
     try {
       await this.#store.save(conversation);
+      this.#events.kept(conversation.id);
       return true;
     } catch (error) {
       this.#events.unsaved(error);

@@ -24,7 +24,8 @@ export class MessageView {
   /** Where rendering is slow it is done less often. */
   #nextRenderMs = 0;
   #pending = null;
-  #shown = {};
+  #rendered = "";
+  #shown = "";
 
   /**
    * @param {object} message
@@ -105,6 +106,10 @@ export class MessageView {
   #render(isGrowing) {
     const startedMs = performance.now();
     const { content, role } = this.#message;
+    const rendered = `${isGrowing} ${this.#isRaw} ${content}`;
+    // Most messages stay as they are while one grows.
+    if (rendered === this.#rendered) return;
+    this.#rendered = rendered;
     if (role === "user" || this.#isRaw) {
       this.#body.replaceChildren(element("p", { class: "plain" }, content));
     } else {
