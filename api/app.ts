@@ -43,8 +43,6 @@ export function createApp(services: Services, given: Partial<AppOptions> = {}): 
   for (const add of ROUTES) add(app, services);
   if (options.hasWeb) addWebRoutes(app, services);
   addDocs(app);
-  // The router is built at its first question: now, when nobody waits yet.
-  app.router.match("GET", "/");
   return app;
 }
 

@@ -125,6 +125,33 @@ inBoth("a client that leaves ends its generation", async (runtime) => {
   assert.equal((await server.ended).code, 0);
 });
 
+inBoth("SIGTERM under load: every answer is whole, or says that it is not", async (runtime) => {
+  const server = await startServe(["--drain-seconds", "0"], { runtime });
+  const requests = Array.from({ length: 16 }, (_, i) => {
+    const body = { ...LONG, max_tokens: 100 + 20 * i, stream: i % 2 === 0 };
+    return server.post("/v1/chat/completions", body).then(
+      async (response) => ({ response, text: await response.text() }),
+    );
+  });
+  // Some are done by then, most are not.
+  await Promise.race(requests);
+  server.signal("SIGTERM");
+  const answers = await Promise.all(requests);
+  assert.equal((await server.ended).code, 143);
+  for (const { response, text } of answers) {
+    if (response.headers.get("content-type") === "text/event-stream") {
+      const isWhole = text.endsWith("data: [DONE]\n\n");
+      assert.ok(isWhole || /\ndata: \{"error":[^\n]*\n\n$/.test(text), text.slice(-200));
+      assert.equal(isWhole, text.includes('"finish_reason":"length"'));
+    } else if (response.status === 200) {
+      assert.equal(JSON.parse(text).choices[0].finish_reason, "length");
+    } else {
+      assert.equal(response.status, 503);
+      assert.equal(JSON.parse(text).error.code, "shutting_down");
+    }
+  }
+});
+
 Deno.test("serve: it listens while the model loads, and says how far it is", async () => {
   const options = { file: FAKE_CLI, whileLoading: true };
   const server = await startServe(["--model", "stuck"], options);
