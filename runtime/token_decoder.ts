@@ -129,31 +129,6 @@ export function fallbackByte(token: string): number | null {
   return BYTE_TOKEN.test(token) ? parseInt(token.slice(3, 5), 16) : null;
 }
 
-/**
- * What a token adds to a text, as its first one or later: the bytes that a text decoder gives for it,
- * but for those of byte tokens that are not UTF-8. None where a later one would change that.
- */
-export function bytesAdded(rules: DecoderRules, token: string, isFirst: boolean): Uint8Array {
-  if (rules.byteLevel) return byteLevelBytes(token);
-  const byte = rules.byteFallback ? fallbackByte(token) : null;
-  if (byte !== null) return isFirst ? stripBytes(rules, Uint8Array.of(byte)) : Uint8Array.of(byte);
-  if (!isFirst) return encoder.encode(rules.separator + replaced(rules, token));
-  const drops = rules.firstTokenDrops;
-  const kept = drops === null ? token : token.replaceAll(drops, "");
-  return stripBytes(rules, encoder.encode(replaced(rules, kept)));
-}
-
-/** Without what a text loses at its start. */
-function stripBytes({ strip }: DecoderRules, bytes: Uint8Array): Uint8Array {
-  const content = encoder.encode(strip.content);
-  let rest = bytes;
-  for (let i = 0; i < strip.count && content.length > 0; i++) {
-    if (!content.every((byte, at) => rest[at] === byte)) break;
-    rest = rest.subarray(content.length);
-  }
-  return rest;
-}
-
 /** Raw bytes of a token, whatever stands before it. */
 export function bytesOfToken(rules: DecoderRules, token: string): Uint8Array {
   if (rules.byteLevel) return byteLevelBytes(token);

@@ -12,7 +12,6 @@ import { isJsonObject, type Json, type JsonObject, readTextFile } from "./json.t
 import { BusyClock } from "./pause.ts";
 import { createPreTokenizer, type PreTokenizer } from "./pre_tokenizer.ts";
 import {
-  bytesAdded,
   bytesOfPiece,
   bytesOfToken,
   createTokenDecoder,
@@ -34,8 +33,6 @@ export interface StreamingTokenizer extends Tokenizer {
     push(id: number): string;
     flush(): string;
   };
-  /** What the token adds to a text, as its first one or later; none if it adds nothing by itself. */
-  bytesAdded(id: number, isFirst: boolean): Uint8Array;
 }
 
 export interface EncodeOptions {
@@ -412,11 +409,6 @@ class BpeTokenizer implements StreamingTokenizer {
   tokenBytes(id: number): Uint8Array {
     const token = this.tokenText(id);
     return token === null ? new Uint8Array() : bytesOfToken(this.#parts.decoder, token);
-  }
-
-  bytesAdded(id: number, isFirst: boolean): Uint8Array {
-    const token = this.tokenText(id);
-    return token === null ? new Uint8Array() : bytesAdded(this.#parts.decoder, token, isFirst);
   }
 
   pieceBytes(id: number, isFirst: boolean): Uint8Array {

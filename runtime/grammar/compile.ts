@@ -39,6 +39,7 @@ export async function compileGrammar(
   const rules = await link(book.finished(), (byte) => vocabulary.isSpellable(byte), work);
   const masks = new Masks(rules, vocabulary);
   await prepare(rules, masks, work);
+  masks.rest();
   return new CompiledGrammar(source, rules, masks, vocabulary);
 }
 

@@ -10,30 +10,26 @@ import type { LinkedRules } from "./linked_rules.ts";
 import { Positions } from "./positions.ts";
 import { addWalk, type Frontier, TokenWalker, type Walk } from "./token_walk.ts";
 import type { GrammarVocabulary } from "./vocabulary.ts";
-import { WalkCache } from "./walk_cache.ts";
 
 /** Kilobytes of positions before they are started anew: see `Positions.size`. */
-const MAX_POSITIONS_SIZE = 16_384;
-/** Masks of whole positions that are kept: 4 MB for a vocabulary of 128k. */
-const MAX_MASKS = 256;
-/** Words of walks by state: 32 MB. */
-const MAX_WALK_WORDS = 1 << 23;
-/** Words of walks that went on from a frontier: 16 MB. */
-const MAX_CONTINUED_WORDS = 1 << 22;
+const MAX_POSITIONS_SIZE = 4096;
+/** Masks of whole positions that are kept: a megabyte for a vocabulary of 128k. */
+const MAX_MASKS = 64;
+/** Frontiers that are known to be equal to others. */
+const MAX_FRONTIERS = 256;
 const ROOT = [0];
 
 /** Shared by all texts of a grammar. */
 export class Masks {
+  static #count = 0;
+  /** In keys of walks, which all grammars of a vocabulary keep together. */
+  readonly #id = Masks.#count++;
   readonly #rules: LinkedRules;
   readonly #vocabulary: GrammarVocabulary;
   /** Of texts. */
   #positions: Positions;
   /** Of walks: from a state on, whatever it was called from. */
   #walkPositions: Positions;
-  /** By state. */
-  readonly #walks = new WalkCache<number>(MAX_WALK_WORDS);
-  /** By frontier and state. */
-  readonly #continued = new WalkCache<number>(MAX_CONTINUED_WORDS);
   readonly #frontiers = new Map<number, Frontier>();
   /** By position; the one that was asked for last is at the end. */
   readonly #masks = new Map<number, Uint32Array>();
@@ -58,6 +54,11 @@ export class Masks {
   /** Computes what a state needs, unless it is there. */
   prepare(state: number): void {
     this.#walkFrom(state);
+  }
+
+  /** Frees what only walks need, until the next one. */
+  rest(): void {
+    this.#walkPositions = new Positions(this.#rules);
   }
 
   /** Before the first token, as tokenizers may drop something of it. */
@@ -115,23 +116,23 @@ export class Masks {
   }
 
   #walkFrom(state: number): Walk {
-    const known = this.#walks.get(state);
+    const key = this.#rules.shareKeys[state] || `${this.#id}:${state}`;
+    const { walks } = this.#vocabulary;
+    const known = walks.get(key);
     if (known !== undefined) return known;
-    const key = this.#rules.shareKeys[state];
-    const shared = key === "" ? undefined : this.#vocabulary.shared.get(key);
-    const walk = shared ?? this.#walk(state, ROOT);
-    if (key !== "" && shared === undefined) this.#vocabulary.shared.set(key, walk);
-    this.#walks.set(state, walk);
+    const walk = this.#walk(state, ROOT);
+    walks.set(key, walk);
     return walk;
   }
 
   #continue(frontier: Frontier, state: number): Walk {
-    const key = frontier.id * this.#rules.numStates + state;
-    const known = this.#continued.get(key);
+    const key = `${this.#id}:${state}:${frontier.id}`;
+    const { walks } = this.#vocabulary;
+    const known = walks.get(key);
     if (known !== undefined) return known;
     const walk = this.#walk(state, frontier.nodes);
     if (walk.frontier !== null) walk.frontier = this.#interned(walk.frontier);
-    this.#continued.set(key, walk);
+    walks.set(key, walk);
     return walk;
   }
 
@@ -148,7 +149,7 @@ export class Masks {
     const hash = hashOf(frontier.nodes);
     const known = this.#frontiers.get(hash);
     if (known !== undefined && areEqual(known.nodes, frontier.nodes)) return known;
-    if (this.#frontiers.size > MAX_MASKS) this.#frontiers.clear();
+    if (this.#frontiers.size > MAX_FRONTIERS) this.#frontiers.clear();
     this.#frontiers.set(hash, frontier);
     return frontier;
   }

@@ -5,8 +5,8 @@ import type { Expression, RuleId } from "./expression.ts";
 import { GrammarError } from "./types.ts";
 import type { Workload } from "./workload.ts";
 
-/** All automata of a grammar together; each state takes some hundred bytes. */
-const MAX_TOTAL_STATES = 500_000;
+/** All automata of a grammar together: some 100 MB at most. */
+const MAX_TOTAL_STATES = 250_000;
 
 /** A rule over bytes. */
 export interface Rule {

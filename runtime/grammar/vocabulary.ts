@@ -31,8 +31,8 @@ export interface TokenTree {
   readonly maxDepth: number;
 }
 
-/** Words of walks that all grammars share, such as those inside of strings: 32 MB. */
-const MAX_SHARED_WORDS = 1 << 23;
+/** Words of all grammars' walks: 96 MB. */
+const MAX_WALK_WORDS = 24 << 20;
 /** Longer tokens are never allowed: none is known that is half as long. */
 const MAX_TOKEN_BYTES = 1024;
 
@@ -43,8 +43,8 @@ export class GrammarVocabulary {
   /** Of tokens that begin a text; `tree` itself where they say the same. */
   readonly firstTree: TokenTree;
   readonly walker: TokenWalker;
-  /** By `Rule.shareKeys`. */
-  readonly shared = new WalkCache<string>(MAX_SHARED_WORDS);
+  /** Of all grammars; those of equal rules, such as strings, are made once. */
+  readonly walks = new WalkCache(MAX_WALK_WORDS);
   readonly #source: VocabularySource;
   readonly #ends: ReadonlySet<number>;
   /** By byte: a token says it alone. */

@@ -1,8 +1,8 @@
 /** Walks that are kept, the most recent ones, up to a number of words. */
 import { type Walk, wordsOf } from "./token_walk.ts";
 
-export class WalkCache<Key> {
-  readonly #walks = new Map<Key, Walk>();
+export class WalkCache {
+  readonly #walks = new Map<string, Walk>();
   readonly #maxWords: number;
   #words = 0;
 
@@ -10,7 +10,7 @@ export class WalkCache<Key> {
     this.#maxWords = maxWords;
   }
 
-  get(key: Key): Walk | undefined {
+  get(key: string): Walk | undefined {
     const walk = this.#walks.get(key);
     if (walk === undefined) return undefined;
     // A map keeps its order: what was used last comes to its end.
@@ -19,7 +19,7 @@ export class WalkCache<Key> {
     return walk;
   }
 
-  set(key: Key, walk: Walk): void {
+  set(key: string, walk: Walk): void {
     this.#walks.set(key, walk);
     this.#words += wordsOf(walk);
     for (const [oldest, old] of this.#walks) {
