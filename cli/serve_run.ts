@@ -42,6 +42,8 @@ export async function runServer(settings: ServeSettings, context: Context): Prom
   const config = { ...DEFAULT_API_CONFIG, keepAliveMs: flags.keepAliveSeconds * 1000 };
   const services = { host, config, observer: metrics.observer };
   const app = createApp(services, { ...accessOf(settings), lifecycle, metrics, log });
+  // The router is built at its first question: now, when nobody waits yet.
+  app.router.match("GET", "/");
   const server = await startServer(place, (request, info) => app.fetch(request, { ...info }));
   using stop = new StopSignal(io);
   announce(server.place, settings, io);
