@@ -111,4 +111,6 @@ export async function attack() {
   return [...new Set(refused)].sort();
 }
 
+export const alignments = (cells) => cells.map((cell) => cell.getAttribute("align"));
+
 export const animationOf = (node) => getComputedStyle(node).animationName;

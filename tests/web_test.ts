@@ -187,7 +187,7 @@ step("behind the sanitiser stands the policy", async (page) => {
   }
   assert.ok(refused.includes("require-trusted-types-for") && refused.includes("TypeError"));
   assert.equal(await page.evaluate(probes.isHacked), false);
-}, { expected: /Content Security Policy|requires 'Trusted|Refused|This document requires/ });
+}, { expected: /Content Security Policy|requires 'Trusted|request to https:\/\/example/ });
 
 step("text that is nested too deeply is shown as it is", async (page, server) => {
   const deep = `${">".repeat(20_000)} deep`;
@@ -208,8 +208,8 @@ A [link][1], ~~gone~~ and \`code\`.
 const x: number = "y".length; // why
 \`\`\`
 
-1. one
-2. two
+3. three
+4. four
 
 [1]: https://example.org/
 `;
@@ -224,7 +224,9 @@ step("Markdown, coloured code, and what is copied", async (page, server) => {
     "https://example.org/",
   );
   assert.equal(await message.locator("del").innerText(), "gone");
-  assert.equal(await message.getByRole("cell").count(), 2);
+  const alignments = await message.getByRole("cell").evaluateAll(probes.alignments);
+  assert.deepEqual(alignments, [null, "right"]);
+  assert.equal(await message.locator("ol").getAttribute("start"), "3");
   await message.locator(".hljs-keyword").first().waitFor();
   assert.equal(await message.locator(".hljs-comment").innerText(), "// why");
   const copied = () => page.evaluate(probes.clipboardText);
@@ -238,9 +240,9 @@ step("Markdown, coloured code, and what is copied", async (page, server) => {
 
 step("a huge table scrolls by itself", async (page, server) => {
   const row = `|${" cell |".repeat(30)}\n`;
-  server.script = [row, `|${" --- |".repeat(30)}\n`, row.repeat(200), row.repeat(200)];
+  server.script = [row, `|${" --- |".repeat(30)}\n`, row.repeat(100), row.repeat(100)];
   await ask(page, "Table");
-  assert.equal(await page.getByRole("cell").count(), 12_000);
+  assert.equal(await page.getByRole("cell").count(), 6_000);
   assert.ok(await page.locator(".table-frame").evaluate(probes.scrollsSideways));
   assert.equal(await page.evaluate(probes.isWiderThanWindow), false);
 });

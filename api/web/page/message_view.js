@@ -186,8 +186,9 @@ export class MessageView {
       () => this.#actions.resume(this.#message),
       { disabled: isBusy },
     );
-    const canResume = message.content !== "" && message.finishReason !== "stop";
-    return [copy, raw, again, ...(canResume ? [resume] : [])];
+    // A failure without text has a button of its own.
+    if (message.content === "") return message.error === undefined ? [again] : [];
+    return [copy, raw, again, ...(message.finishReason === "stop" ? [] : [resume])];
   }
 
   #toggleRaw(button) {

@@ -7,6 +7,8 @@ const TEXT = {
     "table tbody td th thead tr u ul"
   ).split(" "),
   ALLOWED_ATTR: ["align", "class", "href", "start", "title"],
+  // These need not look like addresses.
+  ADD_URI_SAFE_ATTR: ["align", "start"],
   ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,
   ALLOW_ARIA_ATTR: false,
   ALLOW_DATA_ATTR: false,
