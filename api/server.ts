@@ -1,4 +1,5 @@
 /** A socket, and what answers on it: Deno and Bun behind one small seam. */
+import { serveInNode } from "./node_server.ts";
 import { ListenError, type Place } from "./place.ts";
 import { claimSocket, keepToOwner, removeSocket } from "./unix_socket.ts";
 
@@ -23,40 +24,21 @@ export interface RunningServer {
 export async function startServer(place: Place, fetch: Fetch): Promise<RunningServer> {
   if ("socket" in place) await claimSocket(place.socket);
   try {
-    const server = "Bun" in globalThis ? serveInBun(place, fetch) : serveInDeno(place, fetch);
-    if ("socket" in place) keepToOwner(place.socket);
-    return server;
+    const server = "Bun" in globalThis ? serveInBun(place, fetch) : await serveInNode(place, fetch);
+    return "socket" in place ? withSocket(server, place.socket) : server;
   } catch (error) {
     throw asListenError(error, place);
   }
 }
 
-function serveInDeno(place: Place, fetch: Fetch): RunningServer {
-  const aborter = new AbortController();
-  const { signal } = aborter;
-  const handler = (request: Request, info: Deno.ServeHandlerInfo) => {
-    // Whoever needs to know of a client's leaving has the request's signal.
-    info.completed.catch(() => {});
-    const { remoteAddr } = info;
-    const remoteAddress = "hostname" in remoteAddr ? remoteAddr.hostname : "unix";
-    return fetch(request, { remoteAddress });
+/** Only its owner may connect, and it is gone when the server is. */
+function withSocket(server: RunningServer, socket: string): RunningServer {
+  keepToOwner(socket);
+  const stop = async (how: "stop" | "abort") => {
+    await server[how]();
+    removeSocket(socket);
   };
-  const onListen = () => {};
-  const server = "socket" in place
-    ? Deno.serve({ path: place.socket, signal, onListen }, handler)
-    : Deno.serve({ hostname: place.host, port: place.port, signal, onListen }, handler);
-  return {
-    place: "socket" in place ? place : { ...place, port: (server.addr as Deno.NetAddr).port },
-    async stop() {
-      await server.shutdown();
-      leave(place);
-    },
-    async abort() {
-      aborter.abort();
-      await server.finished;
-      leave(place);
-    },
-  };
+  return { place: server.place, stop: () => stop("stop"), abort: () => stop("abort") };
 }
 
 /** The little of Bun's API that is used. */
@@ -75,7 +57,7 @@ interface BunServeOptions {
   fetch(request: Request, server: BunServer): Response | Promise<Response>;
 }
 
-/** Seconds of silence between requests. A head has 12 s in Bun (measured), and any time in Deno. */
+/** Seconds of silence between requests. A head has 12 s (measured). */
 const BUN_IDLE_SECONDS = 30;
 
 function serveInBun(place: Place, fetch: Fetch): RunningServer {
@@ -92,19 +74,9 @@ function serveInBun(place: Place, fetch: Fetch): RunningServer {
   });
   return {
     place: "socket" in place ? place : { ...place, port: server.port },
-    async stop() {
-      await server.stop();
-      leave(place);
-    },
-    async abort() {
-      await server.stop(true);
-      leave(place);
-    },
+    stop: () => server.stop(),
+    abort: () => server.stop(true),
   };
-}
-
-function leave(place: Place): void {
-  if ("socket" in place) removeSocket(place.socket);
 }
 
 function asListenError(error: unknown, place: Place): unknown {

@@ -75,11 +75,11 @@ function serverArgs(options: ServerBenchOptions, model: string | null): string[]
   const { clients, promptWords, prefillWords, maxTokens, threads } = options;
   const sequence = WORD_TOKENS * promptWords[1] + TEMPLATE_TOKENS + maxTokens;
   const most = Math.max(...clients);
-  const context = Math.max(most * sequence, WORD_TOKENS * prefillWords + TEMPLATE_TOKENS);
+  const cache = Math.max(most * sequence, WORD_TOKENS * prefillWords + TEMPLATE_TOKENS);
   return [
     ...(model === null ? [] : ["--model", model]),
     ...(threads === undefined ? [] : ["--threads", String(threads)]),
-    ...["--ctx", String(context)],
+    ...["--cache-tokens", String(cache)],
   ];
 }
 
@@ -158,7 +158,7 @@ async function main(): Promise<void> {
     threads: values.threads === undefined ? undefined : number("threads", values.threads),
     maxTokens: number("max-tokens", values["max-tokens"]),
     promptWords: [20, 150],
-    prefillWords: 370,
+    prefillWords: 340,
     rounds: number("rounds", values.rounds),
   }, (message) => console.error(`  ${message}`));
   if (values.json) console.log(JSON.stringify(report));
