@@ -1,11 +1,27 @@
+import { readTextIfAllowed } from "../kernels/permissions.ts";
+
 /** How often the event loop is looked at; a hundred short timers a second cost nothing. */
 const INTERVAL_MS = 10;
 
-/** Measures how late timers fire: whatever blocks the event loop shows up here. */
+/** Linux tells here how many nanoseconds a thread has run, however long it waited for a CPU. */
+const OWN_TIME_FILE = "/proc/thread-self/schedstat";
+
+export interface Look {
+  /** Milliseconds that the timer was late: whatever keeps the event loop from turning shows up here. */
+  lagMs: number;
+  /**
+   * Of these, what this thread itself may have worked at: other threads and programs on the same
+   * CPUs are left out. Null where the system does not tell.
+   */
+  ownMs: number | null;
+}
+
+/** Measures how late timers fire. */
 export class LagMonitor {
-  onLag: (ms: number) => void = () => {};
+  onLook: (look: Look) => void = () => {};
   readonly #timer: ReturnType<typeof setInterval>;
   #expectedMs = performance.now() + INTERVAL_MS;
+  #ranMs = threadMs();
 
   constructor() {
     this.#timer = setInterval(() => this.#look(), INTERVAL_MS);
@@ -13,11 +29,20 @@ export class LagMonitor {
 
   #look(): void {
     const now = performance.now();
-    this.onLag(Math.max(0, now - this.#expectedMs));
+    const lagMs = Math.max(0, now - this.#expectedMs);
     this.#expectedMs = now + INTERVAL_MS;
+    const ranMs = this.#ranMs === null ? null : threadMs();
+    const ownMs = ranMs === null ? null : Math.min(lagMs, ranMs - this.#ranMs!);
+    this.#ranMs = ranMs;
+    this.onLook({ lagMs, ownMs });
   }
 
   [Symbol.dispose](): void {
     clearInterval(this.#timer);
   }
+}
+
+function threadMs(): number | null {
+  const [nanoseconds] = readTextIfAllowed(OWN_TIME_FILE)?.split(" ") ?? [];
+  return nanoseconds === undefined ? null : Number(nanoseconds) / 1e6;
 }

@@ -101,14 +101,21 @@ export class Metrics {
       "How late a timer fired that fires all the time",
       LAG_SECONDS,
     );
-    let most = 0;
-    monitor.onLag = (ms) => {
-      lag.observe(ms / 1000);
-      most = Math.max(most, ms);
+    const most = { lag: 0, own: 0 };
+    monitor.onLook = ({ lagMs, ownMs }) => {
+      lag.observe(lagMs / 1000);
+      most.lag = Math.max(most.lag, lagMs);
+      most.own = Math.max(most.own, ownMs ?? NaN);
     };
     this.#gauge("event_loop_lag_max_seconds", "The most since it was last read", [], (gauge) => {
-      gauge.set(most / 1000);
-      most = 0;
+      gauge.set(most.lag / 1000);
+      most.lag = 0;
+    });
+    const own =
+      "The most of it that its own work caused, since it was last read; else other threads'";
+    this.#gauge("event_loop_own_lag_max_seconds", own, [], (gauge) => {
+      gauge.set(most.own / 1000);
+      most.own = 0;
     });
   }
 

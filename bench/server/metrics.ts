@@ -21,6 +21,8 @@ export async function readMetrics(url: string, key?: string): Promise<Map<string
 /** Milliseconds that the server's event loop was late. */
 export interface Lag {
   max: number;
+  /** The most that its own work caused; NaN where the system does not tell. */
+  own: number;
   /** Not above it: the histogram has steps. */
   p99: number;
 }
@@ -36,5 +38,6 @@ export function lagOf(samples: ReadonlyMap<string, number>): Lag | null {
     const [, bound] = /^trilith_event_loop_lag_seconds_bucket\{le="([\d.]+)"\}$/.exec(name) ?? [];
     return bound !== undefined && within >= 0.99 * count ? [Number(bound)] : [];
   });
-  return { max: 1000 * max, p99: 1000 * Math.min(max, ...bounds) };
+  const own = 1000 * (samples.get("trilith_event_loop_own_lag_max_seconds") ?? NaN);
+  return { max: 1000 * max, own, p99: 1000 * Math.min(max, ...bounds) };
 }

@@ -50,7 +50,8 @@ Deno.test("load: the event loop's lag, from its histogram", () => {
   const lag = "trilith_event_loop_lag_seconds";
   const text = (late: number) =>
     `${lag}_bucket{le="0.001"} ${200 - late}\n${lag}_bucket{le="0.005"} 199\n` +
-    `${lag}_bucket{le="+Inf"} 200\n${lag}_count 200\ntrilith_event_loop_lag_max_seconds 0.25\n`;
-  assert.deepEqual(lagOf(parseMetrics(text(2))), { max: 250, p99: 1 });
-  assert.deepEqual(lagOf(parseMetrics(text(3))), { max: 250, p99: 5 });
+    `${lag}_bucket{le="+Inf"} 200\n${lag}_count 200\ntrilith_event_loop_lag_max_seconds 0.25\n` +
+    "trilith_event_loop_own_lag_max_seconds 0.125\n";
+  assert.deepEqual(lagOf(parseMetrics(text(2))), { max: 250, own: 125, p99: 1 });
+  assert.deepEqual(lagOf(parseMetrics(text(3))), { max: 250, own: 125, p99: 5 });
 });

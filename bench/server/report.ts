@@ -56,7 +56,9 @@ function sentencesOf(report: ServerBenchReport): string[] {
       : [`16 clients decode ${(100 * sixteenClientsFraction).toFixed(0)} % of the prefill rate`]),
     ...(eventLoopLagMs === null ? [] : [
       `The event loop was late by ${ms(eventLoopLagMs.p99)} ms (p99), ` +
-      `${ms(eventLoopLagMs.max)} ms at most`,
+      `${ms(eventLoopLagMs.max)} ms at most, of which its own work at most ${
+        ms(eventLoopLagMs.own)
+      } ms`,
     ]),
     ...report.loads.flatMap(({ clients, errors }) =>
       [...new Set(errors)].map((error) => `${clients} clients: ${error}`)
