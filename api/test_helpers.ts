@@ -117,3 +117,11 @@ export async function sseEvents(response: Response): Promise<SseEvent[]> {
     return { event, data: data === "[DONE]" ? data : JSON.parse(data) };
   });
 }
+
+/** Waits for something to become true; a test that waits in vain fails and does not hang. */
+export async function until(isTrue: () => boolean): Promise<void> {
+  for (let left = 20_000; !isTrue(); left--) {
+    if (left === 0) throw new Error(`Still not true: ${isTrue}`);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}

@@ -37,7 +37,7 @@ function addMessages(app: OpenAPIHono, services: Services): void {
     const model = servedModel(services, body.model);
     const name = body.model ?? modelNames(services)[0];
     const request = await messagesRequestOf(body, model, randomId("msg_"));
-    const completion = startCompletion(services, request);
+    const completion = startCompletion(services, request, c.req.raw.signal);
     if (body.stream) return stream(c, services, completion, name);
     const [choice] = await finishedChoices(completion, c.req.raw.signal);
     return c.json(wholeMessage(request.id, name, choice));

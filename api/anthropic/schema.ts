@@ -40,7 +40,7 @@ const disable_parallel_tool_use = z.boolean().nullish();
 const ToolChoice = z.discriminatedUnion("type", [
   z.object({ type: z.literal("auto"), disable_parallel_tool_use }),
   z.object({ type: z.literal("any"), disable_parallel_tool_use }),
-  z.object({ type: z.literal("tool"), name: z.string(), disable_parallel_tool_use }),
+  z.object({ type: z.literal("tool"), name: z.string().min(1), disable_parallel_tool_use }),
   z.object({ type: z.literal("none") }),
 ]);
 

@@ -42,21 +42,32 @@ export class Completion {
  * Starts all generations of a request. What can be known to be wrong before the first token is thrown
  * here, so that the answer can still be an HTTP error.
  *
+ * @param signal Of the request: for a client that left already nothing is started.
  * @throws {ApiError} 400 if a prompt does not fit.
  * @throws {RangeError} An option is out of range.
  * @throws {QueueFullError} Too many wait already.
  */
-export function startCompletion(services: Services, request: CompletionRequest): Completion {
+export function startCompletion(
+  services: Services,
+  request: CompletionRequest,
+  signal: AbortSignal,
+): Completion {
+  if (signal.aborted) throw clientGone();
   const startedMs = performance.now();
   const { model } = services.host;
-  checkChoices(request, services.config.maxChoices);
-  for (const prompt of request.prompts) checkRoom(prompt, model);
+  checkPrompts(services, request);
   const controller = new AbortController();
   const generations = startAll(model, request, controller);
   return new Completion(request, generations, controller, {
     observer: services.observer,
     startedMs,
   });
+}
+
+/** @throws {ApiError} 400 if there are too many prompts, or one is too long. */
+export function checkPrompts({ host, config }: Services, request: CompletionRequest): void {
+  checkChoices(request, config.maxChoices);
+  for (const prompt of request.prompts) checkRoom(prompt, host.model);
 }
 
 function startAll(

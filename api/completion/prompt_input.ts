@@ -2,7 +2,9 @@
 import { z } from "@hono/zod-openapi";
 import type { Model, Tokenizer } from "../../runtime/types.ts";
 
-const Ids = z.array(z.int().min(0)).min(1);
+/** More than any vocabulary has. */
+export const TokenId = z.int().min(0).max(2 ** 31 - 1);
+const Ids = z.array(TokenId).min(1);
 
 /** @param most Texts of one request. */
 export function promptInput(most: number) {

@@ -78,7 +78,7 @@ function addKind<S extends z.ZodType<GenerateBody | ChatBody>>(
         kind.hasContext ? { context: [...request!.prompts[0], ...tokenIds] } : {},
     });
     if (request === null) return c.json(answer.loaded());
-    const completion = startCompletion(services, request);
+    const completion = startCompletion(services, request, c.req.raw.signal);
     if (body.stream ?? true) return streamed(c, services, completion, answer);
     const [choice] = await finishedChoices(completion, c.req.raw.signal);
     return c.json(answer.whole(choice));

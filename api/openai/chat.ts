@@ -30,7 +30,7 @@ export function addChat(app: OpenAPIHono, services: Services): void {
   }, async (body, c) => {
     const model = servedModel(services, body.model);
     const request = await chatRequestOf(body, model, randomId("chatcmpl-"));
-    const completion = startCompletion(services, request);
+    const completion = startCompletion(services, request, c.req.raw.signal);
     const answer = new ChatAnswer(body, model, completion, services);
     if (body.stream) return openAiStream(c, services, completion, answer.chunks());
     return c.json(answer.whole(await finishedChoices(completion, c.req.raw.signal)));

@@ -47,7 +47,7 @@ export const FunctionTool = z.object({
 
 const ToolChoice = z.union([
   z.enum(["none", "auto", "required"]),
-  z.object({ type: z.literal("function"), function: z.object({ name: z.string() }) }),
+  z.object({ type: z.literal("function"), function: z.object({ name: z.string().min(1) }) }),
 ]);
 
 export const ChatRequest = z.object({

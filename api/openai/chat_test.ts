@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { loadModel } from "../../runtime/engine.ts";
-import { type Json, testApp } from "../test_helpers.ts";
+import { type Json, testApp, until } from "../test_helpers.ts";
 
 const model = await loadModel(undefined, { threads: 1 });
 Deno.test.afterAll(async () => await model[Symbol.asyncDispose]());
@@ -155,15 +155,45 @@ Deno.test("chat: a client that leaves before the answer ends the generation", as
   const client = new AbortController();
   const before = api.ended.length;
   const response = api.post(PATH, { messages, ignore_eos: true }, { signal: client.signal });
+  await until(() => model.status().slots.length > 0);
   client.abort();
-  await response;
+  await (await response).body?.cancel();
   await until(() => api.ended.length > before);
   assert.equal(api.ended.at(-1)!.reason, "abort");
 });
 
-async function until(isTrue: () => boolean): Promise<void> {
-  while (!isTrue()) await new Promise((resolve) => setTimeout(resolve, 1));
-}
+Deno.test("chat: clients that left leave no sequence behind", async () => {
+  const body = { messages, stream: true, ignore_eos: true, n: 4 };
+  const responses = await Promise.all([1, 2, 3].map(() => api.post(PATH, body)));
+  await Promise.all(responses.map((response) => response.body!.cancel()));
+  await until(() => model.status().slots.length === 0 && model.status().waiting === 0);
+  assert.equal(model.status().kvBlocks.used, 0);
+});
+
+Deno.test("chat: logprobs are of each token, with the likeliest ones", async () => {
+  const answer = await api.json(PATH, {
+    ...greedy,
+    max_tokens: 5,
+    logprobs: true,
+    top_logprobs: 3,
+  });
+  const [{ message, logprobs: { content } }] = answer.choices;
+  assert.equal(content.map(({ token }: Json) => token).join(""), message.content);
+  for (const token of content) {
+    assert.equal(token.top_logprobs.length, 3);
+    // Greedy: the token is the likeliest one.
+    assert.equal(token.top_logprobs[0].token, token.token);
+    assert.equal(new TextDecoder().decode(Uint8Array.from(token.bytes)), token.token);
+    const mass = token.top_logprobs.reduce(
+      (sum: number, top: Json) => sum + Math.exp(top.logprob),
+      0,
+    );
+    assert.ok(mass > 0 && mass <= 1 + 1e-6, `mass ${mass}`);
+  }
+  const chunks = await chunksOf({ max_tokens: 5, logprobs: true, top_logprobs: 3 });
+  const streamed = chunks.slice(0, -1).flatMap((chunk) => chunk.choices[0].logprobs?.content ?? []);
+  assert.deepEqual(streamed, content);
+});
 
 Deno.test("models: the served one and its aliases", async () => {
   const list = await (await api.get("/v1/models")).json();

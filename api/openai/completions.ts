@@ -1,11 +1,16 @@
 /** /v1/completions */
 import type { OpenAPIHono } from "@hono/zod-openapi";
-import type { GenerationResult, Model, TokenLogprob } from "../../runtime/types.ts";
-import { type Completion, finishedChoices, startCompletion } from "../completion/completion.ts";
+import type { GenerationResult, Model } from "../../runtime/types.ts";
+import {
+  checkPrompts,
+  type Completion,
+  finishedChoices,
+  startCompletion,
+} from "../completion/completion.ts";
 import { compileConstraint } from "../completion/constraint.ts";
 import { randomId } from "../completion/ids.ts";
 import { maxTokensOf, samplerOf, stopsOf } from "../completion/options_schema.ts";
-import { type Prompt, promptIds, promptsOf, promptText } from "../completion/prompt_input.ts";
+import { type Prompt, promptIds, promptsOf } from "../completion/prompt_input.ts";
 import type { CompletionEvent, CompletionRequest, FinishedChoice } from "../completion/types.ts";
 import { timingsOf, usageOf } from "../completion/usage.ts";
 import { ApiError } from "../errors.ts";
@@ -15,7 +20,8 @@ import type { Services } from "../services.ts";
 import { type CompletionsBody, CompletionsRequest, TextCompletion } from "./completions_schema.ts";
 import { constraintOf } from "./constraint_schema.ts";
 import { OPENAI } from "./dialect.ts";
-import { completionLogprobs } from "./logprobs.ts";
+import { type Echo, echoesOf } from "./echo.ts";
+import { addedBy, completionLogprobs, type NamedLogprob } from "./logprobs.ts";
 import { openAiStream } from "./stream.ts";
 import { openAiUsage } from "./usage.ts";
 
@@ -34,22 +40,19 @@ export function addCompletions(app: OpenAPIHono, services: Services): void {
     const model = servedModel(services, body.model);
     const prompts = promptsOf(body.prompt);
     const request = await completionRequestOf(body, prompts, model);
-    const completion = startCompletion(services, request);
-    const answer = new TextAnswer(body, prompts, { model, completion, services });
+    checkPrompts(services, request);
+    const { signal } = c.req.raw;
+    const echoes = await echoesOf(body, prompts, request.prompts, { model, signal });
+    const completion = startCompletion(services, request, signal);
+    const answer = new TextAnswer(body, echoes, { model, completion, services });
     if (body.stream) return openAiStream(c, services, completion, answer.chunks());
-    return c.json(answer.whole(await finishedChoices(completion, c.req.raw.signal)));
+    return c.json(answer.whole(await finishedChoices(completion, signal)));
   });
 }
 
-function checkBody({ best_of: bestOf, n, echo, logprobs }: CompletionsBody): void {
+function checkBody({ best_of: bestOf, n }: CompletionsBody): void {
   if (bestOf !== undefined && bestOf !== null && bestOf !== (n ?? 1)) {
     throw invalid("best_of", `best_of must be n: current value is ${bestOf}, leave it out`);
-  }
-  if (echo && typeof logprobs === "number") {
-    throw invalid(
-      "logprobs",
-      "a prompt that is echoed has no logprobs: leave out echo or logprobs",
-    );
   }
 }
 
@@ -94,7 +97,7 @@ class TextAnswer {
 
   constructor(
     private readonly body: CompletionsBody,
-    private readonly prompts: readonly Prompt[],
+    private readonly echoes: readonly Echo[],
     private readonly context: Context,
   ) {
     this.#head = {
@@ -109,12 +112,15 @@ class TextAnswer {
     const results = choices.map(({ result }) => result);
     return {
       ...this.#head,
-      choices: choices.map(({ text, logprobs, reason }, index) => ({
-        index,
-        text: this.#echoOf(index) + text,
-        logprobs: this.#logprobs(index, logprobs),
-        finish_reason: reasonOf(reason),
-      })),
+      choices: choices.map(({ text, logprobs, reason }, index) => {
+        const echo = this.#echoOf(index);
+        return {
+          index,
+          text: echo.text + text,
+          logprobs: this.#logprobs(index, [...echo.logprobs, ...logprobs]),
+          finish_reason: reasonOf(reason),
+        };
+      }),
       usage: openAiUsage(usageOf(results, this.#choicesPerPrompt)),
       timings: timingsOf(results, this.#choicesPerPrompt),
     };
@@ -123,7 +129,8 @@ class TextAnswer {
   async *chunks(): AsyncGenerator<unknown> {
     const { prompts, choicesPerPrompt } = this.context.completion.request;
     for (let index = 0; this.body.echo && index < prompts.length * choicesPerPrompt; index++) {
-      yield this.#chunk(index, this.#echoOf(index), []);
+      const { text, logprobs } = this.#echoOf(index);
+      yield this.#chunk(index, text, logprobs);
     }
     for await (const event of this.context.completion.events()) {
       if (event.kind === "text") yield this.#chunk(event.choice, event.text, event.logprobs);
@@ -139,9 +146,8 @@ class TextAnswer {
     return this.context.completion.request.choicesPerPrompt;
   }
 
-  #echoOf(index: number): string {
-    const prompt = this.prompts[Math.floor(index / this.#choicesPerPrompt)];
-    return this.body.echo ? promptText(prompt, this.context.model.tokenizer) : "";
+  #echoOf(index: number): Echo {
+    return this.echoes[Math.floor(index / this.#choicesPerPrompt)];
   }
 
   #lastChunk(event: CompletionEvent & { kind: "end" }, choices: number) {
@@ -154,7 +160,7 @@ class TextAnswer {
   #chunk(
     index: number,
     text: string,
-    logprobs: readonly TokenLogprob[],
+    logprobs: readonly NamedLogprob[],
     finishReason: "stop" | "length" | null = null,
   ) {
     return {
@@ -169,13 +175,13 @@ class TextAnswer {
     };
   }
 
-  #logprobs(index: number, logprobs: readonly TokenLogprob[]) {
+  #logprobs(index: number, logprobs: readonly NamedLogprob[]) {
     if (typeof this.body.logprobs !== "number") return null;
+    const { tokenizer } = this.context.model;
     const offset = this.#offsets.get(index) ?? 0;
-    const described = completionLogprobs(logprobs, this.context.model.tokenizer, offset);
-    const length = described.tokens.reduce((sum, token) => sum + token.length, 0);
+    const length = logprobs.reduce((sum, token) => sum + addedBy(token, tokenizer).length, 0);
     this.#offsets.set(index, offset + length);
-    return described;
+    return completionLogprobs(logprobs, tokenizer, offset);
   }
 }
 

@@ -75,13 +75,57 @@ Deno.test("completions: logprobs have texts and offsets", async () => {
   });
 });
 
+Deno.test("completions: an echoed prompt has the logprobs that its tokens had", async () => {
+  const made = (await api.json(PATH, { ...greedy, max_tokens: 4, logprobs: 2 })).choices[0];
+  const { tokenIds } = await model.generate(prompt, { temperature: 0, maxTokens: 4 });
+  const ids = [...model.tokenizer.encode(prompt), ...tokenIds];
+  const echo = { echo: true, logprobs: 2, max_tokens: 0, temperature: 0 };
+  const [echoed] = (await api.json(PATH, { ...echo, prompt: ids })).choices;
+  for (const field of ["tokens", "token_logprobs", "top_logprobs"]) {
+    assert.deepEqual(echoed.logprobs[field].slice(-4), made.logprobs[field], field);
+  }
+  assert.deepEqual([echoed.logprobs.token_logprobs[0], echoed.logprobs.top_logprobs[0]], [
+    null,
+    null,
+  ]);
+});
+
+Deno.test("completions: an echo's tokens are its text, with what comes after it", async () => {
+  const body = { ...greedy, echo: true, logprobs: 0, max_tokens: 3 };
+  const [{ text, logprobs }] = (await api.json(PATH, body)).choices;
+  assert.equal(logprobs.tokens.join(""), text);
+  assert.ok(text.startsWith(prompt));
+  for (const [i, offset] of logprobs.text_offset.entries()) {
+    assert.ok(text.startsWith(logprobs.tokens[i], offset), `token ${i}`);
+  }
+  const events = await api.events(PATH, { ...body, stream: true });
+  const parts = events.slice(0, -1).map(({ data }) => data.choices[0].logprobs).filter((part) =>
+    part
+  );
+  for (const field of ["tokens", "token_logprobs", "text_offset"]) {
+    assert.deepEqual(parts.flatMap((part: Json) => part[field]), logprobs[field], field);
+  }
+});
+
+Deno.test("completions: a part of a character is named by its bytes", async () => {
+  const ids = model.tokenizer.encode("é", { addSpecialTokens: false });
+  const body = { prompt: ids, echo: true, logprobs: 0, max_tokens: 0 };
+  const [{ logprobs }] = (await api.json(PATH, body)).choices;
+  assert.deepEqual(logprobs.tokens.slice(-2), ["bytes:\\xc3", "bytes:\\xa9"]);
+});
+
 const REFUSED: [string, object, string, RegExp][] = [
   ["a suffix", { suffix: "x" }, "suffix", /filled in/],
   ["best_of that is not n", { best_of: 2 }, "best_of", /must be n/],
   ["too many choices", { prompt: ["a", "b", "c"], n: 2 }, "n", /6 choices.*4/],
   ["an id out of the vocabulary", { prompt: [99999] }, "", /99999/],
   ["no prompt", { prompt: undefined }, "prompt", /prompt/],
-  ["an echo with logprobs", { echo: true, logprobs: 1 }, "logprobs", /echo/],
+  [
+    "a prompt that does not fit",
+    { prompt: "a ".repeat(600), echo: true, logprobs: 0 },
+    "prompt",
+    /512/,
+  ],
 ];
 
 for (const [name, body, param, says] of REFUSED) {

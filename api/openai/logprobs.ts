@@ -35,31 +35,57 @@ export function chatLogprobs(logprobs: readonly TokenLogprob[], tokenizer: Token
   };
 }
 
+/** A token of a completion or of its prompt. */
+export interface NamedLogprob {
+  id: number;
+  /** Null of a token that comes after nothing. */
+  logprob: number | null;
+  top: TokenLogprob["top"];
+  /** What it adds to the text, if that is not what it stands for. */
+  name?: string;
+}
+
 /** @param offset Characters of the text before the first of these tokens. */
 export function completionLogprobs(
-  logprobs: readonly TokenLogprob[],
+  logprobs: readonly NamedLogprob[],
   tokenizer: Tokenizer,
   offset: number,
 ) {
-  const nameOf = (id: number) => textOf(tokenizer.tokenBytes(id));
-  const tokens = logprobs.map(({ id }) => nameOf(id));
   const offsets: number[] = [];
-  for (const token of tokens) {
+  for (const token of logprobs) {
     offsets.push(offset);
-    offset += token.length;
+    offset += addedBy(token, tokenizer).length;
   }
   return {
-    tokens,
-    token_logprobs: logprobs.map(({ logprob }) => finite(logprob)),
-    top_logprobs: logprobs.map(({ top }) =>
-      Object.fromEntries(top.map(({ id, logprob }) => [nameOf(id), finite(logprob)]))
+    tokens: logprobs.map(({ id, name }) => name ?? nameOf(id, tokenizer)),
+    token_logprobs: logprobs.map(({ logprob }) => logprob === null ? null : finite(logprob)),
+    top_logprobs: logprobs.map(({ logprob, top }) =>
+      logprob === null ? null : Object.fromEntries(
+        top.map((other) => [nameOf(other.id, tokenizer), finite(other.logprob)]),
+      )
     ),
     text_offset: offsets,
   };
 }
 
+/** Characters that a token adds to the text; of a part of a character, those that stand for it. */
+export function addedBy({ id, name }: NamedLogprob, tokenizer: Tokenizer): string {
+  return name ?? textOf(tokenizer.tokenBytes(id));
+}
+
+/** A part of a character is named by its bytes, as by OpenAI: `bytes:\xe2\x82`. */
+function nameOf(id: number, tokenizer: Tokenizer): string {
+  const bytes = tokenizer.tokenBytes(id);
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    const hex = [...bytes].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`);
+    return `bytes:${hex.join("")}`;
+  }
+}
+
 function textOf(bytes: Uint8Array): string {
-  return new TextDecoder().decode(bytes);
+  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
 }
 
 function finite(logprob: number): number {

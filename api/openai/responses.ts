@@ -23,7 +23,7 @@ export function addResponses(app: OpenAPIHono, services: Services): void {
   }, async (body, c) => {
     const model = servedModel(services, body.model);
     const request = await responsesRequestOf(body, model, randomId("resp_"));
-    const completion = startCompletion(services, request);
+    const completion = startCompletion(services, request, c.req.raw.signal);
     const answer = new ResponsesAnswer(request.id, body.model ?? modelNames(services)[0], body);
     if (!body.stream) {
       const [choice] = await finishedChoices(completion, c.req.raw.signal);

@@ -35,7 +35,7 @@ const FunctionTool = z.object({
 
 const ToolChoice = z.union([
   z.enum(["none", "auto", "required"]),
-  z.object({ type: z.literal("function"), name: z.string() }),
+  z.object({ type: z.literal("function"), name: z.string().min(1) }),
 ]);
 
 const Schema = z.record(z.string(), z.unknown());
