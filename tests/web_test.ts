@@ -386,6 +386,11 @@ step("light and dark, by the system or by choice, and readable in both", async (
   await button(page, "Settings").click();
   await page.getByLabel("Colours", { exact: true }).selectOption("system");
   assert.equal(await paper(), dark);
+  const other = await page.context().newPage();
+  await other.goto(page.url());
+  await page.getByLabel("Colours", { exact: true }).selectOption("dark");
+  await eventually(() => other.evaluate(probes.paperColour), dark);
+  await button(other, "Use light colours").waitFor();
 });
 
 step("a phone has a drawer, and nothing is wider than it", async (page, server) => {

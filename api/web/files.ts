@@ -13,12 +13,25 @@ import branchesJs from "./page/branches.js" with { type: "text" };
 import chatJs from "./page/chat.js" with { type: "text" };
 import clientJs from "./page/client.js" with { type: "text" };
 import codeJs from "./page/code.js" with { type: "text" };
+import coloursCss from "./page/colours.css" with { type: "text" };
+import composerCss from "./page/composer.css" with { type: "text" };
 import composerJs from "./page/composer.js" with { type: "text" };
+import controlsCss from "./page/controls.css" with { type: "text" };
 import conversationFileJs from "./page/conversation_file.js" with { type: "text" };
+import dialogsCss from "./page/dialogs.css" with { type: "text" };
 import domJs from "./page/dom.js" with { type: "text" };
+import drawerJs from "./page/drawer.js" with { type: "text" };
 import earlyThemeJs from "./page/early_theme.js" with { type: "text" };
+import headCss from "./page/head.css" with { type: "text" };
+import headViewJs from "./page/head_view.js" with { type: "text" };
+import iconSvg from "./page/icon.svg" with { type: "text" };
+import indexHtml from "./page/index.html" with { type: "text" };
+import libraryJs from "./page/library.js" with { type: "text" };
+import markdownCss from "./page/markdown.css" with { type: "text" };
 import markdownJs from "./page/markdown.js" with { type: "text" };
 import messageViewJs from "./page/message_view.js" with { type: "text" };
+import messagesCss from "./page/messages.css" with { type: "text" };
+import narrowCss from "./page/narrow.css" with { type: "text" };
 import noticesJs from "./page/notices.js" with { type: "text" };
 import parametersJs from "./page/parameters.js" with { type: "text" };
 import preferencesJs from "./page/preferences.js" with { type: "text" };
@@ -26,15 +39,13 @@ import sanitizeJs from "./page/sanitize.js" with { type: "text" };
 import serverStatusJs from "./page/server_status.js" with { type: "text" };
 import settingsViewJs from "./page/settings_view.js" with { type: "text" };
 import shortcutsJs from "./page/shortcuts.js" with { type: "text" };
+import sidebarCss from "./page/sidebar.css" with { type: "text" };
 import sidebarViewJs from "./page/sidebar_view.js" with { type: "text" };
 import sseJs from "./page/sse.js" with { type: "text" };
 import statisticsJs from "./page/statistics.js" with { type: "text" };
 import storeJs from "./page/store.js" with { type: "text" };
 import themeJs from "./page/theme.js" with { type: "text" };
 import threadViewJs from "./page/thread_view.js" with { type: "text" };
-import iconSvg from "./page/icon.svg" with { type: "text" };
-import indexHtml from "./page/index.html" with { type: "text" };
-import styleCss from "./page/style.css" with { type: "text" };
 
 /** What a browser gets. */
 export interface WebFile {
@@ -51,6 +62,10 @@ const SCRIPT = "text/javascript; charset=utf-8";
 function file(path: string, type: string, text: string): WebFile {
   const digest = createHash("sha256").update(text).digest("base64url").slice(0, 27);
   return { path, type, text, etag: `"${digest}"` };
+}
+
+function style(name: string, text: string): WebFile {
+  return file(`web/${name}`, "text/css; charset=utf-8", text);
 }
 
 /** Packages by the names that the page's modules import them by; a browser wants to know where they lie. */
@@ -77,8 +92,16 @@ function vendor(name: string, text: string): WebFile {
 /** The page itself is the one at "". */
 export const WEB_FILES: readonly WebFile[] = [
   file("", "text/html; charset=utf-8", indexHtml),
-  file("web/style.css", "text/css; charset=utf-8", styleCss),
   file("web/icon.svg", "image/svg+xml", iconSvg),
+  style("colours.css", coloursCss),
+  style("controls.css", controlsCss),
+  style("sidebar.css", sidebarCss),
+  style("head.css", headCss),
+  style("messages.css", messagesCss),
+  style("markdown.css", markdownCss),
+  style("composer.css", composerCss),
+  style("dialogs.css", dialogsCss),
+  style("narrow.css", narrowCss),
   script("announcer.js", announcerJs),
   script("app.js", appJs),
   script("branches.js", branchesJs),
@@ -88,7 +111,10 @@ export const WEB_FILES: readonly WebFile[] = [
   script("composer.js", composerJs),
   script("conversation_file.js", conversationFileJs),
   script("dom.js", domJs),
+  script("drawer.js", drawerJs),
   script("early_theme.js", earlyThemeJs),
+  script("head_view.js", headViewJs),
+  script("library.js", libraryJs),
   script("markdown.js", markdownJs),
   script("message_view.js", messageViewJs),
   script("notices.js", noticesJs),

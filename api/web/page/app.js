@@ -4,22 +4,25 @@ import { pathOf, titleOf } from "./branches.js";
 import { Chat } from "./chat.js";
 import { Client } from "./client.js";
 import { Composer } from "./composer.js";
-import { exportText, fileNameOf, importText } from "./conversation_file.js";
-import { download, icon } from "./dom.js";
+import { icon } from "./dom.js";
+import { isDrawerOpen, listenToDrawer, setDrawer } from "./drawer.js";
+import { showBanner, showGauge, showTitle } from "./head_view.js";
+import { Library } from "./library.js";
 import { Notices } from "./notices.js";
 import { serverDefaults } from "./parameters.js";
-import { loadPreferences, savePreferences } from "./preferences.js";
+import { loadPreferences, onOtherWindow, savePreferences } from "./preferences.js";
 import { ServerStatus } from "./server_status.js";
 import { SettingsView } from "./settings_view.js";
 import { listenToShortcuts } from "./shortcuts.js";
 import { SidebarView } from "./sidebar_view.js";
 import { contextUse } from "./statistics.js";
 import { openStore } from "./store.js";
-import { applyTheme, otherTheme } from "./theme.js";
+import { applyTheme, followSystem, otherTheme } from "./theme.js";
 import { ThreadView } from "./thread_view.js";
 
 const byId = (id) => document.getElementById(id);
 
+const themeButton = byId("toggle-theme");
 const notices = new Notices(byId("notices"));
 const announcer = new Announcer(byId("live"));
 const say = (text) => announcer.say(text);
@@ -97,20 +100,24 @@ const sidebar = new SidebarView(
       thread.scrollToEnd();
       composer.focus();
     },
-    rename,
-    exportOne: (conversation) =>
-      download(fileNameOf(conversation.title), exportText([conversation])),
-    remove,
+    rename: (conversation) => library.rename(conversation),
+    exportOne: (conversation) => library.export([conversation]),
+    remove: (conversation) => library.remove(conversation),
   },
 );
 
+const library = new Library({ chat, store, notices }, {
+  kept: async (id) => {
+    channel.postMessage(id);
+    await list();
+    show();
+  },
+  unsaved: showUnsaved,
+});
+
 const settings = new SettingsView(byId("settings"), preferences, (what) => {
-  try {
-    savePreferences(preferences);
-  } catch (error) {
-    showUnsaved(error);
-  }
-  if (what === "theme") applyTheme(preferences.theme);
+  keepPreferences();
+  if (what === "theme") applyTheme(preferences.theme, themeButton);
   if (what === "apiKey") keyTyped();
   if (what === "system" && pathOf(chat.conversation).length === 0) chat.startNew();
 });
@@ -119,7 +126,10 @@ const status = new ServerStatus(client, () => {
   chat.model = status.models[0];
   byId("model").textContent = status.models[0] ?? "";
   if (status.props !== null) settings.showDefaults(serverDefaults(status.props));
-  showBanner();
+  showBanner(status.state, {
+    retry: () => status.check(),
+    enterKey: () => settings.open("api-key"),
+  });
   show();
 });
 
@@ -144,12 +154,11 @@ function showNow() {
   if (growing !== null) announcer.update(conversation.messages[growing].content);
   const path = pathOf(conversation);
   byId("welcome").hidden = path.length > 0;
-  byId("title").textContent = conversation.title || "New chat";
-  document.title = conversation.title ? `${conversation.title} · Trilith` : "Trilith";
+  showTitle(conversation.title);
   const system = byId("system");
   if (document.activeElement !== system) system.value = conversation.system;
   byId("system-start").textContent = titleOf(conversation.system);
-  showGauge(contextUse(path));
+  showGauge(contextUse(path), status.props?.contextSize);
   if (path.length > 0) history.replaceState(null, "", `#${conversation.id}`);
   else if (location.hash !== "") history.replaceState(null, "", location.pathname);
 }
@@ -157,47 +166,6 @@ function showNow() {
 /** Who types faster than the server says that it is there need not wait for it. */
 function canAsk() {
   return ["ready", "checking"].includes(status.state.kind);
-}
-
-function showGauge(used) {
-  const total = status.props?.contextSize;
-  const gauge = byId("gauge");
-  gauge.hidden = !(total > 0);
-  if (gauge.hidden) return;
-  const text = `${used} / ${total}`;
-  gauge.setAttribute("aria-valuenow", String(used));
-  gauge.setAttribute("aria-valuemax", String(total));
-  gauge.setAttribute("aria-valuetext", `${used} of ${total} tokens`);
-  gauge.title = `${used} of the ${total} tokens of the context are used`;
-  gauge.classList.toggle("full", used > 0.85 * total);
-  byId("gauge-text").textContent = text;
-  byId("gauge-fill").style.inlineSize = `${Math.min(100, (100 * used) / total)}%`;
-}
-
-const BANNERS = {
-  loading: (message) => ({ text: message, waits: true }),
-  gone: (message) => ({
-    text: `${message}. Trying again`,
-    waits: true,
-    action: { label: "Try now", run: () => status.check() },
-  }),
-  key: (message) => ({
-    text: message,
-    action: { label: "Enter the key", run: () => settings.open("api-key") },
-  }),
-};
-
-function showBanner() {
-  const { kind, message } = status.state;
-  const banner = BANNERS[kind]?.(message);
-  byId("banner").hidden = banner === undefined;
-  if (banner === undefined) return;
-  byId("banner").classList.toggle("waits", banner.waits === true);
-  byId("banner-text").textContent = banner.text;
-  const button = byId("banner-action");
-  button.hidden = banner.action === undefined;
-  button.textContent = banner.action?.label ?? "";
-  button.onclick = banner.action?.run ?? null;
 }
 
 function showUnsaved({ name, message }) {
@@ -210,7 +178,7 @@ function showUnsaved({ name, message }) {
       isFailure: true,
       action: {
         label: "Export",
-        run: () => download(fileNameOf(chat.conversation.title), exportText([chat.conversation])),
+        run: () => library.export([chat.conversation]),
       },
     },
   );
@@ -230,65 +198,6 @@ async function startNew() {
   composer.focus();
 }
 
-function rename(conversation) {
-  const dialog = byId("rename");
-  const field = byId("rename-text");
-  field.value = conversation.title;
-  dialog.returnValue = "";
-  dialog.showModal();
-  field.select();
-  dialog.onclose = async () => {
-    const title = field.value.trim();
-    if (dialog.returnValue !== "save" || title === "") return;
-    const isShown = conversation.id === chat.conversation.id;
-    const changed = isShown ? chat.conversation : conversation;
-    changed.title = title;
-    changed.headMs = Date.now();
-    await keep(changed);
-  };
-}
-
-async function remove(conversation) {
-  chat.forget(conversation.id);
-  const isShown = conversation.id === chat.conversation.id;
-  const kept = isShown ? chat.conversation : conversation;
-  await store.delete(conversation.id);
-  channel.postMessage(conversation.id);
-  if (isShown) chat.startNew();
-  await list();
-  notices.show(`Deleted: ${conversation.title || "Untitled"}`, {
-    action: { label: "Undo", run: () => keep(kept) },
-  });
-}
-
-async function keep(conversation) {
-  try {
-    await store.save(conversation);
-  } catch (error) {
-    showUnsaved(error);
-  }
-  channel.postMessage(conversation.id);
-  await list();
-  show();
-}
-
-async function importFiles(files) {
-  let count = 0;
-  for (const file of files) {
-    try {
-      for (const conversation of importText(await file.text())) {
-        await store.save(conversation);
-        count++;
-      }
-    } catch (error) {
-      notices.show(`${file.name}: ${error.message}`, { isFailure: true });
-    }
-  }
-  if (count > 0) notices.show(`Imported ${count} conversation${count === 1 ? "" : "s"}`);
-  await chat.reload();
-  await list();
-}
-
 let keyTimer = null;
 /** Asks the server again once typing pauses. */
 function keyTyped() {
@@ -298,37 +207,25 @@ function keyTyped() {
 
 // ---------------------------------------------------------------- page
 
-const menu = byId("menu");
-/** As in the style sheet: there the list of conversations is a drawer. */
-const isNarrow = matchMedia("(max-width: 48rem)");
-
-function setDrawer(isOpen) {
-  const isShown = isOpen && isNarrow.matches;
-  const wasShown = isDrawerOpen();
-  document.body.classList.toggle("drawer", isShown);
-  document.querySelector("main").inert = isShown;
-  menu.setAttribute("aria-expanded", String(isShown));
-  if (isShown) byId("search").focus();
-  else if (wasShown) menu.focus();
-}
-
-const isDrawerOpen = () => document.body.classList.contains("drawer");
-
-function setTheme(theme) {
-  preferences.theme = theme;
-  applyTheme(theme);
+function keepPreferences() {
   try {
     savePreferences(preferences);
   } catch (error) {
     showUnsaved(error);
   }
-  showThemeButton();
 }
 
-function showThemeButton() {
-  const label = `Use ${otherTheme()} colours`;
-  byId("toggle-theme").setAttribute("aria-label", label);
-  byId("toggle-theme").title = label;
+function setTheme(theme) {
+  preferences.theme = theme;
+  applyTheme(theme, themeButton);
+  keepPreferences();
+}
+
+/** Takes over the settings that another window changed. */
+function followPreferences(changed) {
+  Object.assign(preferences, changed);
+  applyTheme(preferences.theme, themeButton);
+  keyTyped();
 }
 
 function addIcons() {
@@ -350,25 +247,23 @@ function listen() {
   byId("new-chat").addEventListener("click", startNew);
   byId("open-settings").addEventListener("click", () => settings.open());
   byId("open-help").addEventListener("click", () => byId("help").showModal());
-  byId("toggle-theme").addEventListener("click", () => setTheme(otherTheme()));
-  menu.addEventListener("click", () => setDrawer(!isDrawerOpen()));
-  byId("shade").addEventListener("click", () => setDrawer(false));
+  themeButton.addEventListener("click", () => setTheme(otherTheme()));
   byId("system").addEventListener("change", async ({ target }) => {
     await chat.setSystem(target.value);
     show();
   });
-  byId("export-all").addEventListener(
-    "click",
-    () => download("conversations.json", exportText(conversations)),
-  );
+  byId("export-all").addEventListener("click", () => {
+    if (conversations.length > 0) library.export(conversations);
+  });
   const files = byId("import-file");
   byId("import").addEventListener("click", () => files.click());
   files.addEventListener("change", async () => {
-    await importFiles(files.files);
+    await library.import(files.files);
     files.value = "";
   });
-  isNarrow.addEventListener("change", () => setDrawer(false));
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showThemeButton);
+  listenToDrawer();
+  followSystem(themeButton);
+  onOtherWindow(followPreferences);
   channel.addEventListener("message", async ({ data: id }) => {
     await list();
     if (id === chat.conversation.id) await chat.reload();
@@ -392,8 +287,7 @@ function listen() {
 }
 
 addIcons();
-applyTheme(preferences.theme);
-showThemeButton();
+applyTheme(preferences.theme, themeButton);
 listen();
 if (!store.lasts) {
   notices.show("This browser keeps no data here: conversations end with this page", {

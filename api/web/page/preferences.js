@@ -26,3 +26,10 @@ export function loadPreferences() {
 export function savePreferences(preferences) {
   localStorage.setItem(KEY, JSON.stringify(preferences));
 }
+
+/** @param {(preferences: Preferences) => void} changed Hears of what another window saved. */
+export function onOtherWindow(changed) {
+  addEventListener("storage", ({ key }) => {
+    if (key === KEY) changed(loadPreferences());
+  });
+}
