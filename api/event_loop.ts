@@ -1,3 +1,4 @@
+import fs from "node:fs";
 import { readTextIfAllowed } from "../kernels/permissions.ts";
 
 /** How often the event loop is looked at; a hundred short timers a second cost nothing. */
@@ -21,7 +22,8 @@ export class LagMonitor {
   onLook: (look: Look) => void = () => {};
   readonly #timer: ReturnType<typeof setInterval>;
   #expectedMs = performance.now() + INTERVAL_MS;
-  #ranMs = threadMs();
+  /** Null where it can't be read; that is asked once, as permissions take longer than reading. */
+  #ranMs = readTextIfAllowed(OWN_TIME_FILE) === null ? null : threadMs();
 
   constructor() {
     this.#timer = setInterval(() => this.#look(), INTERVAL_MS);
@@ -42,7 +44,7 @@ export class LagMonitor {
   }
 }
 
-function threadMs(): number | null {
-  const [nanoseconds] = readTextIfAllowed(OWN_TIME_FILE)?.split(" ") ?? [];
-  return nanoseconds === undefined ? null : Number(nanoseconds) / 1e6;
+function threadMs(): number {
+  const [nanoseconds] = fs.readFileSync(OWN_TIME_FILE, "utf8").split(" ");
+  return Number(nanoseconds) / 1e6;
 }

@@ -6,6 +6,7 @@ import { createRoute, type OpenAPIHono, type z } from "@hono/zod-openapi";
 import type { Context } from "hono";
 import { ApiError } from "./errors.ts";
 import { invalidBody } from "./invalid_body.ts";
+import { Turns } from "./turns.ts";
 
 /** What the answers of a dialect's routes have in common. */
 export interface Dialect {
@@ -43,6 +44,9 @@ export interface RouteSpec<S extends z.ZodType> {
 }
 
 export type Handler<T> = (body: T, c: Context) => Response | Promise<Response>;
+
+/** Of all routes: there is one event loop. */
+const turns = new Turns();
 
 /** POST with a JSON body. */
 export function addPost<S extends z.ZodType>(
@@ -117,7 +121,9 @@ async function readBody<S extends z.ZodType>(
   dialect: Dialect,
 ): Promise<z.output<S>> {
   checkContentType(c, dialect);
-  const parsed = schema.safeParse(parseBody(await c.req.text()));
+  const text = await c.req.text();
+  await turns.take();
+  const parsed = schema.safeParse(parseBody(text));
   if (parsed.success) return parsed.data;
   throw invalidBody(parsed.error);
 }

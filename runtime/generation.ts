@@ -3,6 +3,7 @@ import { checkLogprobs, logprobOf } from "./logprobs.ts";
 import { createSampler, type Sampler } from "./sampler.ts";
 import type { Scheduler, SequenceWork } from "./scheduler.ts";
 import { checkSpeculate, Drafter } from "./speculation.ts";
+import { wakeUps } from "./wake_ups.ts";
 import { TextStream } from "./text_stream.ts";
 import type {
   FinishReason,
@@ -207,7 +208,7 @@ class PieceQueue {
   readonly #pieces: Piece[] = [];
   readonly result: Promise<GenerationResult>;
   #settle!: { resolve: (result: GenerationResult) => void; reject: (error: unknown) => void };
-  #wake: () => void = () => {};
+  #wake: (() => void) | null = null;
   #ended = false;
 
   constructor() {
@@ -218,19 +219,24 @@ class PieceQueue {
 
   push(piece: Piece): void {
     this.#pieces.push(piece);
-    this.#wake();
+    this.#wakeReader();
   }
 
   end(result: GenerationResult): void {
     this.#ended = true;
     this.#settle.resolve(result);
-    this.#wake();
+    this.#wakeReader();
   }
 
   fail(error: unknown): void {
     this.#ended = true;
     this.#settle.reject(error);
-    this.#wake();
+    this.#wakeReader();
+  }
+
+  #wakeReader(): void {
+    if (this.#wake !== null) wakeUps.add(this.#wake);
+    this.#wake = null;
   }
 
   async *pieces(): AsyncGenerator<Piece> {
