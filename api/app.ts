@@ -5,7 +5,7 @@ import { addAnthropicRoutes } from "./anthropic/routes.ts";
 import { addDocs } from "./docs/routes.ts";
 import { errorBodyOf } from "./error_shapes.ts";
 import { type ApiError, toApiError } from "./errors.ts";
-import type { Log } from "./log.ts";
+import { type Log, stackOf } from "./log.ts";
 import { addMiddleware } from "./middleware/all.ts";
 import { notFoundError } from "./middleware/not_found.ts";
 import { addNativeRoutes } from "./native/routes.ts";
@@ -58,6 +58,5 @@ function logFailure(log: Log, { type, cause }: ApiError, c: Context): void {
   if (type !== "server_error" || cause === undefined) return;
   // Whatever fails because its client is gone is nobody's fault.
   const level = c.req.raw.signal.aborted ? "debug" : "error";
-  const error = cause instanceof Error ? cause.stack ?? String(cause) : String(cause);
-  log(level, "failure", { requestId: recordOf(c).id, error });
+  log(level, "failure", { requestId: recordOf(c).id, error: stackOf(cause) });
 }

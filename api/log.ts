@@ -1,4 +1,5 @@
 /** What happened, one line each, for people or for machines. */
+import process from "node:process";
 
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 export type LogLevel = typeof LOG_LEVELS[number];
@@ -45,4 +46,18 @@ const textLine: Line = (time, level, event, fields) =>
 function textOf(value: unknown): string {
   const text = typeof value === "string" ? value : JSON.stringify(value);
   return /^[\w./:@*{}+-]+$/.test(text) ? text : JSON.stringify(text);
+}
+
+/**
+ * Logs errors of promises that nobody waits for: a mistake in one request's work is no reason to end
+ * those of all others.
+ */
+export function logUnhandled(log: Log): Disposable {
+  const listener = (reason: unknown) => log("error", "unhandled", { error: stackOf(reason) });
+  process.on("unhandledRejection", listener);
+  return { [Symbol.dispose]: () => void process.off("unhandledRejection", listener) };
+}
+
+export function stackOf(error: unknown): string {
+  return error instanceof Error ? error.stack ?? String(error) : String(error);
 }

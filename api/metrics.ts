@@ -95,6 +95,12 @@ export class Metrics {
     this.#engineTotals(() => modelOf()?.status() ?? null);
   }
 
+  watchLog(writer: { readonly lost: number }): void {
+    this.#gauge("log_lines_lost", "Log lines that could not be written", [], (gauge) => {
+      gauge.set(writer.lost);
+    });
+  }
+
   watchEventLoop(monitor: LagMonitor): void {
     const lag = this.#histogram(
       "event_loop_lag_seconds",

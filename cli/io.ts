@@ -1,6 +1,7 @@
 import fs from "node:fs";
 import process from "node:process";
 import tty from "node:tty";
+import { promisify } from "node:util";
 import { environmentVariable } from "../kernels/permissions.ts";
 import { type LineReader, pipedLines, terminalLines } from "./line_reader.ts";
 
@@ -8,6 +9,8 @@ import { type LineReader, pipedLines, terminalLines } from "./line_reader.ts";
 export interface Output {
   /** @throws {BrokenPipeError} If nobody reads standard output any more. */
   write(text: string): void;
+  /** Writes beside other work, for those who can't wait for a slow reader. */
+  writeSoon(text: string): Promise<void>;
   readonly isTerminal: boolean;
   /** Characters of a line. */
   readonly columns: number;
@@ -82,6 +85,7 @@ function fileOutput(descriptor: typeof STDOUT | typeof STDERR): Output {
     },
     hasColour: isTerminal && !dumb && environmentVariable("NO_COLOR") === null,
     write: (text) => writeAll(descriptor, new TextEncoder().encode(text)),
+    writeSoon: (text) => writeAllSoon(descriptor, new TextEncoder().encode(text)),
   };
 }
 
@@ -98,6 +102,20 @@ function writeAll(descriptor: number, bytes: Uint8Array): void {
       else if (code === "EPIPE" || name === "BrokenPipe") {
         throw new BrokenPipeError("Standard output was closed");
       } else throw error;
+    }
+  }
+}
+
+const writeAsync = promisify(fs.write);
+
+async function writeAllSoon(descriptor: number, bytes: Uint8Array): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    try {
+      done += (await writeAsync(descriptor, bytes, done)).bytesWritten;
+    } catch (error) {
+      const { code, name } = error as { code?: string; name?: string };
+      if (code !== "EAGAIN" && name !== "WouldBlock") throw error;
+      await new Promise((resolve) => setTimeout(resolve, 10));
     }
   }
 }

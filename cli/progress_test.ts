@@ -10,6 +10,7 @@ function show(isTerminal: boolean, events: [ms: number, progress: Progress][], q
     hasColour: false,
     columns: 50,
     write: (more: string) => void (text += more),
+    writeSoon: () => Promise.resolve(),
   };
   const display = createProgress(output, { quiet, nowMs: () => now });
   for (const [ms, progress] of events) {

@@ -1,10 +1,12 @@
 /** A server's life: listen, load, answer, drain, end. Imported only when a server is started. */
 import path from "node:path";
 import { createApp } from "../api/app.ts";
+import { docsOf } from "../api/docs/routes.ts";
 import { LagMonitor } from "../api/event_loop.ts";
 import { ModelHost } from "../api/host.ts";
 import { Lifecycle } from "../api/lifecycle.ts";
-import { createLog, type Log } from "../api/log.ts";
+import { createLog, type Log, logUnhandled } from "../api/log.ts";
+import { LogWriter } from "../api/log_writer.ts";
 import { Metrics } from "../api/metrics.ts";
 import { isLoopback } from "../api/middleware/host.ts";
 import { type Place, urlHost } from "../api/place.ts";
@@ -32,7 +34,10 @@ export async function runServer(settings: ServeSettings, context: Context): Prom
   const metrics = new Metrics();
   using monitor = new LagMonitor();
   metrics.watchEventLoop(monitor);
-  const log = logOf(flags, io);
+  const logWriter = new LogWriter((text) => io.stderr.writeSoon(text));
+  metrics.watchLog(logWriter);
+  const log = logOf(flags, logWriter);
+  using _ = logUnhandled(log);
   const loading = new AbortController();
   const listening = Promise.withResolvers<void>();
   const host = new ModelHost(nameOf(flags), async (onProgress) => {
@@ -42,8 +47,9 @@ export async function runServer(settings: ServeSettings, context: Context): Prom
   const config = { ...DEFAULT_API_CONFIG, keepAliveMs: flags.keepAliveSeconds * 1000 };
   const services = { host, config, observer: metrics.observer };
   const app = createApp(services, { ...accessOf(settings), lifecycle, metrics, log });
-  // The router is built at its first question: now, when nobody waits yet.
+  // Both are made at the first question: now, when nobody waits yet.
   app.router.match("GET", "/");
+  docsOf(app);
   const server = await startServer(place, (request, info) => app.fetch(request, { ...info }));
   using stop = new StopSignal(io);
   announce(server.place, settings, io);
@@ -60,6 +66,7 @@ export async function runServer(settings: ServeSettings, context: Context): Prom
   } finally {
     await close(server);
     await dispose(host);
+    await logWriter.flush(FLUSH_MS);
   }
 }
 
@@ -67,9 +74,9 @@ function nameOf({ alias, model }: ServeFlags): string {
   return alias ?? (model === undefined ? "story" : path.basename(path.resolve(model)));
 }
 
-function logOf({ logFormat: format, logLevel, quiet }: ServeFlags, io: Io): Log {
+function logOf({ logFormat: format, logLevel, quiet }: ServeFlags, writer: LogWriter): Log {
   const level = logLevel ?? (quiet ? "error" : "info");
-  return createLog({ format, level, write: (line) => io.stderr.write(line) });
+  return createLog({ format, level, write: (line) => writer.add(line) });
 }
 
 function accessOf({ flags, place, apiKeys }: ServeSettings) {
@@ -172,6 +179,9 @@ class StopSignal {
     for (const remove of this.#removals) remove();
   }
 }
+
+/** Who does not read the log can't keep the server from ending. */
+const FLUSH_MS = 1_000;
 
 /** All requests have ended: what is still open are idle connections. */
 const CLOSE_MS = 1_000;

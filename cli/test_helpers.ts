@@ -62,6 +62,11 @@ class TextOutput implements Output {
     this.text += text;
     this.onWrite(this.text);
   }
+
+  writeSoon(text: string): Promise<void> {
+    this.write(text);
+    return Promise.resolve();
+  }
 }
 
 class FakeIo implements Io {

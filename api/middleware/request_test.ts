@@ -1,6 +1,6 @@
 /** Request ids, headers, the log, and what is answered where no route is. */
 import assert from "node:assert/strict";
-import { createLog } from "../log.ts";
+import { createLog, logUnhandled } from "../log.ts";
 import { jsonOf, sceneOf } from "./test_helpers.ts";
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$/;
@@ -79,4 +79,15 @@ Deno.test("log: text lines can't be forged, levels are kept", () => {
     text,
     '1970-01-01T00:00:00.000Z warn request route=/a client="x\\n1970 info fake=\\"1\\"" ms=1.5\n',
   );
+});
+
+Deno.test("log: an error that nobody waits for is logged, and ends nothing", async () => {
+  const { logged, options } = sceneOf();
+  {
+    using _ = logUnhandled(options.log);
+    Promise.reject(new TypeError("forgotten"));
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  assert.equal(logged[0].event, "unhandled");
+  assert.match(String(logged[0].error), /^TypeError: forgotten\n/);
 });
