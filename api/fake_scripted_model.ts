@@ -1,4 +1,5 @@
 /** A model that says what a test wants it to say, whatever the prompt. */
+import { overriding } from "./test_helpers.ts";
 import type { Grammar, GrammarSource } from "../runtime/grammar/types.ts";
 import type {
   GenerateOptions,
@@ -39,14 +40,7 @@ export function scriptedModel(base: Model, script: Script): Scripted {
     scripted.grammars.push(source);
     return Promise.resolve({ source, start: () => null! });
   };
-  scripted.model = new Proxy(base, {
-    get(target, name) {
-      if (name === "generate") return generate;
-      if (name === "grammar") return grammar;
-      const value = Reflect.get(target, name, target);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
+  scripted.model = overriding(base, { generate, grammar });
   return scripted;
 }
 

@@ -8,6 +8,17 @@ import { type ApiConfig, type CompletionObserver, DEFAULT_API_CONFIG } from "./s
 
 type Ended = Parameters<CompletionObserver["ended"]>[0];
 
+/** The same model, but for some members. */
+export function overriding(model: Model, members: Readonly<Record<string, unknown>>): Model {
+  return new Proxy(model, {
+    get(target, name) {
+      if (typeof name === "string" && name in members) return members[name];
+      const value = Reflect.get(target, name, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+}
+
 export interface TestApp {
   app: OpenAPIHono;
   /** What the observer was told of completions that ended. */

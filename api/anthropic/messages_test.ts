@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { loadModel } from "../../runtime/engine.ts";
 import { type Script, scriptedModel } from "../fake_scripted_model.ts";
-import { type Json, testApp } from "../test_helpers.ts";
+import { type Json, overriding, testApp } from "../test_helpers.ts";
 
 const story = await loadModel(undefined, { threads: 1 });
 Deno.test.afterAll(async () => await story[Symbol.asyncDispose]());
@@ -160,13 +160,9 @@ Deno.test("messages: tokens are counted as they would be run", async () => {
 
 Deno.test("messages: results of tools are turns before the user's text", async () => {
   const seen: Json[] = [];
-  const model = new Proxy(story, {
-    get(target, name) {
-      if (name === "chatTemplate") return "{{ tools }}";
-      if (name === "applyChatTemplate") return (turns: Json) => (seen.push(turns), "text");
-      const value = Reflect.get(target, name, target);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
+  const model = overriding(story, {
+    chatTemplate: "{{ tools }}",
+    applyChatTemplate: (turns: Json) => (seen.push(turns), "text"),
   });
   const api = await testApp(model);
   await api.json("/v1/messages/count_tokens", {

@@ -16,6 +16,7 @@ export async function messagesRequestOf(
   const constraint = onlyConstraint([plan.constraint, formatOf(body)]);
   return {
     id,
+    promptField: "messages",
     prompts: [await promptOf(body, model, plan)],
     choicesPerPrompt: 1,
     options: {

@@ -29,7 +29,7 @@ export async function* choiceEvents(input: ChoiceInput): AsyncGenerator<Completi
     }
     const result = await generation;
     for (const event of parser.flush()) yield withTokens(event);
-    const reason = reasonOf(result, parser.calls);
+    const reason = reasonOf(result, parser);
     watch.ended(result, reason);
     yield withTokens({ kind: "end" as const, reason, result });
   } catch (error) {
@@ -41,6 +41,7 @@ export async function* choiceEvents(input: ChoiceInput): AsyncGenerator<Completi
 /** A text in which nothing is looked for. */
 class PlainText {
   readonly calls = 0;
+  readonly isWhole = true;
 
   push(text: string): TextEvent[] {
     return [{ kind: "text", text }];
@@ -51,8 +52,12 @@ class PlainText {
   }
 }
 
-function reasonOf({ finishReason }: GenerationResult, calls: number): ChoiceReason {
-  return finishReason === "stop" && calls > 0 ? "tool_calls" : finishReason;
+/** A stop string may end a text within a call: that can't be made. */
+function reasonOf(
+  { finishReason }: GenerationResult,
+  { calls, isWhole }: Pick<ToolCallParser, "calls" | "isWhole">,
+): ChoiceReason {
+  return finishReason === "stop" && calls > 0 && isWhole ? "tool_calls" : finishReason;
 }
 
 /** Tells the observer when tokens come. */

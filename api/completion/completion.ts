@@ -67,7 +67,7 @@ export function startCompletion(
 /** @throws {ApiError} 400 if there are too many prompts, or one is too long. */
 export function checkPrompts({ host, config }: Services, request: CompletionRequest): void {
   checkChoices(request, config.maxChoices);
-  for (const prompt of request.prompts) checkRoom(prompt, host.model);
+  for (const prompt of request.prompts) checkRoom(prompt, host.model, request.promptField);
 }
 
 function startAll(
@@ -94,25 +94,28 @@ function seedOf(seed: number | undefined, i: number): { seed?: number } {
   return seed === undefined ? {} : { seed: (seed + i) % Number.MAX_SAFE_INTEGER };
 }
 
-function checkChoices({ prompts, choicesPerPrompt }: CompletionRequest, most: number): void {
+function checkChoices(
+  { prompts, choicesPerPrompt, promptField }: CompletionRequest,
+  most: number,
+): void {
   const count = prompts.length * choicesPerPrompt;
   if (count <= most) return;
   throw new ApiError(
     400,
     "invalid_request_error",
     `Cannot run ${count} choices in one request as at most ${most} are allowed: send several requests`,
-    { param: choicesPerPrompt > 1 ? "n" : "prompt" },
+    { param: choicesPerPrompt > 1 ? "n" : promptField },
   );
 }
 
-function checkRoom(prompt: readonly number[], { contextSize }: Model): void {
+function checkRoom(prompt: readonly number[], { contextSize }: Model, param: string): void {
   if (prompt.length < contextSize) return;
   throw new ApiError(
     400,
     "invalid_request_error",
     `Cannot run a prompt of ${prompt.length} tokens as the context holds ${contextSize} tokens with ` +
       `the answer: shorten the prompt`,
-    { param: "prompt", code: "context_length_exceeded" },
+    { param, code: "context_length_exceeded" },
   );
 }
 

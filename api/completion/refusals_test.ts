@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { loadModel } from "../../runtime/engine.ts";
 import { QueueFullError } from "../../runtime/errors.ts";
 import type { GenerateOptions, Model } from "../../runtime/types.ts";
-import { type Json, testApp, until } from "../test_helpers.ts";
+import { type Json, overriding, testApp, until } from "../test_helpers.ts";
 
 const story = await loadModel(undefined, { threads: 1 });
 Deno.test.afterAll(async () => await story[Symbol.asyncDispose]());
@@ -27,14 +27,7 @@ function fullModel(starts: number): { model: Model; signals: AbortSignal[] } {
     signals.push(options.signal!);
     return story.generate(prompt, options);
   };
-  const model = new Proxy(story, {
-    get(target, name) {
-      if (name === "generate") return generate;
-      const value = Reflect.get(target, name, target);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
-  return { model, signals };
+  return { model: overriding(story, { generate }), signals };
 }
 
 for (const [path, body, messageOf] of ROUTES) {
@@ -69,19 +62,12 @@ Deno.test("refusals: nothing is started for a client that has left", async () =>
 
 Deno.test("refusals: a failed choice ends the others", async () => {
   const signals: AbortSignal[] = [];
-  const model = new Proxy(story, {
-    get(target, name) {
-      if (name === "generate") {
-        return (prompt: string, options: GenerateOptions) => {
-          signals.push(options.signal!);
-          if (signals.length > 1) return story.generate(prompt, { ...options, ignoreEos: true });
-          return { [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(new Error("x")) }) };
-        };
-      }
-      const value = Reflect.get(target, name, target);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
+  const generate = (prompt: string, options: GenerateOptions) => {
+    signals.push(options.signal!);
+    if (signals.length > 1) return story.generate(prompt, { ...options, ignoreEos: true });
+    return { [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(new Error("x")) }) };
+  };
+  const model = overriding(story, { generate });
   const api = await testApp(model);
   await api.json("/v1/chat/completions", { messages, n: 2 }, 500);
   assert.ok(signals.every(({ aborted }) => aborted));

@@ -28,6 +28,11 @@ export class ToolCallParser {
     return this.#calls;
   }
 
+  /** The last call is there with all its arguments. */
+  get isWhole(): boolean {
+    return this.#state !== "arguments";
+  }
+
   push(text: string): TextEvent[] {
     this.#pending += text;
     const events: TextEvent[] = [];
@@ -40,7 +45,8 @@ export class ToolCallParser {
     const rest = this.#pending;
     this.#pending = "";
     if (this.#state === "head") return [{ kind: "text", text: CALL_START + rest }];
-    return this.#state === "text" && rest.trim() !== "" ? [{ kind: "text", text: rest }] : [];
+    const isText = rest !== "" && !this.#isSpaceAfterCall(rest);
+    return this.#state === "text" && isText ? [{ kind: "text", text: rest }] : [];
   }
 
   /** @returns Whether there may be more to do in what is pending. */
@@ -61,11 +67,14 @@ export class ToolCallParser {
     const at = this.#pending.indexOf(CALL_START);
     const end = at < 0 ? this.#pending.length - heldLength(this.#pending) : at;
     const text = at < 0 ? this.#pending.slice(0, end) : this.#pending.slice(0, end).trimEnd();
-    const isSpaceAfterCall = this.#calls > 0 && text.trim() === "";
-    if (text !== "" && !isSpaceAfterCall) events.push({ kind: "text", text });
+    if (text !== "" && !this.#isSpaceAfterCall(text)) events.push({ kind: "text", text });
     this.#pending = this.#pending.slice(at < 0 ? end : at + CALL_START.length);
     if (at >= 0) this.#state = "head";
     return at >= 0;
+  }
+
+  #isSpaceAfterCall(text: string): boolean {
+    return this.#calls > 0 && text.trim() === "";
   }
 
   #readHead(events: TextEvent[]): boolean {

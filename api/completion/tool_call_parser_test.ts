@@ -26,6 +26,7 @@ const call = (name: string, args: string) =>
 
 const CASES: [name: string, text: string, expected: Parsed][] = [
   ["text alone", "a < b, <tool", { text: "a < b, <tool", calls: [] }],
+  ["text that ends in space", "Well. \n", { text: "Well. \n", calls: [] }],
   ["a call", call("f", '{"a": 1}'), { text: "", calls: [["f", '{"a": 1}']] }],
   ["text before a call", `Let me see.\n${call("f", "{}")}`, {
     text: "Let me see.",

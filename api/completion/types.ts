@@ -5,6 +5,8 @@ import type { GenerateOptions, GenerationResult, TokenLogprob } from "../../runt
 export interface CompletionRequest {
   /** Of the answer; names the sequences in `Model.status` as well. */
   id: string;
+  /** The field that the prompts are from. */
+  promptField: "prompt" | "messages" | "input";
   /** Token ids. A request may have several prompts, each with its own choices. */
   prompts: readonly (readonly number[])[];
   /** Choices a prompt: with a seed the first has it, the next one seed + 1, and so on. */

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { loadModel } from "../../runtime/engine.ts";
 import { scriptedModel } from "../fake_scripted_model.ts";
-import { type Json, testApp } from "../test_helpers.ts";
+import { type Json, overriding, testApp } from "../test_helpers.ts";
 
 const model = await loadModel(undefined, { threads: 1 });
 Deno.test.afterAll(async () => await model[Symbol.asyncDispose]());
@@ -152,13 +152,7 @@ Deno.test("ollama: vectors", async () => {
   const embed = (input: string) =>
     Promise.resolve({ values: Float32Array.of(0.6, 0.8), promptTokens: input.length });
   const fake = await testApp(
-    new Proxy(model, {
-      get(target, name) {
-        if (name === "embed") return embed;
-        const value = Reflect.get(target, name, target);
-        return typeof value === "function" ? value.bind(target) : value;
-      },
-    }),
+    overriding(model, { embed }),
   );
   const answer = await fake.json("/api/embed", { input: ["a", "bc"] });
   assert.equal(answer.embeddings.length, 2);

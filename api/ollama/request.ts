@@ -37,6 +37,7 @@ async function requestOf(
   const constraint = onlyConstraint([plan.constraint, formatOf(body)]);
   return {
     id: randomId("ollama-"),
+    promptField: "prompt",
     prompts: [prompt],
     choicesPerPrompt: 1,
     options: {

@@ -21,6 +21,7 @@ export async function chatRequestOf(
   });
   return {
     id,
+    promptField: "messages",
     prompts: [prompt],
     choicesPerPrompt: body.n ?? 1,
     options: {

@@ -67,6 +67,7 @@ async function completionRequestOf(
 ): Promise<CompletionRequest> {
   return {
     id: randomId("cmpl-"),
+    promptField: "prompt",
     prompts: await Promise.all(prompts.map((prompt) => promptIds(prompt, model))),
     choicesPerPrompt: body.n ?? 1,
     options: {

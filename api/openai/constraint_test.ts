@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { loadModel } from "../../runtime/engine.ts";
 import { GrammarError } from "../../runtime/grammar/types.ts";
 import { scriptedModel } from "../fake_scripted_model.ts";
-import { type Json, testApp } from "../test_helpers.ts";
+import { type Json, overriding, testApp } from "../test_helpers.ts";
 
 const story = await loadModel(undefined, { threads: 1 });
 Deno.test.afterAll(async () => await story[Symbol.asyncDispose]());
@@ -53,13 +53,7 @@ Deno.test("constraints: two at once are refused", async () => {
 
 Deno.test("constraints: what a grammar can't do is said of its field", async () => {
   const grammar = () => Promise.reject(new GrammarError("Cannot use $dynamicRef"));
-  const model = new Proxy(story, {
-    get: (target, name) => {
-      if (name === "grammar") return grammar;
-      const value = Reflect.get(target, name, target);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
+  const model = overriding(story, { grammar });
   const api = await testApp(model);
   const body = { messages, response_format: { type: "json_object" } };
   const { error } = await api.json(PATH, body, 400);

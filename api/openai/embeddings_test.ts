@@ -2,26 +2,20 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { loadModel } from "../../runtime/engine.ts";
 import type { EmbedOptions } from "../../runtime/types.ts";
-import { type Json, testApp } from "../test_helpers.ts";
+import { type Json, overriding, testApp } from "../test_helpers.ts";
 
 const story = await loadModel(undefined, { threads: 1 });
 Deno.test.afterAll(async () => await story[Symbol.asyncDispose]());
 
 const asked: [unknown, EmbedOptions | undefined][] = [];
 /** Vectors that tell what they are of. */
-const model = new Proxy(story, {
-  get(target, name) {
-    if (name === "embed") {
-      return (input: string | number[], options?: EmbedOptions) => {
-        asked.push([input, options]);
-        return Promise.resolve({
-          values: Float32Array.of(0.6, 0.8, input.length),
-          promptTokens: 2,
-        });
-      };
-    }
-    const value = Reflect.get(target, name, target);
-    return typeof value === "function" ? value.bind(target) : value;
+const model = overriding(story, {
+  embed: (input: string | number[], options?: EmbedOptions) => {
+    asked.push([input, options]);
+    return Promise.resolve({
+      values: Float32Array.of(0.6, 0.8, input.length),
+      promptTokens: 2,
+    });
   },
 });
 const api = await testApp(model);

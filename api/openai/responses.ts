@@ -24,7 +24,8 @@ export function addResponses(app: OpenAPIHono, services: Services): void {
     const model = servedModel(services, body.model);
     const request = await responsesRequestOf(body, model, randomId("resp_"));
     const completion = startCompletion(services, request, c.req.raw.signal);
-    const answer = new ResponsesAnswer(request.id, body.model ?? modelNames(services)[0], body);
+    const name = body.model ?? modelNames(services)[0];
+    const answer = new ResponsesAnswer(request.id, name, body, model.tokenizer);
     if (!body.stream) {
       const [choice] = await finishedChoices(completion, c.req.raw.signal);
       return c.json(answer.whole(choice));

@@ -2,7 +2,8 @@
 import type { Completion } from "../completion/completion.ts";
 import { randomId } from "../completion/ids.ts";
 import type { CompletionEvent, EndEvent, FinishedChoice, ToolCall } from "../completion/types.ts";
-import type { GenerationResult } from "../../runtime/types.ts";
+import type { GenerationResult, Tokenizer, TokenLogprob } from "../../runtime/types.ts";
+import { chatLogprobs } from "./logprobs.ts";
 import type { ResponsesBody } from "./responses_schema.ts";
 
 type Status = "in_progress" | "completed" | "incomplete";
@@ -18,7 +19,10 @@ interface Item {
   /** The call; null of a message. */
   call: ToolCall | null;
   text: string;
+  logprobs: OutputLogprob[];
 }
+
+type OutputLogprob = ReturnType<typeof chatLogprobs>["content"][number];
 
 export class ResponsesAnswer {
   readonly #createdAt = Math.floor(Date.now() / 1000);
@@ -30,14 +34,16 @@ export class ResponsesAnswer {
     private readonly id: string,
     private readonly model: string,
     private readonly body: ResponsesBody,
+    private readonly tokenizer: Tokenizer,
   ) {}
 
-  whole({ text, calls, reason, result }: FinishedChoice) {
+  whole({ text, calls, logprobs: tokens, reason, result }: FinishedChoice) {
     const status = statusOf(reason);
+    const logprobs = this.#described(tokens);
     const said = text === "" && calls.length > 0
       ? []
-      : [itemOf({ id: randomId("msg_"), call: null, text }, status)];
-    const called = calls.map((call) => itemOf({ id: randomId("fc_"), call, text: "" }, status));
+      : [itemOf({ id: randomId("msg_"), call: null, text, logprobs }, status)];
+    const called = calls.map((call) => itemOf(newItem(call), status));
     return this.#response(status, [...said, ...called], result);
   }
 
@@ -61,7 +67,7 @@ export class ResponsesAnswer {
       case "text":
         if (this.#item === null || this.#item.call !== null) yield* this.#startMessage();
         this.#item!.text += event.text;
-        yield this.#partEvent("response.output_text.delta", { delta: event.text, logprobs: [] });
+        yield this.#textDelta(event.text, this.#described(event.logprobs));
         return;
       case "call":
         yield* this.#startCall({ id: event.id, name: event.name, arguments: "" });
@@ -75,25 +81,34 @@ export class ResponsesAnswer {
     }
   }
 
+  #textDelta(delta: string, logprobs: OutputLogprob[]): Event {
+    this.#item!.logprobs.push(...logprobs);
+    return this.#partEvent("response.output_text.delta", { delta, logprobs });
+  }
+
+  #described(logprobs: readonly TokenLogprob[]): OutputLogprob[] {
+    return chatLogprobs(logprobs, this.tokenizer).content;
+  }
+
   *#startMessage(): Generator<Event> {
     yield* this.#finishItem("completed");
-    this.#item = { id: randomId("msg_"), call: null, text: "" };
+    this.#item = newItem(null);
     yield this.#outputEvent("response.output_item.added", { ...itemOf(this.#item), content: [] });
-    yield this.#partEvent("response.content_part.added", { part: textPart("") });
+    yield this.#partEvent("response.content_part.added", { part: textPart("", []) });
   }
 
   *#startCall(call: ToolCall): Generator<Event> {
     yield* this.#finishItem("completed");
-    this.#item = { id: randomId("fc_"), call, text: "" };
+    this.#item = newItem(call);
     yield this.#outputEvent("response.output_item.added", itemOf(this.#item));
   }
 
   *#finishItem(status: Status): Generator<Event> {
     if (this.#item === null) return;
-    const { call, text } = this.#item;
+    const { call, text, logprobs } = this.#item;
     if (call === null) {
-      yield this.#partEvent("response.output_text.done", { text, logprobs: [] });
-      yield this.#partEvent("response.content_part.done", { part: textPart(text) });
+      yield this.#partEvent("response.output_text.done", { text, logprobs });
+      yield this.#partEvent("response.content_part.done", { part: textPart(text, logprobs) });
     } else {
       const { name, arguments: args } = call;
       yield this.#itemEvent("response.function_call_arguments.done", { name, arguments: args });
@@ -156,13 +171,17 @@ function statusOf(reason: string): "completed" | "incomplete" {
   return reason === "stop" || reason === "tool_calls" ? "completed" : "incomplete";
 }
 
-function textPart(text: string) {
-  return { type: "output_text" as const, text, annotations: [], logprobs: [] };
+function newItem(call: ToolCall | null): Item {
+  return { id: randomId(call === null ? "msg_" : "fc_"), call, text: "", logprobs: [] };
 }
 
-function itemOf({ id, call, text }: Item, status: Status = "in_progress") {
+function textPart(text: string, logprobs: readonly OutputLogprob[]) {
+  return { type: "output_text" as const, text, annotations: [], logprobs: [...logprobs] };
+}
+
+function itemOf({ id, call, text, logprobs }: Item, status: Status = "in_progress") {
   if (call === null) {
-    const content = [textPart(text)];
+    const content = [textPart(text, logprobs)];
     return { id, type: "message" as const, role: "assistant" as const, status, content };
   }
   const { id: call_id, name, arguments: args } = call;

@@ -5,7 +5,7 @@ import { maxTokensOf, samplerOf } from "../completion/options_schema.ts";
 import { planTools, type ToolChoice } from "../completion/tool_choice.ts";
 import type { CompletionRequest } from "../completion/types.ts";
 import type { Model } from "../../runtime/types.ts";
-import type { ResponsesBody } from "./responses_schema.ts";
+import { LOGPROBS, type ResponsesBody } from "./responses_schema.ts";
 
 export async function responsesRequestOf(
   body: ResponsesBody,
@@ -17,9 +17,14 @@ export async function responsesRequestOf(
   const prompt = await chatPrompt(model, turnsOf(body), { tools: plan.tools });
   return {
     id,
+    promptField: "input",
     prompts: [prompt],
     choicesPerPrompt: 1,
-    options: { ...samplerOf(body, model), ...maxTokensOf(body.max_output_tokens) },
+    options: {
+      ...samplerOf(body, model),
+      ...maxTokensOf(body.max_output_tokens),
+      ...(body.include?.includes(LOGPROBS) ? { logprobs: body.top_logprobs ?? 0 } : {}),
+    },
     grammar: await compileConstraint(model, constraint),
     parsesToolCalls: plan.constraint !== null,
   };

@@ -1,5 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { samplingFields } from "../completion/options_schema.ts";
+import { ChatLogprobs } from "./logprobs.ts";
 
 const InputPart = z.object({
   type: z.enum(["input_text", "output_text", "text"], {
@@ -55,6 +56,9 @@ const TextFormat = z.discriminatedUnion("type", [
 const stateless = (what: string) =>
   z.null(`${what} is not kept here, send all input again`).optional();
 
+/** What `include` asks for log-probabilities with. */
+export const LOGPROBS = "message.output_text.logprobs";
+
 export const ResponsesRequest = z.object({
   model: z.string().nullish().openapi({ description: "Default: the model that is served" }),
   input: z.union([z.string(), z.array(InputItem).min(1)]),
@@ -66,6 +70,10 @@ export const ResponsesRequest = z.object({
   parallel_tool_calls: z.boolean().nullish(),
   text: z.object({ format: TextFormat.nullish() }).nullish(),
   stream: z.boolean().nullish(),
+  include: z.array(z.string()).nullish().openapi({
+    description: `Only ${LOGPROBS} adds something here`,
+  }),
+  top_logprobs: z.int().min(0).max(20).nullish(),
   metadata: z.record(z.string(), z.string()).nullish(),
   previous_response_id: stateless("a previous response"),
   conversation: stateless("a conversation"),
@@ -80,7 +88,7 @@ const OutputText = z.object({
   type: z.literal("output_text"),
   text: z.string(),
   annotations: z.array(z.unknown()),
-  logprobs: z.array(z.unknown()),
+  logprobs: ChatLogprobs.shape.content,
 });
 
 const OutputItem = z.discriminatedUnion("type", [

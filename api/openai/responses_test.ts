@@ -104,6 +104,20 @@ Deno.test("responses: input items and formats", async () => {
   assert.deepEqual(grammars, [{ kind: "jsonSchema", schema }]);
 });
 
+Deno.test("responses: logprobs where they are included", async () => {
+  const include = ["message.output_text.logprobs"];
+  const api = await testApp(story);
+  const body = { input, include, top_logprobs: 2, max_output_tokens: 3, temperature: 0 };
+  const response = await api.json(PATH, body);
+  const { text, logprobs } = response.output[0].content[0];
+  assert.equal(logprobs.map(({ token }: Json) => token).join(""), text);
+  assert.equal(logprobs[0].top_logprobs.length, 2);
+  const events = await api.events(PATH, { ...body, stream: true });
+  const deltas = events.filter(({ event }) => event === "response.output_text.delta");
+  assert.deepEqual(deltas.flatMap(({ data }) => data.logprobs), logprobs);
+  assert.deepEqual(events.at(-1)!.data.response.output[0].content[0].logprobs, logprobs);
+});
+
 Deno.test("responses: what would need memory is refused", async () => {
   const { api } = await scripted({ pieces: [] });
   for (const body of [{ previous_response_id: "x" }, { conversation: "x" }, { background: true }]) {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { loadModel } from "../../runtime/engine.ts";
 import { type Script, scriptedModel } from "../fake_scripted_model.ts";
-import { type Json, testApp } from "../test_helpers.ts";
+import { type Json, overriding, testApp } from "../test_helpers.ts";
 
 const story = await loadModel(undefined, { threads: 1 });
 Deno.test.afterAll(async () => await story[Symbol.asyncDispose]());
@@ -69,6 +69,12 @@ Deno.test("tools: a call that the limit cuts is a cut answer", async () => {
   assert.equal(choice.message.tool_calls[0].function.arguments, '{"city": "R');
 });
 
+Deno.test("tools: a call that a stop string cuts is none to be made", async () => {
+  const { api } = await scripted({ pieces: ROME.slice(0, 3), stopString: "ome" });
+  const [choice] = (await api.json(PATH, { messages, tools, stop: "ome" })).choices;
+  assert.equal(choice.finish_reason, "stop");
+});
+
 Deno.test("tools: an answer without a call is text", async () => {
   const { api } = await scripted({ pieces: ["It is", " warm"] });
   const [choice] = (await api.json(PATH, { messages, tools })).choices;
@@ -132,19 +138,13 @@ const HISTORY = [
 ];
 
 /** Shows all that a template gets. */
-function withTemplate(chatTemplate: string) {
+function withTemplate(chatTemplate: string | null) {
   const seen: Json[] = [];
-  const model = new Proxy(story, {
-    get(target, name) {
-      if (name === "chatTemplate") return chatTemplate;
-      if (name === "applyChatTemplate") {
-        return (messages: Json, options: Json) => {
-          seen.push({ messages, tools: options?.tools });
-          return "text";
-        };
-      }
-      const value = Reflect.get(target, name, target);
-      return typeof value === "function" ? value.bind(target) : value;
+  const model = overriding(story, {
+    chatTemplate,
+    applyChatTemplate: (messages: Json, options: Json) => {
+      seen.push({ messages, tools: options?.tools });
+      return "text";
     },
   });
   return { model, seen };
@@ -179,7 +179,7 @@ Deno.test("tools: a template that does not know them gets words", async () => {
 });
 
 Deno.test("tools: a model without a chat template can't chat", async () => {
-  const { model } = withTemplate(null as unknown as string);
+  const { model } = withTemplate(null);
   const { error } = await (await testApp(model)).json(PATH, { messages }, 400);
   assert.match(error.message, /no chat template.*\/v1\/completions/);
 });
