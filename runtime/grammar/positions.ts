@@ -7,6 +7,7 @@
  * ambiguous grammars too (Lang 1974; Scott and Johnstone, "GLL Parsing", 2010).
  */
 import type { LinkedRules } from "./linked_rules.ts";
+import { BYTE_CLASSES } from "./token_tree.ts";
 
 /** No text goes on this way. */
 export const DEAD = -1;
@@ -48,6 +49,8 @@ export class Positions {
   /** By position: everything has ended, and the text is whole. */
   readonly completing: boolean[] = [];
   #numRows = 0;
+  /** By class and position. */
+  readonly #commonNexts: number[][] = BYTE_CLASSES.map(() => []);
 
   constructor(rules: LinkedRules) {
     this.#rules = rules;
@@ -93,6 +96,29 @@ export class Positions {
     }
     if (this.rows[id] !== NO_ROW) this.rows[id][byte] = next;
     return next;
+  }
+
+  /** Any `steps` bytes of a class of `BYTE_CLASSES` go on from here, and end nothing. */
+  areFree(id: number, ofClass: number, steps: number): boolean {
+    let position = id;
+    for (let step = 0; step < steps; step++) {
+      const next = this.#commonNext(position, ofClass);
+      if (next === DEAD) return false;
+      if (next === position) return true;
+      position = next;
+    }
+    return true;
+  }
+
+  /** Where every byte of a class leads, or DEAD if they lead to different places or end something. */
+  #commonNext(id: number, ofClass: number): number {
+    const known = this.#commonNexts[ofClass][id];
+    if (known !== undefined) return known;
+    const [first, ...others] = BYTE_CLASSES[ofClass];
+    const next = this.advance(id, first);
+    const isCommon = next !== DEAD && !this.completing[next] &&
+      others.every((byte) => this.advance(id, byte) === next);
+    return this.#commonNexts[ofClass][id] = isCommon ? next : DEAD;
   }
 
   /** The same position of other positions of the same grammar. */

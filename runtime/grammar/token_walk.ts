@@ -1,6 +1,9 @@
 /** Walks over a vocabulary's token tree along a grammar: which tokens go on, and where they end it. */
 import { DEAD, type Positions } from "./positions.ts";
-import type { TokenTree } from "./vocabulary.ts";
+import { BYTE_CLASSES, type TokenTree } from "./token_tree.ts";
+
+/** Nodes below one that are worth a look at all of them at once. */
+const LARGE_SUBTREE = 3;
 
 /** Nodes of the token tree at which a rule has ended. */
 export class Frontier {
@@ -81,10 +84,22 @@ export class TokenWalker {
       }
       path[depth] = next;
       if (completing[next]) this.#addEnded(node);
-      const last = tokenStarts[++node];
-      for (let i = tokenStarts[node - 1]; i < last; i++) found[numFound++] = tokens[i];
+      const isLarge = ends[node] - node > LARGE_SUBTREE;
+      const first = node;
+      node = isLarge && this.#isAllAllowed(positions, next, node) ? ends[node] : node + 1;
+      for (let i = tokenStarts[first]; i < tokenStarts[node]; i++) found[numFound++] = tokens[i];
     }
     this.#numFound = numFound;
+  }
+
+  /** What is below a node need not be looked at if its bytes make no difference. */
+  #isAllAllowed(positions: Positions, position: number, node: number): boolean {
+    const { heights, classesBelow } = this.#tree;
+    for (let ofClass = 0; ofClass < BYTE_CLASSES.length; ofClass++) {
+      if ((classesBelow[node] >> ofClass & 1) === 0) continue;
+      if (positions.areFree(position, ofClass, heights[node])) return true;
+    }
+    return false;
   }
 
   #roomFor(count: number): Int32Array {
