@@ -25,9 +25,9 @@ interface Place {
 /** Where several shapes are allowed, what is wrong is said of the one that fits the furthest. */
 function deepest(issue: Issue, base: readonly PropertyKey[]): Place {
   const path = [...base, ...issue.path];
-  if (issue.code !== "invalid_union" || issue.errors.length === 0) {
-    return { path, message: issue.message };
-  }
+  const isUnion = issue.code === "invalid_union" && issue.errors.length > 0;
+  // A union with a message of its own is best explained by it.
+  if (!isUnion || issue.message !== "Invalid input") return { path, message: issue.message };
   const branches = issue.errors.filter((issues) => issues.length > 0)
     .map((issues) => deepest(issues[0], path));
   const best = branches.reduce((a, b) => b.path.length > a.path.length ? b : a);

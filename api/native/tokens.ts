@@ -2,7 +2,7 @@
 import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { Tokenizer } from "../../runtime/types.ts";
 import { ApiError } from "../errors.ts";
-import { TokenId } from "../completion/prompt_input.ts";
+import { tokenIds } from "../completion/prompt_input.ts";
 import { addPost } from "../route.ts";
 import { servedModel } from "../served_model.ts";
 import type { Services } from "../services.ts";
@@ -31,7 +31,7 @@ const Tokens = z.object({ tokens: z.array(Token) }).openapi("Tokens");
 
 const DetokenizeRequest = z.object({
   model: z.string().nullish(),
-  tokens: z.array(TokenId),
+  tokens: tokenIds(0),
 }).openapi("DetokenizeRequest");
 const Content = z.object({ content: z.string() }).openapi("Content");
 

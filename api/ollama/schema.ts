@@ -1,6 +1,6 @@
 import { z } from "@hono/zod-openapi";
 import { numeric, Stop } from "../completion/options_schema.ts";
-import { TokenId } from "../completion/prompt_input.ts";
+import { tokenIds } from "../completion/prompt_input.ts";
 import { SAMPLER_RANGES } from "../../runtime/sampler.ts";
 
 const ranges = SAMPLER_RANGES;
@@ -50,7 +50,7 @@ export const GenerateRequest = z.object({
   template: z.literal("", "the model's own template is used, leave it out or set raw").nullish(),
   system: z.string().nullish(),
   raw: z.boolean().nullish().openapi({ description: "The prompt is all that the model sees" }),
-  context: z.array(TokenId).nullish().openapi({
+  context: tokenIds(0).nullish().openapi({
     description: "Tokens of an earlier answer, to go on from",
   }),
   images,

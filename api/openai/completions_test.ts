@@ -119,6 +119,9 @@ const REFUSED: [string, object, string, RegExp][] = [
   ["best_of that is not n", { best_of: 2 }, "best_of", /must be n/],
   ["too many choices", { prompt: ["a", "b", "c"], n: 2 }, "n", /6 choices.*4/],
   ["an id out of the vocabulary", { prompt: [99999] }, "", /99999/],
+  ["a negative id", { prompt: [1, -1] }, "prompt", /token ids \(whole numbers from 0/],
+  ["ids among texts", { prompt: ["a", 1] }, "prompt", /1 to 16 of these/],
+  ["an empty list of prompts", { prompt: [] }, "prompt", />=1/],
   ["no prompt", { prompt: undefined }, "prompt", /prompt/],
   [
     "a prompt that does not fit",
