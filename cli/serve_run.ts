@@ -26,48 +26,80 @@ export interface ServeSettings {
   apiKeys: readonly string[];
 }
 
+/** What a server has besides its model and its socket. */
+interface Operations {
+  lifecycle: Lifecycle;
+  metrics: Metrics;
+  log: Log;
+  logWriter: LogWriter;
+}
+
 /** Serves until a signal ends it. Returns the process's exit code. */
 export async function runServer(settings: ServeSettings, context: Context): Promise<number> {
-  const { flags, place } = settings;
   const { io } = context;
-  const lifecycle = new Lifecycle();
-  const metrics = new Metrics();
+  const operations = operationsOf(settings.flags, io);
   using monitor = new LagMonitor();
-  metrics.watchEventLoop(monitor);
-  const logWriter = new LogWriter((text) => io.stderr.writeSoon(text));
-  metrics.watchLog(logWriter);
-  const log = logOf(flags, logWriter);
-  using _ = logUnhandled(log);
+  operations.metrics.watchEventLoop(monitor);
+  using _ = logUnhandled(operations.log);
   const loading = new AbortController();
   const listening = Promise.withResolvers<void>();
-  const host = new ModelHost(nameOf(flags), async (onProgress) => {
+  const host = new ModelHost(nameOf(settings.flags), async (onProgress) => {
     await listening.promise;
     return await loadModel(settings, context, { onProgress, signal: loading.signal });
   });
-  const config = { ...DEFAULT_API_CONFIG, keepAliveMs: flags.keepAliveSeconds * 1000 };
-  const services = { host, config, observer: metrics.observer };
-  const app = createApp(services, { ...accessOf(settings), lifecycle, metrics, log });
-  // Both are made at the first question: now, when nobody waits yet.
-  app.router.match("GET", "/");
-  docsOf(app);
-  const server = await startServer(place, (request, info) => app.fetch(request, { ...info }));
+  const app = buildApp(settings, host, operations);
+  const server = await startServer(
+    settings.place,
+    (request, info) => app.fetch(request, { ...info }),
+  );
   using stop = new StopSignal(io);
   announce(server.place, settings, io);
   listening.resolve();
   try {
-    const code = await Promise.race([stop.requested, host.loaded.then(() => ready(host, log))]) ??
-      await stop.requested;
+    const code = await stopped(stop, host, operations.log);
     const isReady = host.state.kind === "ready";
     loading.abort(new DOMException("The server was stopped", "AbortError"));
-    log("info", "draining", { requests: lifecycle.runningRequests });
-    const aborted = await lifecycle.drain(flags.drainSeconds * 1000);
-    log("info", "stopped", { aborted });
+    const aborted = await drained(operations, settings.flags.drainSeconds * 1000);
     return isReady && aborted === 0 ? EXIT_DONE : code;
   } finally {
     await close(server);
     await dispose(host);
-    await logWriter.flush(FLUSH_MS);
+    await operations.logWriter.flush(FLUSH_MS);
   }
+}
+
+function operationsOf(flags: ServeFlags, io: Io): Operations {
+  const metrics = new Metrics();
+  const logWriter = new LogWriter((text) => io.stderr.writeSoon(text));
+  metrics.watchLog(logWriter);
+  return { lifecycle: new Lifecycle(), metrics, logWriter, log: logOf(flags, logWriter) };
+}
+
+function buildApp(settings: ServeSettings, host: ModelHost, operations: Operations) {
+  const config = {
+    ...DEFAULT_API_CONFIG,
+    keepAliveMs: settings.flags.keepAliveSeconds * 1000,
+  };
+  const services = { host, config, observer: operations.metrics.observer };
+  const app = createApp(services, { ...accessOf(settings), ...operations });
+  // Both are made at the first question: now, when nobody waits yet.
+  app.router.match("GET", "/");
+  docsOf(app);
+  return app;
+}
+
+/** The code of the signal that asks for the end. @throws Why the model could not be loaded. */
+async function stopped(stop: StopSignal, host: ModelHost, log: Log): Promise<number> {
+  const loaded = host.loaded.then(() => logReady(host, log));
+  return await Promise.race([stop.requested, loaded]) ?? await stop.requested;
+}
+
+/** How many requests had to be broken off. */
+async function drained({ lifecycle, log }: Operations, ms: number): Promise<number> {
+  log("info", "draining", { requests: lifecycle.runningRequests });
+  const aborted = await lifecycle.drain(ms);
+  log("info", "stopped", { aborted });
+  return aborted;
 }
 
 function nameOf({ alias, model }: ServeFlags): string {
@@ -148,7 +180,7 @@ function announce(place: Place, settings: ServeSettings, io: Io): void {
   );
 }
 
-function ready({ name, state }: ModelHost, log: Log): null {
+function logReady({ name, state }: ModelHost, log: Log): null {
   if (state.kind !== "ready") return null;
   const { kernels, scheme, threads, contextSize } = state.model;
   log("info", "ready", { model: name, kernels, scheme, threads, contextSize });
