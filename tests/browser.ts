@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 
 /** Nothing on the page takes that long; this only ends what hangs. */
-const TIMEOUT_MS = 15_000;
+const TIMEOUT_MS = 30_000;
 
 /** It finds no host but this machine, so that a test that fails asks nobody either. */
 export function launch(program: string): Promise<Browser> {

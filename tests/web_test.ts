@@ -30,7 +30,7 @@ async function ask(page: Page, text: string): Promise<void> {
 }
 
 async function ended(page: Page): Promise<void> {
-  await page.locator('.message.assistant[aria-busy="false"] .message-actions').last().waitFor();
+  await page.locator('.message.assistant:last-child[aria-busy="false"]').waitFor();
   await button(page, "Send").waitFor();
 }
 
@@ -47,7 +47,7 @@ async function inList(page: Page, title: string, action: string): Promise<void> 
 
 /** Waits until `read` gives what is expected, as pages follow a moment later. */
 async function eventually<T>(read: () => T | Promise<T>, expected: T): Promise<void> {
-  for (let tries = 0; tries < 100; tries++) {
+  for (let tries = 0; tries < 1000; tries++) {
     try {
       return assert.deepEqual(await read(), expected);
     } catch {

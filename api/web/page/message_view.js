@@ -3,8 +3,9 @@ import { copyWith, element, icon, iconButton } from "./dom.js";
 import { MarkdownView } from "./markdown.js";
 import { statisticsTexts } from "./statistics.js";
 
-/** What a message's buttons do; each gets the message. */
 /**
+ * What a message's buttons do; each gets the message.
+ *
  * @typedef {object} Actions
  * @property {(message: object, text: string) => void} edit
  * @property {(message: object) => void} regenerate
@@ -49,7 +50,7 @@ export class MessageView {
 
   /**
    * @param {object} message
-   * @param {{siblings: string[], isGrowing: boolean, isBusy: boolean, isLast: boolean}} state
+   * @param {{siblings: string[], isGrowing: boolean, isBusy: boolean}} state
    */
   update(message, state) {
     this.#message = message;
