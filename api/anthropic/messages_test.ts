@@ -161,7 +161,7 @@ Deno.test("messages: tokens are counted as they would be run", async () => {
 Deno.test("messages: results of tools are turns before the user's text", async () => {
   const seen: Json[] = [];
   const model = overriding(story, {
-    chatTemplate: "{{ tools }}",
+    chatTemplate: "{{ tools }}<tool_call>",
     applyChatTemplate: (turns: Json) => (seen.push(turns), "text"),
   });
   const api = await testApp(model);

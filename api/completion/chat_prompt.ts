@@ -44,7 +44,7 @@ export function renderChat(
   if (!knowsTools(model.chatTemplate)) {
     return model.applyChatTemplate(turnsInWords(turns, tools), { templateVariables });
   }
-  return model.applyChatTemplate(turns.map(messageOf), {
+  return model.applyChatTemplate(withNames(turns).map(messageOf), {
     templateVariables,
     ...(tools.length === 0
       ? {}
@@ -60,8 +60,22 @@ export function chatPrompt(
   return model.encodeChat(renderChat(model, turns, options));
 }
 
+/**
+ * Templates of other families tell their models to call in other ways than the one that the grammar
+ * of tools lets through: these are told in words.
+ */
 function knowsTools(template: string): boolean {
-  return /\btools\b/.test(template);
+  return /\btools\b/.test(template) && template.includes(CALL_START);
+}
+
+/** Some templates want a result's function, which most clients only name where it is called. */
+function withNames(turns: readonly Turn[]): Turn[] {
+  const names = new Map<string, string>();
+  for (const { id, name } of turns.flatMap(({ calls = [] }) => calls)) names.set(id, name);
+  return turns.map((turn) => {
+    const name = turn.callId === undefined ? undefined : names.get(turn.callId);
+    return turn.name !== undefined || name === undefined ? turn : { ...turn, name };
+  });
 }
 
 /** As Hugging Face's templates want it: arguments are objects. */

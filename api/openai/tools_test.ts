@@ -151,17 +151,24 @@ function withTemplate(chatTemplate: string | null) {
 }
 
 Deno.test("tools: a template that knows them gets them, and calls as objects", async () => {
-  const { model, seen } = withTemplate("{% if tools %}...");
+  const { model, seen } = withTemplate("{% if tools %}<tool_call>");
   const api = await testApp(model);
   await api.json("/apply-template", { messages: HISTORY, tools });
   const [{ messages, tools: given }] = seen;
   assert.deepEqual(given, tools);
   assert.deepEqual(messages[1].tool_calls[0].function.arguments, { city: "Rome" });
-  assert.deepEqual(messages[2], { role: "tool", content: "20", tool_call_id: "call_1" });
+  const [, , first, second] = messages;
+  assert.deepEqual(first, { role: "tool", content: "20", tool_call_id: "call_1", name: "weather" });
+  // Nobody called this one.
+  assert.deepEqual(second, { role: "tool", content: "21", tool_call_id: "call_2" });
 });
 
-Deno.test("tools: a template that does not know them gets words", async () => {
-  const { model, seen } = withTemplate("{{ messages }}");
+for (const template of ["{{ messages }}", "{{ tools }}: answer with [TOOL_CALLS]"]) {
+  Deno.test(`tools: in words for ${template}`, () => toolsInWords(template));
+}
+
+async function toolsInWords(template: string): Promise<void> {
+  const { model, seen } = withTemplate(template);
   const api = await testApp(model);
   await api.json("/apply-template", { messages: HISTORY, tools });
   const [{ messages, tools: given }] = seen;
@@ -176,7 +183,7 @@ Deno.test("tools: a template that does not know them gets words", async () => {
     messages[3].content,
     "<tool_response>\n20\n</tool_response>\n<tool_response>\n21\n</tool_response>",
   );
-});
+}
 
 Deno.test("tools: a model without a chat template can't chat", async () => {
   const { model } = withTemplate(null);
