@@ -90,10 +90,11 @@ function isClosing(bytes: Uint8Array): boolean {
 /** Whether a text is one of a grammar's, byte by byte. */
 export function isText(grammar: Grammar, text: string): boolean {
   const matcher = grammar.start();
-  for (const byte of new TextEncoder().encode(text)) {
-    const id = byte + 1;
-    if ((matcher.allowed()[id >> 5] >>> (id & 31) & 1) === 0) return false;
-    matcher.accept(id);
+  try {
+    for (const byte of new TextEncoder().encode(text)) matcher.accept(byte + 1);
+  } catch (error) {
+    if (error instanceof RangeError) return false;
+    throw error;
   }
   return matcher.isComplete;
 }

@@ -4,8 +4,8 @@ import { GrammarError } from "./types.ts";
 
 /** Half of the 8 ms that other work may have to wait, as the parts between two looks take time too. */
 const SLICE_MS = 4;
-/** About two seconds of work: states, edges and items that are looked at. */
-const MAX_UNITS = 20_000_000;
+/** About a second of work: states, edges and items that are looked at. */
+const MAX_UNITS = 8_000_000;
 
 export class Workload {
   #since = performance.now();
