@@ -34,7 +34,7 @@ export function scriptedModel(base: Model, script: Script): Scripted {
   const generate = (prompt: string | readonly number[], options: GenerateOptions = {}) => {
     scripted.prompts.push(prompt);
     scripted.options.push(options);
-    return new ScriptedGeneration(script, prompt.length);
+    return new ScriptedGeneration(script, prompt.length, options.logprobs !== undefined);
   };
   const grammar = (source: GrammarSource): Promise<Grammar> => {
     scripted.grammars.push(source);
@@ -45,12 +45,17 @@ export function scriptedModel(base: Model, script: Script): Scripted {
 }
 
 class ScriptedGeneration implements Generation {
-  constructor(private readonly script: Script, private readonly promptTokens: number) {}
+  constructor(
+    private readonly script: Script,
+    private readonly promptTokens: number,
+    private readonly hasLogprobs: boolean,
+  ) {}
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Piece> {
     await new Promise((resolve) => setTimeout(resolve, this.script.silenceMs ?? 0));
     for (const [id, text] of this.script.pieces.entries()) {
-      yield { text, tokenIds: [id], logprobs: [{ id, logprob: -1, top: [] }] };
+      const logprobs = [{ id, logprob: -1, top: [] }];
+      yield { text, tokenIds: [id], ...(this.hasLogprobs ? { logprobs } : {}) };
     }
     if (this.script.failure !== undefined) throw this.script.failure;
   }

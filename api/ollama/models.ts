@@ -132,7 +132,7 @@ function showOf(model: Model, startedAt: string) {
       [`${details.family}.attention.head_count_kv`]: spec.numKeyValueHeads,
       [`${details.family}.vocab_size`]: spec.vocabSize,
     },
-    capabilities: ["completion", "tools", "embedding"],
+    capabilities: ["completion", ...(chatTemplate === null ? [] : ["tools"]), "embedding"],
     modified_at: startedAt,
   };
 }

@@ -145,6 +145,9 @@ Deno.test("ollama: the model's card", async () => {
   const show = await api.json("/api/show", { model: "story" });
   assert.equal(show.model_info["bitnet.context_length"], 512);
   assert.match(show.parameters, /temperature 0.7/);
+  assert.deepEqual(show.capabilities, ["completion", "tools", "embedding"]);
+  const bare = await testApp(overriding(model, { chatTemplate: null }));
+  assert.deepEqual((await bare.json("/api/show", {})).capabilities, ["completion", "embedding"]);
   assert.match((await (await api.get("/api/version")).json()).version, /^\d+\.\d+\.\d+$/);
 });
 
