@@ -29,7 +29,13 @@ export function planTools(
     tools,
     constraint: {
       param: "tools",
-      source: { kind: "tools", tools: allowed.map(schemaOf), choice: kind, parallel },
+      source: {
+        kind: "tools",
+        tools: allowed.map(schemaOf),
+        choice: kind,
+        // Who names a function wants one call of it.
+        parallel: parallel && typeof choice === "string",
+      },
     },
   };
 }
