@@ -8,6 +8,7 @@
  */
 import type { LinkedRules } from "./linked_rules.ts";
 import { BYTE_CLASSES } from "./token_tree.ts";
+import { GrammarError } from "./types.ts";
 
 /** No text goes on this way. */
 export const DEAD = -1;
@@ -34,6 +35,8 @@ interface Position {
   advances: number;
 }
 
+/** Ways to go on after one rule; work grows with their square. Unambiguous grammars have a few. */
+const MAX_WAYS = 512;
 /** Rows take a kilobyte. */
 const ADVANCES_BEFORE_ROW = 3;
 
@@ -65,7 +68,7 @@ export class Positions {
   /** At `state` of a rule that leads out of here when it ends. */
   at(state: number): number {
     const completes = this.#rules.canEnd[state] === 1;
-    return this.#intern(new Map([[state, 0]]), completes);
+    return this.#intern([{ state, returns: 0 }], completes);
   }
 
   kernel(id: number): readonly Item[] {
@@ -135,8 +138,11 @@ export class Positions {
       });
       translated.set(returns, this.#returnsOf(edges));
     }
-    const items = kernel.map((item) => [item.state, translated.get(item.returns)!] as const);
-    return this.#intern(new Map(items), other.completing[id]);
+    const items = kernel.map(({ state, returns }) => ({
+      state,
+      returns: translated.get(returns)!,
+    }));
+    return this.#intern(items, other.completing[id]);
   }
 
   #reachableReturns(from: readonly number[]): number[] {
@@ -150,44 +156,44 @@ export class Positions {
 
   #next(position: Position, byte: number): number {
     position.open ??= this.#opened(position.kernel);
-    const kernel = new Map<number, number>();
+    const reached: Item[] = [];
+    let isPlain = true;
     for (const { state, returns } of position.open) {
       const target = targetOf(this.#rules.edges[state], byte);
-      if (target !== DEAD) this.#merge(kernel, target, returns);
+      if (target === DEAD) continue;
+      isPlain &&= this.#rules.canEnd[target] === 0;
+      reached.push({ state: target, returns });
     }
-    if (kernel.size === 0) return DEAD;
-    const completes = this.#close(kernel);
-    return this.#intern(kernel, completes);
+    if (reached.length === 0) return DEAD;
+    if (isPlain && reached.length === 1) return this.#intern(reached, false);
+    return this.#closed(reached);
   }
 
-  /** Adds what comes after rules that can end. True if the text can. */
-  #close(kernel: Map<number, number>): boolean {
+  /** With what comes after rules that can end; items of one state are joined. */
+  #closed(reached: readonly Item[]): number {
+    const { canEnd, isTail } = this.#rules;
+    const ways = new Map<number, Set<number>>();
     let completes = false;
-    const pending = [...kernel.keys()];
-    for (let state = pending.pop(); state !== undefined; state = pending.pop()) {
-      if (this.#rules.canEnd[state] === 0) continue;
-      for (const edge of this.#returns[kernel.get(state)!]) {
-        if (edge === OUT) {
-          completes = true;
-          continue;
-        }
-        const { state: back, returns } = unpacked(edge);
-        if (this.#merge(kernel, back, returns)) pending.push(back);
+    const pending: number[] = [];
+    const add = ({ state, returns }: Item) => {
+      const known = ways.get(state) ?? new Set();
+      ways.set(state, known);
+      for (const edge of this.#returns[returns]) {
+        if (known.has(edge)) continue;
+        known.add(edge);
+        if (canEnd[state] === 1) pending.push(edge);
       }
+    };
+    reached.forEach(add);
+    for (let edge = pending.pop(); edge !== undefined; edge = pending.pop()) {
+      if (edge === OUT) completes = true;
+      else add(unpacked(edge));
     }
-    for (const state of kernel.keys()) if (this.#rules.isTail[state] === 1) kernel.delete(state);
-    return completes;
-  }
-
-  /** True if there is something new. */
-  #merge(kernel: Map<number, number>, state: number, returns: number): boolean {
-    const known = kernel.get(state);
-    if (known === returns) return false;
-    const merged = known === undefined
-      ? returns
-      : this.#returnsOf([...this.#returns[known], ...this.#returns[returns]]);
-    kernel.set(state, merged);
-    return merged !== known;
+    const kernel: Item[] = [];
+    for (const [state, edges] of ways) {
+      if (isTail[state] === 0) kernel.push({ state, returns: this.#returnsOf([...edges]) });
+    }
+    return this.#intern(kernel, completes);
   }
 
   /** Items with their calls made. Rules are started after all that can call them at once. */
@@ -225,6 +231,7 @@ export class Positions {
 
   #returnsOf(edges: readonly number[]): number {
     const sorted = edges.length === 1 ? [...edges] : [...new Set(edges)].sort((a, b) => a - b);
+    if (sorted.length > MAX_WAYS) throw tooAmbiguous();
     const key = sorted.join();
     const known = this.#returnIds.get(key);
     if (known !== undefined) return known;
@@ -233,8 +240,7 @@ export class Positions {
     return id;
   }
 
-  #intern(items: ReadonlyMap<number, number>, completes: boolean): number {
-    const kernel = Array.from(items, ([state, returns]) => ({ state, returns }));
+  #intern(kernel: Item[], completes: boolean): number {
     if (kernel.length > 1) kernel.sort((a, b) => a.state - b.state);
     let key = completes ? "!" : "";
     for (const { state, returns } of kernel) key += `${state}:${returns},`;
@@ -246,6 +252,13 @@ export class Positions {
     this.#positionIds.set(key, id);
     return id;
   }
+}
+
+function tooAmbiguous(): GrammarError {
+  return new GrammarError(
+    `Cannot follow this grammar any further as it is too ambiguous: a text can be read in more than ` +
+      `${MAX_WAYS} ways, write each repetition in one way only`,
+  );
 }
 
 function packed(state: number, returns: number): number {

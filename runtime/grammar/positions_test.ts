@@ -3,6 +3,7 @@ import { call, choice, EMPTY, type Expression, sequence } from "./expression.ts"
 import { link } from "./linked_rules.ts";
 import { DEAD, Positions } from "./positions.ts";
 import { RuleBook } from "./rule_book.ts";
+import { GrammarError } from "./types.ts";
 import { Workload } from "./workload.ts";
 
 async function linked(grammar: readonly Expression[]) {
@@ -45,11 +46,12 @@ Deno.test("a list that is written as a recursion at its end does not grow", asyn
   assert.equal(advanced(positions, first, " ".repeat(1000)), first);
 });
 
-Deno.test("ambiguous grammars take no more room for it", async () => {
+Deno.test("ambiguous grammars are followed up to a bound", async () => {
   const word = choice("a", sequence("a", call(1), "a"), sequence("a", call(1)));
   const rules = await linked([sequence(call(1), call(1)), word]);
   const positions = new Positions(rules);
-  const end = advanced(positions, positions.at(rules.starts[0]), "a".repeat(150));
+  const end = advanced(positions, positions.at(rules.starts[0]), "a".repeat(60));
   assert.ok(positions.completes(end));
   assert.ok(positions.kernel(end).length <= rules.numStates);
+  assert.throws(() => advanced(positions, end, "a".repeat(2000)), GrammarError);
 });

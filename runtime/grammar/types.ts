@@ -51,6 +51,7 @@ export interface GrammarMatcher {
   /**
    * Goes on by a token.
    * @throws {RangeError} If it is not allowed.
+   * @throws {GrammarError} If the text can be read in too many ways: the grammar is too ambiguous.
    */
   accept(id: number): void;
   /** What was said so far is a whole text of the grammar. */
