@@ -174,7 +174,12 @@ const NEEDS_DATA = /from "[^"]*\/(fixtures|tokenizer_fixtures|golden_models)\.ts
 const SHORT_FOLDERS = ["kernels", "runtime", "api", "cli", "bench", "codegen", "models", "docs"];
 
 /** Tests that take longest, which begin first. */
-const LONG_FILES = ["tests/bit_exact_test.ts", "tests/neon_test.ts", "tests/tune_test.ts"];
+const LONG_FILES = [
+  "tests/bit_exact_test.ts",
+  "tests/neon_test.ts",
+  "tests/tune_test.ts",
+  "tests/schemathesis_test.ts",
+];
 
 /**
  * Files that one process tests after the other, several processes at a time: tests change their
