@@ -25,8 +25,9 @@ export interface AppOptions {
   hasWeb: boolean;
 }
 
-export const DEFAULT_MAX_BODY_BYTES = 4 * 2 ** 20;
-/** Even a slow line brings 4 MiB in that time, and nobody types a request. */
+/** More text than contexts hold; parsing it takes some 10 ms, in which nobody else is served. */
+export const DEFAULT_MAX_BODY_BYTES = 2 ** 20;
+/** Even a slow line brings that in that time, and nobody types a request. */
 export const BODY_TIMEOUT_MS = 30_000;
 
 export function appOptions(given: Partial<AppOptions> = {}): AppOptions {

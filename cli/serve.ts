@@ -81,7 +81,7 @@ function addAccessFlags(command: Command): void {
 
 function addLimitFlags(command: Command): void {
   command
-    .option("--max-body <bytes>", "longest request", wholeNumber("--max-body", 1), 4 * 2 ** 20)
+    .option("--max-body <bytes>", "longest request", wholeNumber("--max-body", 1), 2 ** 20)
     .option(
       "--body-seconds <n>",
       "a request that has not arrived after so long is refused",
