@@ -2,7 +2,7 @@
  * Values of JSON as rules. They are written compactly, with one optional space after a comma and
  * after a colon: more would let a model write white space for ever.
  */
-import type { Dfa } from "./automaton.ts";
+import { compileExpression, type Dfa } from "./automaton.ts";
 import { jsonString } from "./encoding.ts";
 import {
   automaton,
@@ -118,8 +118,9 @@ export class JsonValues {
   async stringOf(language: Dfa): Promise<RuleId> {
     const known = this.#languages.get(language);
     if (known !== undefined) return known;
-    const content = await this.book.add(automaton(language), jsonString);
-    const id = await this.book.add(sequence('"', call(content), '"'));
+    const content = await compileExpression(automaton(language), jsonString, this.book.work);
+    const id = this.book.declare();
+    this.book.set(id, { dfa: quoted(content), shareKeys: [] });
     this.#languages.set(language, id);
     return id;
   }
@@ -135,12 +136,11 @@ export class JsonValues {
       dfa.calls.push(calls);
       dfa.accepting.push(isEnd);
     };
-    const quote = '"'.charCodeAt(0);
     const shareKeys = [""];
-    add([{ lo: quote, hi: quote, to: 1 }], [], false);
+    add([{ lo: QUOTE, hi: QUOTE, to: 1 }], [], false);
     for (let count = 0; count <= last; count++) {
       const next = count < last ? [count + 2] : max === null ? [count + 1] : [];
-      const close = count >= min ? [{ lo: quote, hi: quote, to: end }] : [];
+      const close = count >= min ? [{ lo: QUOTE, hi: QUOTE, to: end }] : [];
       add(close, next.map((to) => ({ rule: character, to })), false);
       shareKeys.push(this.#shareKey(Math.max(0, min - count), max === null ? null : max - count));
     }
@@ -163,6 +163,26 @@ export class JsonValues {
     await define(id);
     return id;
   }
+}
+
+const QUOTE = '"'.charCodeAt(0);
+
+/**
+ * Between quotes. They are edges of the same automaton, as a rule of its own for what is inside could
+ * end after each of its tokens.
+ */
+function quoted({ edges, calls, accepting }: Dfa): Dfa {
+  const end = edges.length + 1;
+  const inner = edges.map((own, state) => {
+    const moved = own.map(({ lo, hi, to }) => ({ lo, hi, to: to + 1 }));
+    if (accepting[state]) moved.push({ lo: QUOTE, hi: QUOTE, to: end });
+    return moved.sort((a, b) => a.lo - b.lo);
+  });
+  return {
+    edges: [[{ lo: QUOTE, hi: QUOTE, to: 1 }], ...inner, []],
+    calls: [[], ...calls, []],
+    accepting: [false, ...accepting.map(() => false), true],
+  };
 }
 
 /** @throws {GrammarError} If counting so far takes too much memory. */
