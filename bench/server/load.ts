@@ -1,4 +1,5 @@
 /** Clients that all send at once, and what they see. */
+import { type Lag, lagBetween, readMetrics } from "./metrics.ts";
 import { ownPrompt, promptOf } from "./prompts.ts";
 import { quantile } from "./statistics.ts";
 import { streamChat, type StreamResult } from "./stream.ts";
@@ -34,6 +35,8 @@ export interface LoadReport {
   decodeTokensPerSecond: number;
   timeToFirstTokenMs: Spread;
   interTokenMs: Spread;
+  /** Of the server's event loop, where it tells. */
+  eventLoopLagMs: Lag | null;
 }
 
 /** Rounds of `clients` requests that start together. */
@@ -41,6 +44,7 @@ export async function measureLoad(clients: number, options: LoadOptions): Promis
   const results: StreamResult[] = [];
   const errors: string[] = [];
   const decode: number[] = [];
+  const before = await readMetrics(options.url);
   let ms = 0;
   for (let round = 0; round < options.rounds; round++) {
     const startedMs = performance.now();
@@ -60,6 +64,7 @@ export async function measureLoad(clients: number, options: LoadOptions): Promis
     requests: clients * options.rounds,
     errors,
     decodeTokensPerSecond: quantile(decode, 0.5),
+    eventLoopLagMs: lagBetween(before, await readMetrics(options.url)),
   };
 }
 

@@ -29,15 +29,22 @@ export interface Lag {
 
 const LAG = "trilith_event_loop_lag";
 
-/** Null where the server has no such metric. */
-export function lagOf(samples: ReadonlyMap<string, number>): Lag | null {
-  const max = samples.get(`${LAG}_max_seconds`);
-  const count = samples.get(`${LAG}_seconds_count`);
-  if (max === undefined || count === undefined) return null;
-  const bounds = [...samples].flatMap(([name, within]) => {
+/**
+ * Of the time between two readings. Null where the server has no such metric. The most is since
+ * anybody last read it, which should have been the first of them.
+ */
+export function lagBetween(
+  before: ReadonlyMap<string, number>,
+  after: ReadonlyMap<string, number>,
+): Lag | null {
+  const max = after.get(`${LAG}_max_seconds`);
+  if (max === undefined) return null;
+  const grown = (name: string) => (after.get(name) ?? 0) - (before.get(name) ?? 0);
+  const count = grown(`${LAG}_seconds_count`);
+  const bounds = [...after.keys()].flatMap((name) => {
     const [, bound] = /^trilith_event_loop_lag_seconds_bucket\{le="([\d.]+)"\}$/.exec(name) ?? [];
-    return bound !== undefined && within >= 0.99 * count ? [Number(bound)] : [];
+    return bound !== undefined && grown(name) >= 0.99 * count ? [Number(bound)] : [];
   });
-  const own = 1000 * (samples.get("trilith_event_loop_own_lag_max_seconds") ?? NaN);
+  const own = 1000 * (after.get("trilith_event_loop_own_lag_max_seconds") ?? NaN);
   return { max: 1000 * max, own, p99: 1000 * Math.min(max, ...bounds) };
 }

@@ -1,6 +1,6 @@
 /** What the load generator is made of, without a server. */
 import assert from "node:assert/strict";
-import { lagOf, parseMetrics } from "./metrics.ts";
+import { lagBetween, parseMetrics } from "./metrics.ts";
 import { ownPrompt, promptOf } from "./prompts.ts";
 import { quantile } from "./statistics.ts";
 import { chunksOf } from "./stream.ts";
@@ -46,12 +46,17 @@ Deno.test("load: metrics with and without labels", () => {
 });
 
 Deno.test("load: the event loop's lag, from its histogram", () => {
-  assert.equal(lagOf(new Map()), null);
+  assert.equal(lagBetween(new Map(), new Map()), null);
   const lag = "trilith_event_loop_lag_seconds";
   const text = (late: number) =>
     `${lag}_bucket{le="0.001"} ${200 - late}\n${lag}_bucket{le="0.005"} 199\n` +
     `${lag}_bucket{le="+Inf"} 200\n${lag}_count 200\ntrilith_event_loop_lag_max_seconds 0.25\n` +
     "trilith_event_loop_own_lag_max_seconds 0.125\n";
-  assert.deepEqual(lagOf(parseMetrics(text(2))), { max: 250, own: 125, p99: 1 });
-  assert.deepEqual(lagOf(parseMetrics(text(3))), { max: 250, own: 125, p99: 5 });
+  assert.deepEqual(lagBetween(new Map(), parseMetrics(text(2))), { max: 250, own: 125, p99: 1 });
+  assert.deepEqual(lagBetween(new Map(), parseMetrics(text(3))), { max: 250, own: 125, p99: 5 });
+  assert.equal(
+    lagBetween(parseMetrics(text(3)), parseMetrics(text(3)))!.p99,
+    1,
+    "nothing was late",
+  );
 });

@@ -4,8 +4,11 @@ import type { ServerBenchReport } from "./run.ts";
 
 type Column = [name: string, of: (load: LoadReport) => string];
 
-const ms = (value: number) => value.toFixed(value < 10 ? 1 : 0);
-const rate = (value: number) => value.toFixed(value < 100 ? 1 : 0);
+/** What could not be measured has a dash. */
+const decimal = (value: number, most: number) =>
+  Number.isNaN(value) ? "-" : value.toFixed(value < most ? 1 : 0);
+const ms = (value: number) => decimal(value, 10);
+const rate = (value: number) => decimal(value, 100);
 
 const COLUMNS: readonly Column[] = [
   ["clients", ({ clients }) => String(clients)],
@@ -15,6 +18,9 @@ const COLUMNS: readonly Column[] = [
   ["p99", ({ timeToFirstTokenMs }) => ms(timeToFirstTokenMs.p99)],
   ["between tokens p50 ms", ({ interTokenMs }) => ms(interTokenMs.p50)],
   ["p99", ({ interTokenMs }) => ms(interTokenMs.p99)],
+  ["loop late p99 ms", ({ eventLoopLagMs }) => ms(eventLoopLagMs?.p99 ?? NaN)],
+  ["most", ({ eventLoopLagMs }) => ms(eventLoopLagMs?.max ?? NaN)],
+  ["own most", ({ eventLoopLagMs }) => ms(eventLoopLagMs?.own ?? NaN)],
   ["errors", ({ errors }) => String(errors.length)],
 ];
 
@@ -43,23 +49,17 @@ export function textOf(report: ServerBenchReport): string {
 }
 
 function sentencesOf(report: ServerBenchReport): string[] {
-  const { model, threads, prefillTokensPerSecond, eventLoopLagMs } = report;
+  const { model, threads, prefillTokensPerSecond } = report;
   const { twoClientsRatio, sixteenClientsFraction } = report;
   return [
     `${model}, ${threads === null ? "default" : threads} threads; prefill of one long prompt: ` +
     `${rate(prefillTokensPerSecond)} tokens/s`,
-    ...(twoClientsRatio === null
+    ...(!Number.isFinite(twoClientsRatio)
       ? []
-      : [`2 clients decode ${twoClientsRatio.toFixed(2)} x as much as 1`]),
-    ...(sixteenClientsFraction === null
+      : [`2 clients decode ${twoClientsRatio!.toFixed(2)} x as much as 1`]),
+    ...(!Number.isFinite(sixteenClientsFraction)
       ? []
-      : [`16 clients decode ${(100 * sixteenClientsFraction).toFixed(0)} % of the prefill rate`]),
-    ...(eventLoopLagMs === null ? [] : [
-      `The event loop was late by ${ms(eventLoopLagMs.p99)} ms (p99), ` +
-      `${ms(eventLoopLagMs.max)} ms at most, of which its own work at most ${
-        ms(eventLoopLagMs.own)
-      } ms`,
-    ]),
+      : [`16 clients decode ${(100 * sixteenClientsFraction!).toFixed(0)} % of the prefill rate`]),
     ...report.loads.flatMap(({ clients, errors }) =>
       [...new Set(errors)].map((error) => `${clients} clients: ${error}`)
     ),

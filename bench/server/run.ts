@@ -10,7 +10,6 @@ import process from "node:process";
 import { parseArgs } from "node:util";
 import { shapeOf } from "../../runtime/shapes.ts";
 import { type LoadReport, measureLoad, measurePrefill } from "./load.ts";
-import { type Lag, lagOf, readMetrics } from "./metrics.ts";
 import { markdownOf, textOf } from "./report.ts";
 import { ServerProcess } from "./server_process.ts";
 import { syntheticModel } from "./synthetic_model.ts";
@@ -37,8 +36,6 @@ export interface ServerBenchReport {
   /** The engine's own rate over one long prompt. */
   prefillTokensPerSecond: number;
   loads: LoadReport[];
-  /** Of the server's event loop over the whole run, where it tells. */
-  eventLoopLagMs: Lag | null;
   /** Decode rate of two clients over that of one, and of 16 over the prefill rate. */
   twoClientsRatio: number | null;
   sixteenClientsFraction: number | null;
@@ -106,7 +103,6 @@ async function measure(
     threads: options.threads ?? null,
     prefillTokensPerSecond,
     loads,
-    eventLoopLagMs: lagOf(await readMetrics(url)),
     twoClientsRatio: ratioOf(rate(2), rate(1)),
     sixteenClientsFraction: ratioOf(rate(16), prefillTokensPerSecond),
   };
@@ -133,8 +129,8 @@ function parseOptions(args: readonly string[]) {
       shape: { type: "string" },
       url: { type: "string" },
       threads: { type: "string", short: "t" },
-      "max-tokens": { type: "string", default: "64" },
-      rounds: { type: "string", default: "3" },
+      "max-tokens": { type: "string", default: "160" },
+      rounds: { type: "string", default: "2" },
       json: { type: "boolean" },
       markdown: { type: "boolean" },
     },
