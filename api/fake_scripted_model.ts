@@ -38,7 +38,7 @@ export function scriptedModel(base: Model, script: Script): Scripted {
   };
   const grammar = (source: GrammarSource): Promise<Grammar> => {
     scripted.grammars.push(source);
-    return Promise.resolve({ source, start: () => null! });
+    return Promise.resolve({ source, numStates: 0, start: () => null! });
   };
   scripted.model = overriding(base, { generate, grammar });
   return scripted;

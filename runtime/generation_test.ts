@@ -186,6 +186,7 @@ Deno.test("generation: log-probabilities are of every token, whatever the pieces
 /** Texts of the letters a and b, in turn, of even length. */
 const TURNS: Grammar = {
   source: { kind: "regex", pattern: "(ab)*" },
+  numStates: 2,
   start() {
     let length = 0;
     const allowed = new Uint32Array(Math.ceil(TOY_VOCAB_SIZE / 32));

@@ -106,6 +106,10 @@ class CompiledGrammar implements Grammar {
     this.#vocabulary = vocabulary;
   }
 
+  get numStates(): number {
+    return this.#rules.numStates;
+  }
+
   start(): GrammarMatcher {
     return new TokenMatcher(this.#masks, this.#vocabulary, this.#rules.starts[0]);
   }

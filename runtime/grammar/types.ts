@@ -37,6 +37,8 @@ export type GrammarSource =
 /** A compiled grammar for one vocabulary: shared by any number of generations at once. */
 export interface Grammar {
   readonly source: GrammarSource;
+  /** States of its automaton: some hundred bytes each. */
+  readonly numStates: number;
   /** At the beginning of a text. */
   start(): GrammarMatcher;
 }
