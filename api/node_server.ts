@@ -11,6 +11,7 @@ import { ApiError } from "./errors.ts";
 import { isStream } from "./middleware/running.ts";
 import type { Place } from "./place.ts";
 import type { Fetch, RunningServer } from "./server.ts";
+import { Turns } from "./turns.ts";
 
 /** A whole request head must be there after so long. */
 const HEAD_TIMEOUT_MS = 30_000;
@@ -18,8 +19,9 @@ const HEAD_TIMEOUT_MS = 30_000;
 const IDLE_TIMEOUT_MS = 120_000;
 
 export async function serveInNode(place: Place, fetch: Fetch): Promise<RunningServer> {
+  const turns = new Turns();
   const server = http.createServer((incoming, outgoing) => {
-    answer(incoming, outgoing, fetch).catch(() => outgoing.destroy());
+    answer(incoming, outgoing, { fetch, turns }).catch(() => outgoing.destroy());
   });
   server.headersTimeout = HEAD_TIMEOUT_MS;
   server.keepAliveTimeout = IDLE_TIMEOUT_MS;
@@ -55,12 +57,13 @@ function listening(server: http.Server, place: Place): Promise<void> {
 async function answer(
   incoming: http.IncomingMessage,
   outgoing: http.ServerResponse,
-  fetch: Fetch,
+  { fetch, turns }: { fetch: Fetch; turns: Turns },
 ): Promise<void> {
   const gone = new AbortController();
   outgoing.once("close", () => {
     if (!outgoing.writableFinished) gone.abort(new DOMException("The client left", "AbortError"));
   });
+  await turns.take();
   const request = requestOf(incoming, gone.signal);
   if (request === null) return refuse(incoming, outgoing);
   const response = await fetch(request, { remoteAddress: addressOf(incoming) });
