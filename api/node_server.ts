@@ -11,7 +11,7 @@ import { ApiError } from "./errors.ts";
 import { isStream } from "./middleware/running.ts";
 import type { Place } from "./place.ts";
 import type { Fetch, RunningServer } from "./server.ts";
-import { Turns } from "./turns.ts";
+import { OneATurn } from "./turns.ts";
 
 /** A whole request head must be there after so long. */
 const HEAD_TIMEOUT_MS = 30_000;
@@ -19,7 +19,7 @@ const HEAD_TIMEOUT_MS = 30_000;
 const IDLE_TIMEOUT_MS = 120_000;
 
 export async function serveInNode(place: Place, fetch: Fetch): Promise<RunningServer> {
-  const turns = new Turns();
+  const turns = new OneATurn();
   const server = http.createServer((incoming, outgoing) => {
     answer(incoming, outgoing, { fetch, turns }).catch(() => outgoing.destroy());
   });
@@ -57,7 +57,7 @@ function listening(server: http.Server, place: Place): Promise<void> {
 async function answer(
   incoming: http.IncomingMessage,
   outgoing: http.ServerResponse,
-  { fetch, turns }: { fetch: Fetch; turns: Turns },
+  { fetch, turns }: { fetch: Fetch; turns: OneATurn },
 ): Promise<void> {
   const gone = new AbortController();
   outgoing.once("close", () => {

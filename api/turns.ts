@@ -20,3 +20,29 @@ export class Turns {
     this.#waiting--;
   }
 }
+
+/**
+ * Lets one caller in a turn of the event loop: where what follows goes on after many awaits, so that
+ * a clock sees none of it at the time of asking.
+ */
+export class OneATurn {
+  readonly #waiting: (() => void)[] = [];
+  #isTaken = false;
+
+  take(): Promise<void> {
+    if (this.#isTaken) return new Promise((resolve) => this.#waiting.push(resolve));
+    this.#isTaken = true;
+    setImmediate(() => this.#next());
+    return Promise.resolve();
+  }
+
+  #next(): void {
+    const wake = this.#waiting.shift();
+    if (wake === undefined) {
+      this.#isTaken = false;
+      return;
+    }
+    wake();
+    setImmediate(() => this.#next());
+  }
+}
