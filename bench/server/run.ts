@@ -23,6 +23,8 @@ export interface ServerBenchOptions {
   /** Of a server that runs already, instead of one that is started. */
   url?: string;
   threads?: number;
+  /** Of the server's cache of keys and values; default: the server's. */
+  kvType?: string;
   maxTokens: number;
   promptWords: readonly [least: number, most: number];
   /** Words of the prompt that the prefill rate is measured with. */
@@ -69,13 +71,14 @@ const TEMPLATE_TOKENS = 100;
 
 /** The cache holds all clients' sequences at once: what happens without room is not measured here. */
 function serverArgs(options: ServerBenchOptions, model: string | null): string[] {
-  const { clients, promptWords, prefillWords, maxTokens, threads } = options;
+  const { clients, promptWords, prefillWords, maxTokens, threads, kvType } = options;
   const sequence = WORD_TOKENS * promptWords[1] + TEMPLATE_TOKENS + maxTokens;
   const most = Math.max(...clients);
   const cache = Math.max(most * sequence, WORD_TOKENS * prefillWords + TEMPLATE_TOKENS);
   return [
     ...(model === null ? [] : ["--model", model]),
     ...(threads === undefined ? [] : ["--threads", String(threads)]),
+    ...(kvType === undefined ? [] : ["--kv-type", kvType]),
     ...["--cache-tokens", String(cache)],
   ];
 }
@@ -129,6 +132,8 @@ function parseOptions(args: readonly string[]) {
       shape: { type: "string" },
       url: { type: "string" },
       threads: { type: "string", short: "t" },
+      "kv-type": { type: "string" },
+      "prompt-words": { type: "string", default: "20,150" },
       "max-tokens": { type: "string", default: "160" },
       rounds: { type: "string", default: "2" },
       json: { type: "boolean" },
@@ -144,6 +149,12 @@ function number(name: string, text: string): number {
   throw new RangeError(`Cannot use --${name} ${text}: give a whole number of 1 or more`);
 }
 
+function wordsOf(text: string): [least: number, most: number] {
+  const words = text.split(",").map((each) => number("prompt-words", each));
+  if (words.length === 2 && words[0] <= words[1]) return [words[0], words[1]];
+  throw new RangeError(`Cannot use --prompt-words ${text}: give the least and the most, as 20,150`);
+}
+
 async function main(): Promise<void> {
   const values = parseOptions(process.argv.slice(2));
   const report = await runServerBench({
@@ -153,7 +164,8 @@ async function main(): Promise<void> {
     url: values.url,
     threads: values.threads === undefined ? undefined : number("threads", values.threads),
     maxTokens: number("max-tokens", values["max-tokens"]),
-    promptWords: [20, 150],
+    kvType: values["kv-type"],
+    promptWords: wordsOf(values["prompt-words"]),
     prefillWords: 340,
     rounds: number("rounds", values.rounds),
   }, (message) => console.error(`  ${message}`));
