@@ -18,12 +18,17 @@ const HEAD_TIMEOUT_MS = 30_000;
 /** Longer than proxies and clients keep their idle connections, so that none is cut at its reuse. */
 const IDLE_TIMEOUT_MS = 120_000;
 
-export async function serveInNode(place: Place, fetch: Fetch): Promise<RunningServer> {
+export async function serveInNode(
+  place: Place,
+  fetch: Fetch,
+  headTimeoutMs = HEAD_TIMEOUT_MS,
+): Promise<RunningServer> {
   const turns = new OneATurn();
-  const server = http.createServer((incoming, outgoing) => {
+  const options = { connectionsCheckingInterval: headTimeoutMs / 6 };
+  const server = http.createServer(options, (incoming, outgoing) => {
     answer(incoming, outgoing, { fetch, turns }).catch(() => outgoing.destroy());
   });
-  server.headersTimeout = HEAD_TIMEOUT_MS;
+  server.headersTimeout = headTimeoutMs;
   server.keepAliveTimeout = IDLE_TIMEOUT_MS;
   // Bodies have their time from the middleware, which also says so.
   server.requestTimeout = 0;
