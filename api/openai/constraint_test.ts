@@ -44,8 +44,8 @@ for (const [body, source] of ACCEPTED) {
 Deno.test("constraints: two at once are refused", async () => {
   const api = await testApp(story);
   const tools = [{ type: "function", function: { name: "f" } }];
-  for (const more of [{ guided_regex: "a" }, { tools }]) {
-    const body = { messages, response_format: { type: "json_object" }, ...more };
+  for (const more of [{ response_format: { type: "json_object" } }, { tools }]) {
+    const body = { messages, guided_regex: "a", ...more };
     const { error } = await api.json(PATH, body, 400);
     assert.match(error.message, /at once/);
   }

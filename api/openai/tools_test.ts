@@ -108,6 +108,19 @@ for (const [tool_choice, names, choice] of CHOICES) {
   });
 }
 
+Deno.test("tools: a format is that of answers without calls", async () => {
+  const response_format = { type: "json_object" };
+  for (const tool_choice of ["auto", "required"]) {
+    const { api, grammars } = await scripted({ pieces: ["{}"] });
+    await api.json(PATH, { messages, tools, tool_choice, response_format });
+    const { text } = grammars[0] as { text?: unknown };
+    assert.deepEqual(text, tool_choice === "auto" ? { kind: "json" } : undefined);
+  }
+  const { api } = await scripted({ pieces: [] });
+  const both = { messages, tools, guided_regex: "a" };
+  assert.match((await api.json(PATH, both, 400)).error.message, /guided_regex at once/);
+});
+
 Deno.test("tools: a function that is not there is refused", async () => {
   const { api } = await scripted({ pieces: [] });
   const tool_choice = { type: "function", function: { name: "x" } };

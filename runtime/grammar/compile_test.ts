@@ -163,6 +163,22 @@ Deno.test("calls of tools come after text that has none", async () => {
   for (const text of ["", "hi", `${call}\n${call}`]) assert.ok(!isText(single, text), text);
 });
 
+Deno.test("a text without calls may have to be JSON", async () => {
+  const call = '<tool_call>\n{"name": "add", "arguments": {}}\n</tool_call>';
+  const tools = [{ name: "add" }];
+  const source = { kind: "tools", tools, choice: "auto", parallel: false } as const;
+  const person = await compiled({ ...source, text: { kind: "jsonSchema", schema: PERSON } });
+  const object = await compiled({ ...source, text: { kind: "json" } });
+  for (const grammar of [person, object]) {
+    assert.ok(isText(grammar, call));
+    for (const text of ["", "hi", `{}${call}`, `${call}{}`]) {
+      assert.ok(!isText(grammar, text), text);
+    }
+  }
+  assert.ok(isText(object, '{"a": 1}') && !isText(object, "1"));
+  assert.ok(!isText(person, '{"a": 1}'));
+});
+
 Deno.test("ends are allowed exactly where the text is complete", async () => {
   const grammar = await compiled({ kind: "regex", pattern: "ab*" });
   const matcher = grammar.start();

@@ -2,12 +2,21 @@
 import { shown } from "../errors.ts";
 import { compileExpression, complementOf, type Dfa } from "./automaton.ts";
 import { codePoints } from "./encoding.ts";
-import { automaton, call, choice, type Expression, repeat, sequence, set } from "./expression.ts";
+import {
+  automaton,
+  call,
+  choice,
+  type Expression,
+  repeat,
+  type RuleId,
+  sequence,
+  set,
+} from "./expression.ts";
 import { defineSchema } from "./json_schema.ts";
 import { COLON, COMMA, JsonValues } from "./json_values.ts";
 import { ANY } from "./ranges.ts";
 import type { RuleBook } from "./rule_book.ts";
-import { GrammarError, type GrammarSource, type ToolSchema } from "./types.ts";
+import { GrammarError, type GrammarSource, type JsonSource, type ToolSchema } from "./types.ts";
 
 export const CALL_START = "<tool_call>";
 export const CALL_END = "</tool_call>";
@@ -17,7 +26,7 @@ type ToolsSource = Extract<GrammarSource, { kind: "tools" }>;
 /** Rule 0: calls, and with `auto` text before or instead of them. */
 export async function toolRules(
   book: RuleBook,
-  { tools, choice: choiceOf, parallel }: ToolsSource,
+  { tools, choice: choiceOf, parallel, text }: ToolsSource,
   longestToken: number,
 ): Promise<void> {
   checkTools(tools);
@@ -28,8 +37,18 @@ export async function toolRules(
   const one = sequence(`${CALL_START}\n{"name"`, COLON, choice(...calls), `}\n${CALL_END}`);
   const all = parallel ? sequence(one, repeat(sequence("\n", one), 0, null)) : one;
   if (choiceOf === "required") return await book.define(root, all);
+  if (text !== undefined) {
+    return await book.define(root, choice(call(await jsonRule(text, values)), all));
+  }
   const free = automaton(await textWithout(CALL_START, book));
   await book.define(root, choice(free, sequence(free, all)));
+}
+
+async function jsonRule(source: JsonSource, values: JsonValues): Promise<RuleId> {
+  if (source.kind === "json") return await values.anyObject();
+  const id = values.book.declare();
+  await defineSchema(id, source.schema, values);
+  return id;
 }
 
 async function callOf(book: RuleBook, values: JsonValues, tool: ToolSchema): Promise<Expression> {

@@ -12,10 +12,8 @@ export interface ToolSchema {
 
 /** What texts a generation may have. */
 export type GrammarSource =
-  /** Any JSON object. */
-  | { kind: "json" }
-  /** JSON that the schema accepts. */
-  | { kind: "jsonSchema"; schema: unknown }
+  /** Any JSON object, or JSON that the schema accepts. */
+  | JsonSource
   /** Texts that the whole of a regular expression matches. */
   | { kind: "regex"; pattern: string }
   /** One of these texts. */
@@ -32,7 +30,12 @@ export type GrammarSource =
     choice: "auto" | "required";
     /** More than one call may come. */
     parallel: boolean;
+    /** With `auto`: what a text without calls must be, and then none comes before calls. Default: any. */
+    text?: JsonSource;
   };
+
+/** Of a `GrammarSource`, those for JSON. */
+export type JsonSource = { kind: "json" } | { kind: "jsonSchema"; schema: unknown };
 
 /** A compiled grammar for one vocabulary: shared by any number of generations at once. */
 export interface Grammar {
