@@ -5,7 +5,6 @@
  */
 import http from "node:http";
 import type { AddressInfo } from "node:net";
-import { Readable } from "node:stream";
 import { errorBodyOf } from "./error_shapes.ts";
 import { ApiError } from "./errors.ts";
 import { isStream } from "./middleware/running.ts";
@@ -73,6 +72,7 @@ async function answer(
   if (request === null) return refuse(incoming, outgoing);
   const response = await fetch(request, { remoteAddress: addressOf(incoming) });
   await send(response, outgoing, incoming.method === "HEAD");
+  dropRest(incoming);
 }
 
 /** Methods of which Fetch makes no request. */
@@ -120,9 +120,47 @@ function bodyOf(incoming: http.IncomingMessage): RequestInit {
   const { "content-length": length, "transfer-encoding": coding } = incoming.headers;
   const isThere = coding !== undefined || (length !== undefined && length !== "0");
   if (!isThere || incoming.method === "GET" || incoming.method === "HEAD") return {};
-  const body = Readable.toWeb(incoming) as unknown as ReadableStream<Uint8Array>;
   // Bun and Node want to be told that the answer may begin before the body ends.
-  return { body, duplex: "half" } as RequestInit;
+  return { body: streamOf(incoming), duplex: "half" } as RequestInit;
+}
+
+/** Cancelling it leaves the connection as it is: the answer is still to be sent on it. */
+function streamOf(incoming: http.IncomingMessage): ReadableStream<Uint8Array> {
+  let isOver = false;
+  return new ReadableStream<Uint8Array>({
+    start(controller) {
+      const end = (how: () => void) => () => {
+        if (!isOver) how();
+        isOver = true;
+      };
+      incoming.on("data", (chunk: Uint8Array) => {
+        if (isOver) return;
+        controller.enqueue(new Uint8Array(chunk));
+        incoming.pause();
+      });
+      incoming.once("end", end(() => controller.close()));
+      const broken = end(() => controller.error(new TypeError("The body broke off")));
+      incoming.once("error", broken).once("close", broken);
+      incoming.pause();
+    },
+    pull() {
+      incoming.resume();
+    },
+    cancel() {
+      isOver = true;
+    },
+  }, { highWaterMark: 0 });
+}
+
+/** What is left of a body that was not wanted has so long to come. */
+const REST_MS = 5_000;
+
+/** The next request of this connection comes after all of the body: it is read and dropped. */
+function dropRest(incoming: http.IncomingMessage): void {
+  if (incoming.complete) return;
+  const timer = setTimeout(() => incoming.destroy(), REST_MS);
+  incoming.once("close", () => clearTimeout(timer)).once("end", () => clearTimeout(timer));
+  incoming.removeAllListeners("data").on("data", () => {}).resume();
 }
 
 async function send(

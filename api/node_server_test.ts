@@ -64,6 +64,21 @@ Deno.test("node server: an answer that was read whole aborts nothing", async () 
   assert.equal(aborted, 0);
 });
 
+Deno.test("node server: a body that nobody reads does not hold up the next request", async () => {
+  const fetch: Fetch = async (request) => {
+    if (request.method === "PUT") await request.body!.cancel();
+    return new Response(request.method);
+  };
+  await withServer(fetch, async (port) => {
+    for (const method of ["POST", "PUT"]) {
+      const big = `${method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000\r\n\r\n`;
+      const next = "DELETE / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+      const text = await raw(port, big + "a".repeat(2_000_000) + next);
+      assert.match(text, new RegExp(`\r\n\r\n${method}HTTP/1.1 200 [^]*DELETE$`));
+    }
+  });
+});
+
 Deno.test("node server: heads that do not end are given up", async () => {
   await withServer(() => new Response("x"), async (port) => {
     assert.match(await raw(port, "GET / HTTP/1.1\r\nX: "), /^HTTP\/1\.1 408 /);

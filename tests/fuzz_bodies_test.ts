@@ -196,6 +196,8 @@ async function send(url: string, { path, text }: { path: string; text: string })
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: text,
+    // Nothing of this takes long: it only ends what hangs, and says what did.
+    signal: AbortSignal.timeout(30_000),
   });
   const answer = await response.text();
   assert.ok(response.status < 500 || response.status === 503, `${response.status}: ${answer}`);
