@@ -3,26 +3,27 @@ import assert from "node:assert/strict";
 import { lagBetween, parseMetrics } from "./metrics.ts";
 import { ownPrompt, promptOf } from "./prompts.ts";
 import { quantile } from "./statistics.ts";
-import { chunksOf } from "./stream.ts";
+import { chunksIn, type Read } from "./stream.ts";
 
-function streamOf(...parts: string[]): ReadableStream<Uint8Array> {
-  return ReadableStream.from(parts.map((part) => new TextEncoder().encode(part)));
+/** Read one after the other, a millisecond apart. */
+function readsOf(...parts: string[]): Read[] {
+  return parts.map((part, atMs) => ({ bytes: new TextEncoder().encode(part), atMs }));
 }
 
-Deno.test("load: events are read wherever the network cuts them", async () => {
-  const body = streamOf(
+Deno.test("load: events are read wherever the network cuts them", () => {
+  const reads = readsOf(
     'data: {"a',
     '":1}\n\n: keep-alive\n\nda',
     'ta: {"a":2}\n\ndata: [DONE]\n\n',
   );
-  assert.deepEqual(await Array.fromAsync(chunksOf(body)), [{ a: 1 }, { a: 2 }]);
+  assert.deepEqual([...chunksIn(reads)], [
+    { chunk: { a: 1 }, atMs: 1 },
+    { chunk: { a: 2 }, atMs: 2 },
+  ]);
 });
 
-Deno.test("load: a stream without its end is an error", async () => {
-  await assert.rejects(
-    Array.fromAsync(chunksOf(streamOf('data: {"a":1}\n\n'))),
-    /without \[DONE\]/,
-  );
+Deno.test("load: a stream without its end is an error", () => {
+  assert.throws(() => [...chunksIn(readsOf('data: {"a":1}\n\n'))], /without \[DONE\]/);
 });
 
 Deno.test("load: quantiles are values that were there", () => {
