@@ -1,6 +1,7 @@
 /** Fields by which clients say how tokens are drawn, and what they mean to the engine. */
 import { z } from "@hono/zod-openapi";
 import { type OptionRange, SAMPLER_RANGES } from "../../runtime/sampler.ts";
+import { MOST_DRAFT_TOKENS } from "../../runtime/speculation.ts";
 import { samplerOptionsOf } from "../../runtime/sampler_advice.ts";
 import type { GenerateOptions, Model, SamplerOptions } from "../../runtime/types.ts";
 
@@ -68,6 +69,28 @@ export const samplingFields = {
 };
 
 export const Sampling = z.object(samplingFields);
+
+/** What clients may ask of the engine beside samplers: vLLM's and llama-server's names, and our own. */
+export const engineFields = {
+  ignore_eos: z.boolean().nullish().openapi({ description: "Go on past end-of-text tokens" }),
+  cache_prompt: z.boolean().nullish().openapi({
+    description: "Read and keep what equal beginnings have in common; default true",
+  }),
+  speculate: z.union([z.enum(["auto", "off"]), z.int().min(1).max(MOST_DRAFT_TOKENS)]).nullish()
+    .openapi({ description: "Tokens to guess ahead where the text repeats itself; same text" }),
+};
+
+const Engine = z.object(engineFields);
+
+export function engineOptionsOf(
+  { ignore_eos, cache_prompt, speculate }: z.output<typeof Engine>,
+): Pick<GenerateOptions, "ignoreEos" | "cachePrompt" | "speculate"> {
+  return {
+    ignoreEos: ignore_eos ?? false,
+    cachePrompt: cache_prompt ?? true,
+    speculate: speculate ?? "auto",
+  };
+}
 
 /** The sampler of a request, with the model's own advice for what it leaves open. */
 export function samplerOf(

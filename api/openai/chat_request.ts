@@ -1,7 +1,7 @@
 /** From the body of a chat to what the core runs. */
 import { chatPrompt, type Tool, type Turn } from "../completion/chat_prompt.ts";
 import { compileConstraint, onlyConstraint } from "../completion/constraint.ts";
-import { maxTokensOf, samplerOf, stopsOf } from "../completion/options_schema.ts";
+import { engineOptionsOf, maxTokensOf, samplerOf, stopsOf } from "../completion/options_schema.ts";
 import { planTools, type ToolChoice } from "../completion/tool_choice.ts";
 import type { CompletionRequest } from "../completion/types.ts";
 import type { Model } from "../../runtime/types.ts";
@@ -28,8 +28,7 @@ export async function chatRequestOf(
       ...samplerOf(body, model),
       ...maxTokensOf(body.max_completion_tokens, body.max_tokens),
       stop: stopsOf(body.stop),
-      ignoreEos: body.ignore_eos ?? false,
-      cachePrompt: body.cache_prompt ?? true,
+      ...engineOptionsOf(body),
       ...(body.logprobs ? { logprobs: body.top_logprobs ?? 0 } : {}),
     },
     grammar: await compileConstraint(model, constraint),

@@ -1,5 +1,11 @@
 import { z } from "@hono/zod-openapi";
-import { LogitBias, MOST_CHOICES, samplingFields, Stop } from "../completion/options_schema.ts";
+import {
+  engineFields,
+  LogitBias,
+  MOST_CHOICES,
+  samplingFields,
+  Stop,
+} from "../completion/options_schema.ts";
 import { constraintFields } from "./constraint_schema.ts";
 import { ChatLogprobs } from "./logprobs.ts";
 import { Timings, Usage } from "./usage.ts";
@@ -67,8 +73,7 @@ export const ChatRequest = z.object({
   tool_choice: ToolChoice.nullish(),
   parallel_tool_calls: z.boolean().nullish(),
   ...constraintFields,
-  ignore_eos: z.boolean().nullish(),
-  cache_prompt: z.boolean().nullish(),
+  ...engineFields,
   chat_template_kwargs: z.record(z.string(), z.unknown()).nullish().openapi({
     description: "Variables for the chat template",
   }),

@@ -9,7 +9,7 @@ import {
 } from "../completion/completion.ts";
 import { compileConstraint } from "../completion/constraint.ts";
 import { randomId } from "../completion/ids.ts";
-import { maxTokensOf, samplerOf, stopsOf } from "../completion/options_schema.ts";
+import { engineOptionsOf, maxTokensOf, samplerOf, stopsOf } from "../completion/options_schema.ts";
 import { type Prompt, promptIds, promptsOf } from "../completion/prompt_input.ts";
 import type { CompletionEvent, CompletionRequest, FinishedChoice } from "../completion/types.ts";
 import { timingsOf, usageOf } from "../completion/usage.ts";
@@ -74,8 +74,7 @@ async function completionRequestOf(
       ...samplerOf(body, model),
       ...maxTokensOf(body.max_tokens, DEFAULT_MAX_TOKENS),
       stop: stopsOf(body.stop),
-      ignoreEos: body.ignore_eos ?? false,
-      cachePrompt: body.cache_prompt ?? true,
+      ...engineOptionsOf(body),
       ...(typeof body.logprobs === "number" ? { logprobs: body.logprobs } : {}),
     },
     grammar: await compileConstraint(model, constraintOf(body)),

@@ -1,5 +1,11 @@
 import { z } from "@hono/zod-openapi";
-import { LogitBias, MOST_CHOICES, samplingFields, Stop } from "../completion/options_schema.ts";
+import {
+  engineFields,
+  LogitBias,
+  MOST_CHOICES,
+  samplingFields,
+  Stop,
+} from "../completion/options_schema.ts";
 import { promptInput } from "../completion/prompt_input.ts";
 import { constraintFields } from "./constraint_schema.ts";
 import { CompletionLogprobs } from "./logprobs.ts";
@@ -22,8 +28,7 @@ export const CompletionsRequest = z.object({
   echo: z.boolean().nullish().openapi({ description: "Begin with the prompt" }),
   suffix: z.literal("", "text can't be filled in between, leave it out").nullish(),
   ...constraintFields,
-  ignore_eos: z.boolean().nullish(),
-  cache_prompt: z.boolean().nullish(),
+  ...engineFields,
 }).openapi("CompletionsRequest");
 
 export type CompletionsBody = z.output<typeof CompletionsRequest>;

@@ -163,3 +163,15 @@ Deno.test("completions: silence is filled with comments", async () => {
   const text = await (await post(PATH, { prompt, stream: true })).text();
   assert.match(text, /^(: ping\n\n)+data: \{/);
 });
+
+Deno.test("completions: guessing ahead is the client's to forbid, and changes nothing", async () => {
+  // A story that is told twice is easily guessed.
+  const twice = `${prompt} there was a dog. ${prompt} there was`;
+  const asked = async (speculate: unknown) =>
+    await api.json(PATH, { ...greedy, prompt: twice, max_tokens: 60, speculate });
+  const [off, fixed] = [await asked("off"), await asked(8)];
+  assert.equal(off.timings.draft_n, 0);
+  assert.ok(fixed.timings.draft_n > 0);
+  assert.equal(fixed.choices[0].text, off.choices[0].text);
+  await api.json(PATH, { ...greedy, speculate: 99 }, 400);
+});

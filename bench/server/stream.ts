@@ -94,9 +94,10 @@ function bodyOf({ model, prompt, maxTokens, seed }: StreamRequest) {
     max_tokens: maxTokens,
     ignore_eos: true,
     // Made-up weights have no likely tokens: to find the best 40 of equals costs more than it does of
-    // a real model's. Greedy text would repeat itself, so that drafts came true.
+    // a real model's. Drafts depend on the text, and such text is no measure of them.
     temperature: 1,
     top_k: 4,
+    speculate: "off",
     seed,
     stream: true,
     stream_options: { include_usage: true },
