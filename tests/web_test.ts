@@ -25,8 +25,14 @@ const button = (page: Page, name: string | RegExp) =>
 /** Asks, and waits for the end of the answer. */
 async function ask(page: Page, text: string): Promise<void> {
   await question(page).fill(text);
+  await ready(page);
   await question(page).press("Enter");
   await ended(page);
+}
+
+/** The page has found its server: before that nothing that is typed is sent. */
+async function ready(page: Page): Promise<void> {
+  await eventually(() => button(page, "Send").isEnabled(), true);
 }
 
 async function ended(page: Page): Promise<void> {
@@ -276,7 +282,10 @@ step(
     await eventually(titles, ["Trees", "Beasts"]);
     await button(page, "Trees").hover();
     await button(page, "Delete: Trees").click();
+    // The list tells what is kept: before that a reload would be faster than the database.
+    await eventually(titles, ["Beasts"]);
     await page.reload();
+    await eventually(() => page.locator(".conversation-title").count(), 1);
     await eventually(titles, ["Beasts"]);
   },
 );
@@ -422,6 +431,7 @@ step("the keyboard alone is enough", async (page, server) => {
   await keys.type("one");
   await keys.press("Shift+Enter");
   await keys.type("two");
+  await ready(page);
   await keys.press("Enter");
   await ended(page);
   assert.deepEqual((server.asked[0].messages as unknown[])[0], {
