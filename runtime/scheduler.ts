@@ -128,8 +128,8 @@ export class Scheduler {
   #closed = false;
 
   constructor(options: SchedulerOptions) {
-    const defaults = { maxSequences: DEFAULT_MAX_SEQUENCES, maxWaiting: Infinity };
-    this.#options = { ...defaults, ...definedOf(options) };
+    const { maxSequences = DEFAULT_MAX_SEQUENCES, maxWaiting = Infinity } = options;
+    this.#options = { ...options, maxSequences, maxWaiting };
     this.#pool = new BlockPool(options.kvBlocks);
   }
 
@@ -250,12 +250,15 @@ export class Scheduler {
   /** Lets waiting sequences in, in order of arrival, until one finds no memory. */
   #admit(): void {
     const { maxSequences } = this.#options;
+    if (this.#waiting.length === 0 || this.#running.length >= maxSequences) return;
+    let prefilling = this.#prefilling();
     for (const sequence of this.#waiting.slice(0, maxSequences)) {
       if (this.#running.length >= maxSequences) return;
-      if (this.#isBeingComputed(sequence, this.#prefilling())) continue;
+      if (this.#isBeingComputed(sequence, prefilling)) continue;
       if (!this.#makeRoom(sequence)) return;
       this.#waiting.splice(this.#waiting.indexOf(sequence), 1);
       this.#start(sequence);
+      prefilling = this.#prefilling();
     }
   }
 
@@ -481,12 +484,6 @@ export class Scheduler {
     computed.push(work.pending.shift()!);
     share.accepted++;
   }
-}
-
-/** Options that are not given don't replace defaults. */
-function definedOf(options: SchedulerOptions): SchedulerOptions {
-  const given = Object.entries(options).filter(([, value]) => value !== undefined);
-  return Object.fromEntries(given) as unknown as SchedulerOptions;
 }
 
 function slotOf({ id, work, promptTokens, computed, cachedTokens }: Sequence): SlotStatus {
