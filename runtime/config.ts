@@ -191,7 +191,8 @@ function readTied(config: ConfigReader, tensors: Tensors, notes: string[]): bool
   return tied || !hasHead;
 }
 
-const LINEAR_PATHS: Record<LinearName, string> = {
+/** Where checkpoints keep a layer's linears, as Hugging Face names them. */
+export const LINEAR_PATHS: Readonly<Record<LinearName, string>> = {
   q: "self_attn.q_proj",
   k: "self_attn.k_proj",
   v: "self_attn.v_proj",

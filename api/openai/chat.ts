@@ -13,6 +13,7 @@ import type { GenerationResult, Model } from "../../runtime/types.ts";
 import { addPost } from "../route.ts";
 import { modelNames, servedModel } from "../served_model.ts";
 import type { Services } from "../services.ts";
+import { SSE_TYPE } from "../sse.ts";
 import { openAiStream } from "./stream.ts";
 import { chatRequestOf } from "./chat_request.ts";
 import { type ChatBody, ChatCompletion, ChatCompletionChunk, ChatRequest } from "./chat_schema.ts";
@@ -26,7 +27,7 @@ export function addChat(app: OpenAPIHono, services: Services): void {
     summary: "Answer a conversation",
     body: ChatRequest,
     answer: ChatCompletion,
-    stream: { contentType: "text/event-stream", schema: ChatCompletionChunk },
+    stream: { contentType: SSE_TYPE, schema: ChatCompletionChunk },
   }, async (body, c) => {
     const model = servedModel(services, body.model);
     const request = await chatRequestOf(body, model, randomId("chatcmpl-"));

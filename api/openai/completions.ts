@@ -17,6 +17,7 @@ import { ApiError } from "../errors.ts";
 import { addPost } from "../route.ts";
 import { modelNames, servedModel } from "../served_model.ts";
 import type { Services } from "../services.ts";
+import { SSE_TYPE } from "../sse.ts";
 import { type CompletionsBody, CompletionsRequest, TextCompletion } from "./completions_schema.ts";
 import { constraintOf } from "./constraint_schema.ts";
 import { OPENAI } from "./dialect.ts";
@@ -34,7 +35,7 @@ export function addCompletions(app: OpenAPIHono, services: Services): void {
     summary: "Go on from a text",
     body: CompletionsRequest,
     answer: TextCompletion,
-    stream: { contentType: "text/event-stream", schema: TextCompletion },
+    stream: { contentType: SSE_TYPE, schema: TextCompletion },
   }, async (body, c) => {
     checkBody(body);
     const model = servedModel(services, body.model);

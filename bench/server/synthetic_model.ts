@@ -7,6 +7,7 @@ import path from "node:path";
 import { LINEAR_NAMES, linearShape, type ModelSpec } from "../../codegen/model_spec.ts";
 import { randomOf } from "../../codegen/random.ts";
 import { cacheDirectory } from "../../kernels/cache.ts";
+import { LINEAR_PATHS } from "../../runtime/config.ts";
 import { embeddedModelFolder } from "../../runtime/embedded.ts";
 import { type RepeatedTensor, writeTensors } from "./tensor_writer.ts";
 
@@ -137,15 +138,6 @@ function fillerWord(id: number): string {
 // ---------------------------------------------------------------- weights
 
 const NORM_PATHS = { input: "input_layernorm", postAttention: "post_attention_layernorm" };
-const LINEAR_PATHS = {
-  q: "self_attn.q_proj",
-  k: "self_attn.k_proj",
-  v: "self_attn.v_proj",
-  o: "self_attn.o_proj",
-  gate: "mlp.gate_proj",
-  up: "mlp.up_proj",
-  down: "mlp.down_proj",
-} as const;
 
 function tensorsOf(spec: ModelSpec): RepeatedTensor[] {
   const random = randomOf(20260102);
