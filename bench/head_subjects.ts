@@ -63,7 +63,7 @@ async function checkpointSubject(
   read: (count: number, spec: ModelSpec) => Promise<number[]> | number[],
 ): Promise<Subject> {
   const checkpoint = await openCheckpoint(folder);
-  const config = readModelConfig(checkpoint);
+  const config = await readModelConfig(checkpoint);
   const spec = { ...config.spec, headSketch: true };
   return {
     name,

@@ -16,8 +16,11 @@ export type FloatType = "f32" | "f16" | "bf16";
 export const KV_TYPES = ["f32", "f16", "int8"] as const;
 export type KvType = (typeof KV_TYPES)[number];
 
-/** The gate's activation: `relu2` is max(x, 0)^2 (BitNet 2B4T), `silu` is x / (1 + exp(-x)). */
-export type HiddenAct = "relu2" | "silu";
+/**
+ * The gate's activation: `relu2` is max(x, 0)^2 (BitNet 2B4T), `silu` is x / (1 + exp(-x)), `geluTanh`
+ * is GELU with tanh (Gemma): x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))).
+ */
+export type HiddenAct = "relu2" | "silu" | "geluTanh";
 
 /** The seven ternary matrices of a decoder layer, in the order in which a layer uses them. */
 export const LINEAR_NAMES = ["q", "k", "v", "o", "gate", "up", "down"] as const;
@@ -31,6 +34,16 @@ export interface SlidingAttention {
   layers: readonly boolean[];
   /** Whether layers that see all positions turn queries and keys; without it they have no positions. */
   fullLayersTurn: boolean;
+  /** Whether sliding layers turn by a second RoPE table of their own (Gemma: rope_local_base_freq). */
+  localRope?: boolean;
+}
+
+/** Parts of a row that are rounded, or scaled, by themselves: models that were not trained for int8 inputs. */
+export interface Groups {
+  /** Features of a group, a multiple of 32; the last one of a row may be shorter. */
+  size: number;
+  /** Whether each group of each row of weights has a factor; else each row has (`rowScales`). */
+  weightScales: boolean;
 }
 
 /** A mixture of experts in the place of each layer's gated MLP. */
@@ -85,6 +98,19 @@ export interface ModelSpec {
   sliding?: SlidingAttention;
   /** True when ternary matrices have one scale an output row, false for one a matrix. */
   rowScales?: boolean;
+  /**
+   * Inputs of linears are rounded to int8 by groups of features instead of by token. Absent: by token, as
+   * BitNet's training does it.
+   */
+  groups?: Groups;
+  /** True when the head is a ternary matrix like the linears; it is then not tied in the packed file. */
+  ternaryHead?: boolean;
+  /** What an embedding is multiplied by before the first layer (Gemma, MiniCPM). Absent: 1. */
+  embeddingScale?: number;
+  /** What attention and MLP are multiplied by before they are added to their input (MiniCPM). Absent: 1. */
+  residualScale?: number;
+  /** True when the outputs of attention and MLP are normed before they are added (Gemma). */
+  postNorms?: boolean;
   /** Absent: each layer has one MLP. A model with experts has `rowScales`. */
   experts?: Experts;
 }

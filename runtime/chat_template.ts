@@ -3,9 +3,9 @@
  * transformers' apply_chat_template does.
  */
 import { Template } from "@huggingface/jinja";
-import { join } from "node:path";
+import { type Companions, folderCompanions } from "./companions.ts";
 import { ChatTemplateError, CheckpointError, reasonOf, shown } from "./errors.ts";
-import { isJsonObject, type Json, parseJson, readTextFile } from "./json.ts";
+import { isJsonObject, type Json } from "./json.ts";
 import { type StreamingTokenizer, tokenContent } from "./tokenizer.ts";
 import type { ChatMessage } from "./types.ts";
 
@@ -33,15 +33,16 @@ const TOKEN_KEYS = ["bos_token", "eos_token", "unk_token", "pad_token"] as const
 export type TemplateTokens = Partial<Record<(typeof TOKEN_KEYS)[number], string>>;
 
 /**
- * The chat template of a model folder, or null when it has none.
+ * The chat template of a model's folder or of its companions, or null when it has none.
  * @throws {CheckpointError} If the files are damaged or the template is no valid Jinja.
  */
-export async function loadChatTemplate(folder: string): Promise<ChatTemplate | null> {
-  const configText = await readTextFile(join(folder, "tokenizer_config.json"));
-  const config = configText === null ? null : parseJson(configText, "tokenizer_config.json");
-  const mapText = await readTextFile(join(folder, "special_tokens_map.json"));
-  const map = mapText === null ? null : parseJson(mapText, "special_tokens_map.json");
-  const file = await readTextFile(join(folder, "chat_template.jinja"));
+export async function loadChatTemplate(
+  source: string | Companions,
+): Promise<ChatTemplate | null> {
+  const companions = typeof source === "string" ? folderCompanions(source) : source;
+  const config = await companions.json("tokenizer_config.json");
+  const map = await companions.json("special_tokens_map.json");
+  const file = await companions.text("chat_template.jinja");
   const sources = file === null ? sourcesOf(config) : new Map([["default", file]]);
   return sources.size === 0
     ? null

@@ -5,9 +5,11 @@
 import { createHash } from "node:crypto";
 import { open, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
+import { type Companions, folderCompanions } from "./companions.ts";
 import { CheckpointError, reasonOf, shown, shownList } from "./errors.ts";
 import { isJsonObject, isMissing, parseJson, readTextFile } from "./json.ts";
-import { openSafetensors, type SafetensorsFile, type TensorInfo } from "./safetensors.ts";
+import { openSafetensors, type SafetensorsFile } from "./safetensors.ts";
+import type { TensorInfo, WeightFile } from "./tensors.ts";
 import type { Allocate } from "./weights.ts";
 
 const SINGLE_FILE = "model.safetensors";
@@ -19,9 +21,13 @@ export interface Checkpoint extends AsyncDisposable {
   readonly folder: string;
   /** For people: the folder's own name, or the model's id in the hub's cache. */
   readonly name: string;
+  readonly format: "safetensors" | "gguf";
+  /** A config.json; that of a GGUF file is made from its keys. */
   readonly configText: string;
-  readonly files: readonly SafetensorsFile[];
-  /** Every tensor of every shard. */
+  /** Tokenizer, chat template and generation defaults. */
+  readonly companions: Companions;
+  readonly files: readonly WeightFile[];
+  /** Every tensor of every shard, by Hugging Face's names. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   read(name: string, allocate?: Allocate): Promise<Uint8Array<ArrayBuffer>>;
   readRange(
@@ -217,7 +223,9 @@ function nameOf(folder: string): string {
 class OpenCheckpoint implements Checkpoint {
   readonly folder: string;
   readonly name: string;
+  readonly format = "safetensors";
   readonly configText: string;
+  readonly companions: Companions;
   readonly files: readonly SafetensorsFile[];
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   readonly #owners: ReadonlyMap<string, SafetensorsFile>;
@@ -231,6 +239,7 @@ class OpenCheckpoint implements Checkpoint {
     this.folder = folder;
     this.name = nameOf(folder);
     this.configText = configText;
+    this.companions = folderCompanions(folder);
     this.files = files;
     this.tensors = new Map([...owners].map(([name, file]) => [name, file.tensors.get(name)!]));
     this.#owners = owners;

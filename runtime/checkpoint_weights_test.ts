@@ -23,7 +23,7 @@ interface Opened extends AsyncDisposable {
 
 async function opened(path: string): Promise<Opened> {
   const checkpoint = await openCheckpoint(path);
-  const config = readModelConfig(checkpoint);
+  const config = await readModelConfig(checkpoint);
   const weights = openWeights(config, checkpoint);
   return { checkpoint, config, weights, [Symbol.asyncDispose]: () => checkpoint.close() };
 }

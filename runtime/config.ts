@@ -24,7 +24,7 @@ import {
 } from "./errors.ts";
 import { isJsonObject, type Json, parseJson } from "./json.ts";
 import { readRopeScaling, type RopeScaling } from "./rope_scaling.ts";
-import type { TensorInfo } from "./safetensors.ts";
+import type { TensorInfo } from "./tensors.ts";
 import type { NormName } from "./weights.ts";
 
 export type { RopeScaling } from "./rope_scaling.ts";
@@ -32,7 +32,8 @@ export type { RopeScaling } from "./rope_scaling.ts";
 /**
  * How linears are kept. `bitnet` is transformers' quant_method of that name: `offline` weights are
  * packed codes (U8), `online` ones float masters that are ternarised when read. `absmean` is a
- * float model that the caller asked to ternarise.
+ * float model that the caller asked to ternarise. `ternary` weights are ternary as they stand: GGUF's
+ * types for them, or floats of which every matrix, row or group has one magnitude.
  */
 export type Quantization =
   | {
@@ -42,7 +43,14 @@ export type Quantization =
     mode: "offline" | "online";
     useRmsNorm: boolean;
   }
-  | { kind: "absmean" };
+  | { kind: "absmean" }
+  | {
+    kind: "ternary";
+    /** What has a factor of its own. */
+    scales: "matrix" | "row" | "group";
+    /** Features of a group of weights; null where those have none. */
+    groupSize: number | null;
+  };
 
 /** Names of the tensors of a checkpoint; `layer` counts from 0. */
 export interface TensorNames {
@@ -62,6 +70,8 @@ export interface ModelConfig {
   /** For people: the folder's name. */
   name: string;
   modelType: "bitnet" | "llama";
+  /** What the model is for: to continue texts, or to give their embeddings. */
+  task: "generate" | "embed";
   ropeTheta: number;
   ropeScaling: RopeScaling | null;
   maxPositionEmbeddings: number;
@@ -102,7 +112,11 @@ const DEFAULTS = {
  * @throws {UnsupportedModelError} If the model is of a kind that this version does not run.
  * @throws {NotTernaryError} If it is a plain float model and `quantize` is not set.
  */
-export function readModelConfig(checkpoint: Checkpoint, options: ConfigOptions = {}): ModelConfig {
+// deno-lint-ignore require-await -- whether floats are ternary is to be seen in the weights.
+export async function readModelConfig(
+  checkpoint: Checkpoint,
+  options: ConfigOptions = {},
+): Promise<ModelConfig> {
   const json = parseJson(checkpoint.configText, "config.json");
   return parseModelConfig(json, checkpoint.tensors, { name: checkpoint.name, ...options });
 }
@@ -137,6 +151,7 @@ export function parseModelConfig(
     spec,
     name: options.name ?? "model",
     modelType,
+    task: "generate",
     ...readRope(config, modelType),
     quantization,
     tensorNames,
@@ -216,6 +231,8 @@ function tensorNamesOf(tensors: Tensors, tied: boolean): TensorNames {
     input: "input_layernorm.weight",
     postAttention: "post_attention_layernorm.weight",
     ...subNorms,
+    attentionOut: "",
+    mlpOut: "",
   };
   const embedding = "model.embed_tokens.weight";
   return {

@@ -34,7 +34,7 @@ import { openPacker, referencePacker, type TernaryPacker } from "./ternary_packe
 import {
   checkTokenizerFits,
   type EncodeOptions,
-  loadTokenizer,
+  readTokenizer,
   type StreamingTokenizer,
 } from "./tokenizer.ts";
 import type {
@@ -83,11 +83,11 @@ export async function loadModel(path?: string, options: LoadOptions = {}): Promi
   checkOptions(options);
   const startedMs = performance.now();
   await using checkpoint = await openCheckpoint(path ?? embeddedModelFolder());
-  const config = readModelConfig(checkpoint, { quantize: options.quantize });
-  const tokenizer = await loadTokenizer(checkpoint.folder);
+  const config = await readModelConfig(checkpoint, { quantize: options.quantize });
+  const tokenizer = await readTokenizer(checkpoint.companions);
   checkTokenizerFits(tokenizer, config.spec.vocabSize);
-  const defaults = await readGenerationDefaults(checkpoint.folder, config, tokenizer);
-  const template = await loadChatTemplate(checkpoint.folder);
+  const defaults = await readGenerationDefaults(checkpoint.companions, config, tokenizer);
+  const template = await loadChatTemplate(checkpoint.companions);
   const contextSize = contextOf(config, options);
   const started = await startExecutor({ checkpoint, config, contextSize }, options);
   const { executor, compileMs, maxBatchTokens, kvBlocks } = started;

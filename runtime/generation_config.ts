@@ -1,9 +1,9 @@
 /** generation_config.json: which tokens stop, and the sampler that the model's authors advise. */
-import { join } from "node:path";
+import type { Companions } from "./companions.ts";
 import type { ModelConfig } from "./config.ts";
 import { ConfigReader } from "./config_reader.ts";
 import { CheckpointError } from "./errors.ts";
-import { isJsonObject, type Json, type JsonObject, parseJson, readTextFile } from "./json.ts";
+import { isJsonObject, type Json, type JsonObject } from "./json.ts";
 import type { GenerationDefaults, Tokenizer } from "./types.ts";
 
 const FILE = "generation_config.json";
@@ -16,12 +16,11 @@ const LLAMA3_ENDS = ["<|end_of_text|>", "<|eot_id|>"];
 
 /** @throws {CheckpointError} If the file is damaged. A missing one is fine: config.json remains. */
 export async function readGenerationDefaults(
-  folder: string,
+  companions: Companions,
   config: ModelConfig,
   tokenizer: Tokenizer | null = null,
 ): Promise<GenerationDefaults> {
-  const text = await readTextFile(join(folder, FILE));
-  return parseGenerationDefaults(text === null ? {} : parseJson(text, FILE), config, tokenizer);
+  return parseGenerationDefaults(await companions.json(FILE) ?? {}, config, tokenizer);
 }
 
 /** As `readGenerationDefaults`, from parsed JSON. */

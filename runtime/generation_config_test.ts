@@ -72,8 +72,8 @@ Deno.test("the fixtures' defaults are read from their folders", async () => {
     const folder = fixturePath(`models/${name}`);
     await using checkpoint = await openCheckpoint(folder);
     return await readGenerationDefaults(
-      folder,
-      readModelConfig(checkpoint),
+      checkpoint.companions,
+      await readModelConfig(checkpoint),
       await loadTokenizer(folder),
     );
   };

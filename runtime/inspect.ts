@@ -7,7 +7,7 @@ import { embeddedModelFolder } from "./embedded.ts";
 import { readGenerationDefaults } from "./generation_config.ts";
 import { DEFAULT_KV_TYPE, kvBytesPerPosition } from "./kv_cache.ts";
 import type { InspectReport, TensorType } from "./reports.ts";
-import { loadTokenizer } from "./tokenizer.ts";
+import { readTokenizer } from "./tokenizer.ts";
 import type { GenerationDefaults, Tokenizer } from "./types.ts";
 
 /**
@@ -17,10 +17,10 @@ import type { GenerationDefaults, Tokenizer } from "./types.ts";
  */
 export async function inspectModel(path?: string): Promise<InspectReport> {
   await using checkpoint = await openCheckpoint(path ?? embeddedModelFolder());
-  const config = readModelConfig(checkpoint, { quantize: "absmean" });
-  const tokenizer = await loadTokenizer(checkpoint.folder);
-  const defaults = await readGenerationDefaults(checkpoint.folder, config, tokenizer);
-  const template = await loadChatTemplate(checkpoint.folder);
+  const config = await readModelConfig(checkpoint, { quantize: "absmean" });
+  const tokenizer = await readTokenizer(checkpoint.companions);
+  const defaults = await readGenerationDefaults(checkpoint.companions, config, tokenizer);
+  const template = await loadChatTemplate(checkpoint.companions);
   const { spec } = config;
   return {
     name: config.name,
@@ -39,6 +39,9 @@ export async function inspectModel(path?: string): Promise<InspectReport> {
 
 function architectureOf({ modelType, quantization }: ModelConfig): string {
   if (quantization.kind === "absmean") return `${modelType}, float: runs with --quantize absmean`;
+  if (quantization.kind === "ternary") {
+    return `${modelType}, ternary (a factor a ${quantization.scales})`;
+  }
   const { linearClass, mode } = quantization;
   return `${modelType}, ternary (${linearClass}, ${mode})`;
 }

@@ -65,7 +65,7 @@ async function specOf(
 ): Promise<{ name: string; spec: ModelSpec }> {
   if (shape !== undefined) return { name: shape, spec: shapeOf(shape) };
   await using checkpoint = await openCheckpoint(model ?? embeddedModelFolder());
-  const { name, spec } = readModelConfig(checkpoint);
+  const { name, spec } = await readModelConfig(checkpoint);
   return { name, spec };
 }
 

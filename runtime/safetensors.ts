@@ -18,6 +18,7 @@ import {
   parseJson,
   utf8Text,
 } from "./json.ts";
+import type { TensorInfo, WeightFile } from "./tensors.ts";
 import type { Allocate } from "./weights.ts";
 
 /** Bytes of an element of each type that this version reads. */
@@ -47,20 +48,8 @@ const MAX_HEADER_BYTES = 100_000_000;
 /** One read call takes at most 2^31 - 1 bytes on Linux. */
 const MAX_READ_BYTES = 2 ** 30;
 
-export interface TensorInfo {
-  readonly dtype: SafetensorsType;
-  readonly shape: readonly number[];
-  /** First byte, from the start of the file. */
-  readonly byteOffset: number;
-  readonly byteLength: number;
-}
-
-export interface SafetensorsFile {
-  readonly path: string;
-  readonly fileBytes: number;
-  readonly modifiedMs: number;
-  /** SHA-256 of the length and header bytes, hexadecimal. */
-  readonly headerSha256: string;
+/** `headerSha256` is that of the length and header bytes. */
+export interface SafetensorsFile extends WeightFile {
   readonly metadata: Readonly<Record<string, string>>;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /**

@@ -5,6 +5,7 @@
 import { SequenceNormalizer } from "@huggingface/tokenizers";
 import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { type Companions, folderCompanions, parseQuickly } from "./companions.ts";
 import { type AddedToken, AddedTokenSplitter, parseAddedTokens } from "./added_tokens.ts";
 import { Bpe, type BpeModel } from "./bpe.ts";
 import { CheckpointError, reasonOf, shown, UnsupportedModelError } from "./errors.ts";
@@ -44,7 +45,6 @@ export interface EncodeOptions {
 const WORDS_A_TURN = 128;
 
 const TOKENIZER_FILE = "tokenizer.json";
-const TOKENIZER_CONFIG_FILE = "tokenizer_config.json";
 /** As for a model's vocab_size. */
 const MAX_TOKENS = 10_000_000;
 
@@ -62,31 +62,29 @@ export async function loadTokenizer(fileOrFolder: string): Promise<StreamingToke
     );
   }
   const isFolder = await stat(fileOrFolder).then((info) => info.isDirectory(), () => false);
-  const folder = isFolder ? fileOrFolder : dirname(fileOrFolder);
-  const file = isFolder ? join(folder, TOKENIZER_FILE) : fileOrFolder;
-  const text = await readTextFile(file);
-  if (text === null) throw await missingError(file, folder);
-  const configText = await readTextFile(join(folder, TOKENIZER_CONFIG_FILE));
-  const config = configText === null ? null : parseQuickly(configText, TOKENIZER_CONFIG_FILE);
+  if (isFolder) return await readTokenizer(folderCompanions(fileOrFolder));
+  const text = await readTextFile(fileOrFolder);
+  if (text === null) throw missingError(fileOrFolder);
+  const config = await folderCompanions(dirname(fileOrFolder)).json("tokenizer_config.json");
   return createTokenizer(parseQuickly(text, TOKENIZER_FILE), config);
 }
 
-async function missingError(file: string, folder: string): Promise<CheckpointError> {
-  const sentencePiece = join(folder, "tokenizer.model");
-  const hasModel = await stat(sentencePiece).then(() => true, () => false);
+/** The tokenizer of a model. @throws As `loadTokenizer`. */
+export async function readTokenizer(companions: Companions): Promise<StreamingTokenizer> {
+  const json = await companions.json(TOKENIZER_FILE);
+  if (json !== null) return createTokenizer(json, await companions.json("tokenizer_config.json"));
+  const hasModel = await companions.text("tokenizer.model").then(
+    (found) => found !== null,
+    () => true,
+  );
+  throw missingError(join(companions.origin, TOKENIZER_FILE), hasModel);
+}
+
+function missingError(file: string, hasModel = false): CheckpointError {
   const remedy = hasModel
     ? "save tokenizer.model as tokenizer.json with transformers' AutoTokenizer.save_pretrained"
     : `give a ${TOKENIZER_FILE} or a folder that has one`;
   return new CheckpointError(`Cannot open ${shown(file)}: there is no such file: ${remedy}`);
-}
-
-/** A tokenizer.json has a hundred thousand entries, so here the engine's own parser is used. */
-function parseQuickly(text: string, what: string): Json {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new CheckpointError(`Cannot read ${what} as it is not valid JSON: ${reasonOf(error)}`);
-  }
 }
 
 /**

@@ -82,7 +82,7 @@ export async function tuneModel(options: TuneOptions): Promise<TuneReport> {
 async function specOf({ model, shape }: TuneOptions): Promise<{ name: string; spec: ModelSpec }> {
   if (shape !== undefined) return { name: shape, spec: shapeOf(shape) };
   await using checkpoint = await openCheckpoint(model ?? embeddedModelFolder());
-  const { name, spec } = readModelConfig(checkpoint, { quantize: "absmean" });
+  const { name, spec } = await readModelConfig(checkpoint, { quantize: "absmean" });
   return { name, spec };
 }
 

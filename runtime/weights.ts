@@ -16,6 +16,8 @@ export interface TernaryWeights {
   scale: number | null;
   /** (n,) one factor a row in the place of `scale`, where the model has `rowScales`. */
   rowScales?: Float32Array;
+  /** (n, ceil(k / size)) one factor a group of a row, where the model's `groups` have `weightScales`. */
+  groupScales?: Float32Array;
   /** (n,), added after scaling. */
   bias: Float32Array | null;
   /** (k,), weight of the RMSNorm that the linear applies to its own input. */
@@ -31,7 +33,17 @@ export interface FloatMatrix {
   readRows(first: number, count: number, allocate?: Allocate): Promise<Uint8Array<ArrayBuffer>>;
 }
 
-export type NormName = "input" | "postAttention" | "attnSub" | "ffnSub";
+/**
+ * Norms of a layer, by what they norm: the inputs of q, k, v and of gate, up; those of o and of down
+ * (`subNorms`); the outputs of o and of down (`postNorms`).
+ */
+export type NormName =
+  | "input"
+  | "postAttention"
+  | "attnSub"
+  | "ffnSub"
+  | "attentionOut"
+  | "mlpOut";
 
 /** One ternary matrix of an expert. */
 export interface ExpertMatrix {

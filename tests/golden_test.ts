@@ -140,7 +140,7 @@ Deno.test("golden: the reference alone gives the logits of short sequences", asy
 
 async function referenceOf(golden: GoldenModel): Promise<ReferenceStep> {
   await using checkpoint = await openCheckpoint(golden.folder);
-  const config = readModelConfig(checkpoint);
+  const config = await readModelConfig(checkpoint);
   const packed = new Uint8Array(planOf(config.spec).totalBytes);
   await packModel(config.spec, openWeights(config, checkpoint), (bytes, offset) => {
     packed.set(bytes, offset);
@@ -191,8 +191,8 @@ Deno.test("golden: ternarising the bf16 master gives the packed codes", async ()
   const [master, packed] = ["bitnet-2b4t-bf16", "bitnet-2b4t-packed"].map(goldenModel);
   await using masterFile = await openCheckpoint(master.folder);
   await using packedFile = await openCheckpoint(packed.folder);
-  const fromMaster = openWeights(readModelConfig(masterFile), masterFile);
-  const config = readModelConfig(packedFile);
+  const fromMaster = openWeights(await readModelConfig(masterFile), masterFile);
+  const config = await readModelConfig(packedFile);
   const fromPacked = openWeights(config, packedFile);
   let equal = 0;
   for (let layer = 0; layer < config.spec.numHiddenLayers; layer++) {

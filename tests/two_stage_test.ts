@@ -44,7 +44,7 @@ async function randomModel(): Promise<Weighted> {
 
 async function storyModel(): Promise<Weighted> {
   await using checkpoint = await openCheckpoint(embeddedModelFolder());
-  const config = readModelConfig(checkpoint);
+  const config = await readModelConfig(checkpoint);
   config.spec = { ...config.spec, headSketch: true };
   const { layout } = KERNEL.scheme;
   const packed = new Uint8Array(planOf(config.spec, layout).totalBytes);

@@ -3,8 +3,12 @@ import type { HiddenAct } from "../model_spec.ts";
 
 const f = Math.fround;
 
+/** GELU's polynomial: the share of x^3, and -2 sqrt(2 / pi). */
+export const GELU_CUBIC = 0.044715;
+export const GELU_FACTOR = -2 * Math.sqrt(2 / Math.PI);
+
 /**
- * act(gate) * up, elementwise, in doubles: relu2 is max(x, 0)^2, silu is x / (1 + exp(-x)).
+ * act(gate) * up, elementwise, in doubles; see `HiddenAct`.
  *
  * @param limit The gate is at most this, up within +/- this; null: as they are.
  */
@@ -14,7 +18,7 @@ export function gatedActivation(
   up: Float32Array,
   limit: number | null = null,
 ): Float64Array {
-  const activate = act === "relu2" ? relu2 : silu;
+  const activate = ACTIVATIONS[act];
   const most = limit === null ? Infinity : f(limit);
   return Float64Array.from(
     gate,
@@ -30,3 +34,10 @@ function relu2(x: number): number {
 function silu(x: number): number {
   return x / (1 + exp(-x));
 }
+
+/** x / 2 * (1 + tanh(u)) is x / (1 + exp(-2 u)). Source: arXiv 1606.08415, section 2. */
+function geluTanh(x: number): number {
+  return x / (1 + exp(f((x + x * x * x * GELU_CUBIC) * GELU_FACTOR)));
+}
+
+const ACTIVATIONS: Readonly<Record<HiddenAct, (x: number) => number>> = { relu2, silu, geluTanh };

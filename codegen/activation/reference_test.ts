@@ -32,3 +32,15 @@ Deno.test("silu is x / (1 + exp(-x)) within the error of exp", () => {
     assert.ok(Math.abs(y - expected) <= bound, `${y} and ${expected}`);
   });
 });
+
+Deno.test("geluTanh is x / 2 * (1 + tanh(u)) within the error of exp", () => {
+  gatedActivation("geluTanh", gate, up).forEach((y, i) => {
+    const g = gate[i];
+    const u = Math.sqrt(2 / Math.PI) * (g + 0.044715 * g ** 3);
+    const expected = g / 2 * (1 + Math.tanh(u)) * up[i];
+    // Rounding the exponent to float32 moves exp by as much as its size in ulp.
+    const bound = 2 ** -22 * (1 + Math.abs(2 * u)) * Math.abs(g * up[i]) * (1 - Math.tanh(u) ** 2) +
+      2 ** -22 * Math.abs(expected) + 1e-15;
+    assert.ok(Math.abs(y - expected) <= bound, `${y} and ${expected}`);
+  });
+});

@@ -1,6 +1,7 @@
 import type { HiddenAct } from "../model_spec.ts";
 import { paddedFloats } from "../norm_quantize/template.ts";
 import { zig } from "../writer.ts";
+import { GELU_CUBIC, GELU_FACTOR } from "./reference.ts";
 
 const ACTIVATIONS: Record<HiddenAct, string> = {
   relu2: zig`
@@ -15,6 +16,16 @@ const ACTIVATIONS: Record<HiddenAct, string> = {
     inline fn activate(x: math.F) math.D {
         const e: math.D = @floatCast(math.exp(-x));
         return @as(math.D, @floatCast(x)) / (@as(math.D, @splat(1)) + e);
+    }
+  `,
+  geluTanh: zig`
+    /// x / (1 + exp(-2 u)) with u = sqrt(2 / pi) * (x + 0.044715 x^3): x / 2 * (1 + tanh(u)).
+    inline fn activate(x: math.F) math.D {
+        const wide: math.D = @floatCast(x);
+        const cubed = wide * wide * wide * @as(math.D, @splat(${GELU_CUBIC}));
+        const exponent: math.F = @floatCast((wide + cubed) * @as(math.D, @splat(${GELU_FACTOR})));
+        const e: math.D = @floatCast(math.exp(exponent));
+        return wide / (@as(math.D, @splat(1)) + e);
     }
   `,
 };

@@ -22,7 +22,7 @@ export async function benchSource(
   if (shape !== undefined) return madeUpSource(shape, shapeOf(shape));
   const path = model ?? embeddedModelFolder();
   await using checkpoint = await openCheckpoint(path);
-  const { name, spec } = readModelConfig(checkpoint);
+  const { name, spec } = await readModelConfig(checkpoint);
   return { name, spec, fill: (packer, write) => fillReal(path, packer, write) };
 }
 
@@ -33,7 +33,7 @@ export function madeUpSource(name: string, spec: ModelSpec): BenchSource {
 
 async function fillReal(path: string, packer: TernaryPacker, write: Fill): Promise<void> {
   await using checkpoint = await openCheckpoint(path);
-  const config = readModelConfig(checkpoint);
+  const config = await readModelConfig(checkpoint);
   const weights = openWeights(config, checkpoint);
   await packModel(config.spec, weights, write, { packer });
 }

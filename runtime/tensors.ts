@@ -1,0 +1,36 @@
+import type { SafetensorsType } from "./safetensors.ts";
+
+/** Types of GGUF tensors that this version reads, beside those that safetensors files have too. */
+export const GGML_TYPES = [
+  "I2_S",
+  "TQ1_0",
+  "TQ2_0",
+  "Q2_0",
+  "PQ2_0",
+  "PTQ1_0",
+  "Q4_0",
+  "Q4_K",
+  "Q5_0",
+  "Q6_K",
+  "Q8_0",
+] as const;
+export type GgmlType = typeof GGML_TYPES[number];
+
+/** A tensor of a checkpoint, as its file's header describes it. */
+export interface TensorInfo {
+  readonly dtype: SafetensorsType | GgmlType;
+  /** Outermost first: (rows, columns). */
+  readonly shape: readonly number[];
+  /** First byte, from the start of the file. */
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
+
+/** A file of weights: what tells one state of it from another. */
+export interface WeightFile {
+  readonly path: string;
+  readonly fileBytes: number;
+  readonly modifiedMs: number;
+  /** SHA-256 of the header, hexadecimal. */
+  readonly headerSha256: string;
+}
