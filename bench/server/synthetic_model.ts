@@ -7,7 +7,7 @@ import path from "node:path";
 import { LINEAR_NAMES, linearShape, type ModelSpec } from "../../codegen/model_spec.ts";
 import { randomOf } from "../../codegen/random.ts";
 import { cacheDirectory } from "../../kernels/cache.ts";
-import { LINEAR_PATHS } from "../../runtime/config.ts";
+import { LINEAR_PATHS } from "../../runtime/tensor_names.ts";
 import { embeddedModelFolder } from "../../runtime/embedded.ts";
 import { type RepeatedTensor, writeTensors } from "./tensor_writer.ts";
 

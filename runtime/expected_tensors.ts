@@ -1,0 +1,159 @@
+/** Which tensors a model must have, of what shapes and types: checked before anything is read. */
+import {
+  type FloatType,
+  LINEAR_NAMES,
+  type LinearName,
+  linearShape,
+  type ModelSpec,
+} from "../codegen/model_spec.ts";
+import { CheckpointError, shown, shownList, UnsupportedModelError } from "./errors.ts";
+import type { Tensors } from "./models/architecture.ts";
+import { isPacked, type Quantization, ROWS_PER_BYTE } from "./quantization.ts";
+import type { TensorNames } from "./tensor_names.ts";
+import type { TensorInfo } from "./tensors.ts";
+import type { NormName } from "./weights.ts";
+
+const FLOAT_TYPES: Readonly<Record<string, FloatType>> = { F32: "f32", F16: "f16", BF16: "bf16" };
+
+/** The type of a float tensor. @throws If it is missing or of a type that is no model's. */
+export function floatTypeOf(tensors: Tensors, name: string): FloatType {
+  const dtype = tensors.get(name)?.dtype;
+  if (dtype === undefined) throw missingTensorsError([name]);
+  const type = FLOAT_TYPES[dtype];
+  if (type !== undefined) return type;
+  throw new UnsupportedModelError(
+    `Cannot run this model: ${shown(name)} must be F32, F16 or BF16: current value is ${dtype}`,
+  );
+}
+
+function missingTensorsError(names: readonly string[]): CheckpointError {
+  return new CheckpointError(
+    `Cannot use the checkpoint: it lacks ${names.length} of the tensors that config.json asks ` +
+      `for: ${shownList(names)}`,
+  );
+}
+
+interface ExpectedTensor {
+  name: string;
+  shapes: readonly (readonly number[])[];
+  types: readonly string[];
+}
+
+const FLOATS = Object.keys(FLOAT_TYPES);
+
+/**
+ * @throws {CheckpointError} If a tensor is missing or of another shape.
+ * @throws {UnsupportedModelError} If one is of a type that is not read, or would go unused.
+ */
+export function checkTensors(
+  spec: ModelSpec,
+  quantization: Quantization,
+  names: TensorNames,
+  tensors: Tensors,
+): void {
+  const missing: string[] = [];
+  for (const expected of expectedTensors(spec, quantization, names)) {
+    const tensor = tensors.get(expected.name);
+    if (tensor === undefined) missing.push(expected.name);
+    else checkTensor(expected, tensor);
+    // A config may claim thousands of layers that are not there: enough was seen.
+    if (missing.length >= 1000) break;
+  }
+  if (missing.length > 0) throw missingTensorsError(missing);
+  checkNothingElse(spec, quantization, names, tensors);
+}
+
+function checkTensor(
+  { name, shapes, types }: ExpectedTensor,
+  tensor: Pick<TensorInfo, "dtype" | "shape">,
+) {
+  if (!types.includes(tensor.dtype)) {
+    throw new UnsupportedModelError(
+      `Cannot use tensor ${shown(name)}: its type must be ${types.join(", ")}: ` +
+        `current value is ${tensor.dtype}`,
+    );
+  }
+  if (shapes.some((shape) => isSameShape(shape, tensor.shape))) return;
+  throw new CheckpointError(
+    `Cannot use tensor ${shown(name)}: by config.json its shape must be ` +
+      `${shown(shapes[0])}: current value is ${shown(tensor.shape)}`,
+  );
+}
+
+function isSameShape(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((size, i) => size === b[i]);
+}
+
+function* expectedTensors(
+  spec: ModelSpec,
+  quantization: Quantization,
+  names: TensorNames,
+): Generator<ExpectedTensor> {
+  const matrix = [[spec.vocabSize, spec.hiddenSize]];
+  yield { name: names.embedding, shapes: matrix, types: FLOATS };
+  if (!spec.tieWordEmbeddings) yield { name: names.head, shapes: matrix, types: FLOATS };
+  yield { name: names.finalNorm, shapes: [[spec.hiddenSize]], types: FLOATS };
+  for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
+    for (const which of normsOf(spec)) {
+      yield { name: names.norm(layer, which), shapes: [[normSize(spec, which)]], types: FLOATS };
+    }
+    for (const name of LINEAR_NAMES) {
+      yield* expectedOfLinear(spec, quantization, names.linear(layer, name), name);
+    }
+  }
+}
+
+const NORM_NAMES = ["input", "postAttention", "attnSub", "ffnSub"] as const;
+
+/** Norms that a layer of this model has, in the order in which it uses them. */
+export function normsOf(spec: ModelSpec): readonly NormName[] {
+  return spec.subNorms ? NORM_NAMES : ["input", "postAttention"];
+}
+
+/** Features that a norm works on. */
+export function normSize(spec: ModelSpec, which: NormName): number {
+  if (which === "attnSub") return linearShape(spec, "o").k;
+  return which === "ffnSub" ? spec.intermediateSize : spec.hiddenSize;
+}
+
+function* expectedOfLinear(
+  spec: ModelSpec,
+  quantization: Quantization,
+  path: string,
+  name: LinearName,
+): Generator<ExpectedTensor> {
+  const { n, k } = linearShape(spec, name);
+  if (isPacked(quantization)) {
+    const rows = Math.ceil(n / ROWS_PER_BYTE);
+    yield { name: `${path}.weight`, shapes: [[rows, k]], types: ["U8"] };
+    yield { name: `${path}.weight_scale`, shapes: [[1], []], types: FLOATS };
+  } else {
+    yield { name: `${path}.weight`, shapes: [[n, k]], types: FLOATS };
+  }
+  if (spec.biases.includes(name)) yield { name: `${path}.bias`, shapes: [[n]], types: FLOATS };
+  if (spec.linearNormEps !== null) {
+    yield { name: `${path}.rms_norm.weight`, shapes: [[k]], types: FLOATS };
+  }
+}
+
+/**
+ * Tensors of a layer's linears and sub-norms that the graph as read would leave out: running
+ * without them gives words that mean nothing, so that is an error. Other extras are harmless.
+ */
+function checkNothingElse(
+  spec: ModelSpec,
+  quantization: Quantization,
+  names: TensorNames,
+  tensors: Tensors,
+): void {
+  const expected = new Set<string>();
+  for (const { name } of expectedTensors(spec, quantization, names)) expected.add(name);
+  const relevant =
+    /_proj\.(bias|rms_norm\.weight|norm\.weight|weight_scale)$|\.(attn_sub_norm|ffn_sub_norm|inner_attn_ln|ffn_layernorm)\.weight$/;
+  const unused = [...tensors.keys()].filter((name) => relevant.test(name) && !expected.has(name));
+  if (unused.length === 0) return;
+  throw new UnsupportedModelError(
+    `Cannot run this model: by config.json it would not use ${shownList(unused)}: ` +
+      "config.json is not that of this checkpoint",
+  );
+}
