@@ -44,6 +44,11 @@ export interface Groups {
   size: number;
   /** Whether each group of each row of weights has a factor; else each row has (`rowScales`). */
   weightScales: boolean;
+  /**
+   * Type in which the packed file has the factors of weights; it must hold each of them exactly, which
+   * packing checks. GGUF's ternary types have f16, float tensors their own type. Absent: f32.
+   */
+  scaleType?: FloatType;
 }
 
 /** A mixture of experts in the place of each layer's gated MLP. */
@@ -103,8 +108,10 @@ export interface ModelSpec {
    * BitNet's training does it.
    */
   groups?: Groups;
-  /** True when the head is a ternary matrix like the linears; it is then not tied in the packed file. */
+  /** True when the head is a ternary matrix like the linears, which needs `groups`. */
   ternaryHead?: boolean;
+  /** True when the embedding is one too; tied, the packed file has one matrix for both. */
+  ternaryEmbedding?: boolean;
   /** What an embedding is multiplied by before the first layer (Gemma, MiniCPM). Absent: 1. */
   embeddingScale?: number;
   /** What attention and MLP are multiplied by before they are added to their input (MiniCPM). Absent: 1. */

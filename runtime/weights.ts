@@ -10,8 +10,8 @@ export interface TernaryWeights {
   /** Names the tensor in errors. */
   what: string;
   /**
-   * y = scale * (codes - 1) . x, with x the dequantised activations. Null for float masters, whose
-   * ternarisation gives it.
+   * y = scale * (codes - 1) . x, with x the dequantised activations. Null for floats: ternarisation
+   * gives it, and floats that are ternary as they stand (`matrix.exact`) have all factors in themselves.
    */
   scale: number | null;
   /** (n,) one factor a row in the place of `scale`, where the model has `rowScales`. */
@@ -70,6 +70,16 @@ export interface WeightSource {
   embedding(): FloatMatrix;
   /** Only asked for when the head is not tied to the embedding. */
   head(): FloatMatrix;
+  /**
+   * Rows first .. first + count of a ternary head or embedding (`ternaryHead`, `ternaryEmbedding`), which
+   * are then not asked for as floats. Tied ones are asked for as the head.
+   */
+  ternaryRows?(
+    which: "head" | "embedding",
+    first: number,
+    count: number,
+    allocate?: Allocate,
+  ): Promise<TernaryWeights>;
   /** Weights of the norm of query or key heads, (headDim,). Only asked for where `qkNorm` is set. */
   headNorm?(layer: number, which: "query" | "key"): Promise<Float32Array>;
   /** Only asked for where the model has experts. */

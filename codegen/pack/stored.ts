@@ -21,6 +21,11 @@ export interface StoredMatrix {
   bytes: Uint8Array<ArrayBuffer>;
   n: number;
   k: number;
+  /**
+   * True for floats that are ternary as they stand, see `runtime/exact_ternary.ts`: their signs are the
+   * weights, and packing finds their factors and checks every value. Else floats are ternarised.
+   */
+  exact?: boolean;
 }
 
 /** Bytes of such a matrix. */
