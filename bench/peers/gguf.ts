@@ -5,6 +5,17 @@
 import fs from "node:fs";
 import { LINEAR_NAMES, linearShape, type ModelSpec } from "../../codegen/model_spec.ts";
 import { randomOf } from "../../codegen/random.ts";
+import {
+  ALIGNMENT,
+  encodeGgufHeader,
+  type GgufTensor,
+  type GgufValue,
+  type PlacedTensor,
+  placeTensors,
+  TENSOR_TYPES,
+  type TensorType,
+} from "../../runtime/convert/gguf_file.ts";
+import { LINEAR_TENSORS } from "../../runtime/convert/gguf_plan.ts";
 
 /** Formats in which llama.cpp runs ternary weights: two of its own for them, and the usual 4 bits. */
 export const GGUF_FORMATS = ["TQ2_0", "TQ1_0", "Q4_0"] as const;
@@ -12,7 +23,7 @@ export type GgufFormat = (typeof GGUF_FORMATS)[number];
 
 /** A tensor type: its number in GGUF, and how one block of weights is made. */
 interface BlockType {
-  type: number;
+  type: TensorType;
   weights: number;
   bytes: number;
   fill(block: Uint8Array, random: () => number): void;
@@ -32,13 +43,13 @@ function tritByte(random: () => number, trits: number): number {
 
 const BLOCKS: Record<GgufFormat | "F32" | "Q6_K", BlockType> = {
   F32: {
-    type: 0,
+    type: "F32",
     weights: 1,
     bytes: 4,
     fill: (block) => new DataView(block.buffer, block.byteOffset).setFloat32(0, 1, true),
   },
   TQ2_0: {
-    type: 35,
+    type: "TQ2_0",
     weights: 256,
     bytes: 66,
     fill(block, random) {
@@ -49,7 +60,7 @@ const BLOCKS: Record<GgufFormat | "F32" | "Q6_K", BlockType> = {
     },
   },
   TQ1_0: {
-    type: 34,
+    type: "TQ1_0",
     weights: 256,
     bytes: 54,
     fill(block, random) {
@@ -58,7 +69,7 @@ const BLOCKS: Record<GgufFormat | "F32" | "Q6_K", BlockType> = {
     },
   },
   Q4_0: {
-    type: 2,
+    type: "Q4_0",
     weights: 32,
     bytes: 18,
     fill(block, random) {
@@ -68,7 +79,7 @@ const BLOCKS: Record<GgufFormat | "F32" | "Q6_K", BlockType> = {
     },
   },
   Q6_K: {
-    type: 14,
+    type: "Q6_K",
     weights: 256,
     bytes: 210,
     fill(block, random) {
@@ -78,27 +89,7 @@ const BLOCKS: Record<GgufFormat | "F32" | "Q6_K", BlockType> = {
   },
 };
 
-/** A tensor to write. `dims` innermost first, as GGUF has them. */
-interface Tensor {
-  name: string;
-  dims: readonly number[];
-  block: BlockType;
-  offset: number;
-  bytes: number;
-}
-
-const ALIGNMENT = 32;
-
-/** What llama.cpp calls the seven ternary linears. */
-const LINEAR_TENSORS = {
-  q: "attn_q",
-  k: "attn_k",
-  v: "attn_v",
-  o: "attn_output",
-  gate: "ffn_gate",
-  up: "ffn_up",
-  down: "ffn_down",
-} as const;
+type Tensor = GgufTensor & { block: BlockType };
 
 /**
  * Writes a model of this shape. The head is Q6_K in every format, as llama.cpp's own quantiser makes
@@ -112,8 +103,8 @@ export function writeGguf(
   spec: ModelSpec,
   format: GgufFormat,
 ): { fileBytes: number; bytesPerToken: number } {
-  const tensors = tensorsOf(spec, format);
-  const header = headerOf(spec, tensors);
+  const tensors = placeTensors(tensorsOf(spec, format));
+  const header = encodeGgufHeader(valuesOf(spec), tensors);
   const file = fs.openSync(path, "w");
   try {
     fs.writeSync(file, header);
@@ -139,9 +130,7 @@ function tensorsOf(spec: ModelSpec, format: GgufFormat): Tensor[] {
   const { hiddenSize: hidden, vocabSize } = spec;
   const tensors: Tensor[] = [];
   const add = (name: string, dims: readonly number[], block: BlockType) => {
-    const before = tensors[tensors.length - 1];
-    const offset = before === undefined ? 0 : align(before.offset + before.bytes);
-    tensors.push({ name, dims, block, offset, bytes: bytesOf(name, dims, block) });
+    tensors.push({ name, dims, type: block.type, block, bytes: bytesOf(name, dims, block) });
   };
   add("token_embd.weight", [hidden, vocabSize], BLOCKS.Q6_K);
   for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
@@ -179,41 +168,9 @@ function bytesOf(name: string, dims: readonly number[], { weights, bytes }: Bloc
   );
 }
 
-function align(bytes: number): number {
-  return Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
-}
+// ---------------------------------------------------------------- keys
 
-// ---------------------------------------------------------------- header
-
-/** GGUF's numbers of the types of values. */
-const UINT32 = 4, INT32 = 5, FLOAT32 = 6, STRING = 8, ARRAY = 9;
-
-function headerOf(spec: ModelSpec, tensors: readonly Tensor[]): Uint8Array {
-  const writer = new Writer();
-  const values = valuesOf(spec);
-  writer.u32(0x46554747).u32(3).u64(tensors.length).u64(values.length);
-  for (const [key, type, value] of values) {
-    writer.string(key);
-    if (typeof value !== "object") {
-      writer.u32(type).value(type, value);
-      continue;
-    }
-    writer.u32(ARRAY).u32(type).u64(value.length);
-    for (const item of value) writer.value(type, item);
-  }
-  for (const { name, dims, block, offset } of tensors) {
-    writer.string(name).u32(dims.length);
-    for (const dim of dims) writer.u64(dim);
-    writer.u32(block.type).u64(offset);
-  }
-  return writer.padded(ALIGNMENT);
-}
-
-type Scalar = string | number;
-/** The type is that of the items where the value is an array. */
-type Value = readonly [key: string, type: number, value: Scalar | readonly Scalar[]];
-
-function valuesOf(spec: ModelSpec): Value[] {
+function valuesOf(spec: ModelSpec): GgufValue[] {
   const arch = spec.subNorms ? "bitnet" : "llama";
   const numbers = {
     vocab_size: spec.vocabSize,
@@ -228,76 +185,31 @@ function valuesOf(spec: ModelSpec): Value[] {
     "attention.value_length": spec.headDim,
   };
   return [
-    ["general.architecture", STRING, arch],
-    ["general.name", STRING, "made-up ternary weights"],
-    ["general.quantization_version", UINT32, 2],
-    ["general.alignment", UINT32, ALIGNMENT],
+    ["general.architecture", "string", arch],
+    ["general.name", "string", "made-up ternary weights"],
+    ["general.quantization_version", "uint32", 2],
+    ["general.alignment", "uint32", ALIGNMENT],
     ...tokenizerOf(spec),
-    ...Object.entries(numbers).map(([key, value]): Value => [`${arch}.${key}`, UINT32, value]),
-    [`${arch}.attention.layer_norm_rms_epsilon`, FLOAT32, spec.rmsNormEps],
-    [`${arch}.rope.freq_base`, FLOAT32, 10000],
+    ...Object.entries(numbers).map((
+      [key, value],
+    ): GgufValue => [`${arch}.${key}`, "uint32", value]),
+    [`${arch}.attention.layer_norm_rms_epsilon`, "float32", spec.rmsNormEps],
+    [`${arch}.rope.freq_base`, "float32", 10000],
   ];
 }
 
 /** llama.cpp does not run without a tokenizer: tokens with names, all of them ordinary. */
-function tokenizerOf({ vocabSize }: ModelSpec): Value[] {
+function tokenizerOf({ vocabSize }: ModelSpec): GgufValue[] {
   const tokens = Array.from({ length: vocabSize }, (_, id) => `t${id}`);
   return [
-    ["tokenizer.ggml.model", STRING, "gpt2"],
-    ["tokenizer.ggml.pre", STRING, "llama-bpe"],
-    ["tokenizer.ggml.tokens", STRING, tokens],
-    ["tokenizer.ggml.token_type", INT32, new Array(vocabSize).fill(1)],
-    ["tokenizer.ggml.merges", STRING, ["t 1"]],
-    ["tokenizer.ggml.bos_token_id", UINT32, 0],
-    ["tokenizer.ggml.eos_token_id", UINT32, 1],
+    ["tokenizer.ggml.model", "string", "gpt2"],
+    ["tokenizer.ggml.pre", "string", "llama-bpe"],
+    ["tokenizer.ggml.tokens", "string", tokens],
+    ["tokenizer.ggml.token_type", "int32", new Array(vocabSize).fill(1)],
+    ["tokenizer.ggml.merges", "string", ["t 1"]],
+    ["tokenizer.ggml.bos_token_id", "uint32", 0],
+    ["tokenizer.ggml.eos_token_id", "uint32", 1],
   ];
-}
-
-/** Little-endian bytes, one after the other. */
-class Writer {
-  readonly #parts: Uint8Array[] = [];
-
-  u32(value: number): this {
-    return this.#add(4, (view) => view.setUint32(0, value, true));
-  }
-
-  u64(value: number): this {
-    return this.#add(8, (view) => view.setBigUint64(0, BigInt(value), true));
-  }
-
-  f32(value: number): this {
-    return this.#add(4, (view) => view.setFloat32(0, value, true));
-  }
-
-  value(type: number, value: Scalar): this {
-    if (type === STRING) return this.string(String(value));
-    return type === FLOAT32 ? this.f32(Number(value)) : this.u32(Number(value));
-  }
-
-  string(text: string): this {
-    const bytes = new TextEncoder().encode(text);
-    this.u64(bytes.length).#parts.push(bytes);
-    return this;
-  }
-
-  /** All of it, filled with zeros to a multiple of `alignment`. */
-  padded(alignment: number): Uint8Array {
-    const length = this.#parts.reduce((sum, part) => sum + part.length, 0);
-    const bytes = new Uint8Array(Math.ceil(length / alignment) * alignment);
-    let at = 0;
-    for (const part of this.#parts) {
-      bytes.set(part, at);
-      at += part.length;
-    }
-    return bytes;
-  }
-
-  #add(bytes: number, write: (view: DataView) => void): this {
-    const part = new Uint8Array(bytes);
-    write(new DataView(part.buffer));
-    this.#parts.push(part);
-    return this;
-  }
 }
 
 // ---------------------------------------------------------------- data
@@ -308,7 +220,7 @@ const PATTERN_BLOCKS = 4099;
 function writeTensor(
   file: number,
   dataStart: number,
-  { block, offset, bytes }: Tensor,
+  { block, offset, bytes }: PlacedTensor<Tensor>,
   patterns: Map<BlockType, Uint8Array>,
 ): void {
   const pattern = patterns.get(block) ?? patternOf(block);
@@ -323,7 +235,7 @@ function writeTensor(
 }
 
 function patternOf(block: BlockType): Uint8Array {
-  const random = randomOf(block.type + 1);
+  const random = randomOf(TENSOR_TYPES[block.type] + 1);
   const pattern = new Uint8Array(PATTERN_BLOCKS * block.bytes);
   for (let at = 0; at < pattern.length; at += block.bytes) {
     block.fill(pattern.subarray(at, at + block.bytes), random);

@@ -3,6 +3,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { shapeOf } from "../../runtime/shapes.ts";
 import { inFolder } from "../../kernels/test_helpers.ts";
+import { readGguf } from "../../tests/gguf_file.ts";
 import { GGUF_FORMATS, type GgufFormat, writeGguf } from "./gguf.ts";
 import { Peer } from "./process.ts";
 
@@ -16,43 +17,6 @@ const SPEC = {
   headDim: 64,
   vocabSize: 300,
 };
-
-interface ReadTensor {
-  name: string;
-  dims: number[];
-  type: number;
-  offset: number;
-}
-
-/** A GGUF file as its specification says, slowly. */
-function readGguf(bytes: Uint8Array) {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  let at = 0;
-  const u32 = () => view.getUint32((at += 4) - 4, true);
-  const u64 = () => Number(view.getBigUint64((at += 8) - 8, true));
-  const f32 = () => view.getFloat32((at += 4) - 4, true);
-  const text = () => {
-    const length = u64();
-    return new TextDecoder().decode(bytes.subarray(at, at += length));
-  };
-  const value = (type: number): unknown => {
-    if (type === 9) {
-      const items = u32();
-      return Array.from({ length: u64() }, () => value(items));
-    }
-    return type === 8 ? text() : type === 6 ? f32() : u32();
-  };
-  assert.equal(u32(), 0x46554747);
-  assert.equal(u32(), 3);
-  const tensorCount = u64();
-  const values = new Map(Array.from({ length: u64() }, () => [text(), value(u32())]));
-  const tensors = Array.from({ length: tensorCount }, (): ReadTensor => {
-    const name = text();
-    const dims = Array.from({ length: u32() }, u64);
-    return { name, dims, type: u32(), offset: u64() };
-  });
-  return { values, tensors, data: Math.ceil(at / 32) * 32 };
-}
 
 /** Codes of the first block of a format, by the format's own rule: -1, 0, 1. */
 const DECODERS: Record<GgufFormat, (block: Uint8Array) => number[]> = {
