@@ -1,4 +1,5 @@
 import { embeddedModelFolder } from "../runtime/embedded.ts";
+import type { ConvertOptions, ConvertReport } from "../runtime/convert/convert.ts";
 import type {
   BenchOptions,
   BenchReport,
@@ -33,6 +34,11 @@ export interface Engine {
   clearKernels(options: { tunings?: boolean }): Promise<ClearedKernels>;
   doctorReport(): Promise<DoctorReport>;
   inspectModel(path: string | undefined): Promise<InspectReport>;
+  convertModel(
+    source: string,
+    destination: string,
+    options: ConvertOptions,
+  ): Promise<ConvertReport>;
 }
 
 /** The real engine. Each function loads its modules when it is called, so that `--help` is quick. */
@@ -70,5 +76,9 @@ export const engine: Engine = {
   },
   async inspectModel(path) {
     return (await import("../runtime/mod.ts")).inspectModel(path);
+  },
+  async convertModel(source, destination, options) {
+    const { convertModel } = await import("../runtime/convert/convert.ts");
+    return convertModel(source, destination, options);
   },
 };

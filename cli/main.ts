@@ -10,6 +10,7 @@ import {
   EXIT_USAGE,
   InterruptedError,
 } from "./context.ts";
+import { addConvertCommand } from "./convert.ts";
 import { addDetokenizeCommand } from "./detokenize.ts";
 import { addDoctorCommand } from "./doctor.ts";
 import type { Engine } from "./engine.ts";
@@ -38,6 +39,7 @@ const ADD_COMMANDS = [
   addKernelsCommand,
   addDoctorCommand,
   addInspectCommand,
+  addConvertCommand,
 ];
 
 /** Runs the command line and returns the process's exit code. Never throws. */

@@ -1,4 +1,5 @@
 /** Runs commands in this process, with a fake model and captured streams. */
+import type { ConvertReport } from "../runtime/convert/convert.ts";
 import type {
   BenchReport,
   DoctorReport,
@@ -274,6 +275,17 @@ export const INSPECT_REPORT: InspectReport = {
   },
 };
 
+export const CONVERT_REPORT: ConvertReport = {
+  source: "story",
+  destination: "story.gguf",
+  format: "gguf",
+  type: "tq2_0",
+  files: [{ path: "/models/story.gguf", bytes: 2_500_000 }],
+  bytes: 2_500_000,
+  resumedBytes: 0,
+  seconds: 1.5,
+};
+
 export function fakeEngine(scene: FakeModelOptions) {
   const models: FakeModel[] = [];
   const loads: Outcome["loads"] = [];
@@ -308,6 +320,7 @@ export function fakeEngine(scene: FakeModelOptions) {
     tuneModel: () => Promise.resolve(TUNE_REPORT),
     doctorReport: () => Promise.resolve(DOCTOR_REPORT),
     inspectModel: () => Promise.resolve(INSPECT_REPORT),
+    convertModel: () => Promise.resolve(CONVERT_REPORT),
   };
   return { engine, models, loads };
 }

@@ -5,7 +5,17 @@ import type { SpeculateChoice } from "./speculation.ts";
 
 /** A step of long work that a person may want to see: fetching, compiling, packing, proving. */
 export interface Progress {
-  phase: "toolchain" | "compile" | "prove" | "tune" | "pack" | "load" | "prefill" | "bench";
+  phase:
+    | "toolchain"
+    | "compile"
+    | "prove"
+    | "tune"
+    | "pack"
+    | "load"
+    | "prefill"
+    | "bench"
+    | "convert"
+    | "verify";
   message: string;
   /** Work done and in total, in `unit`s; absent when it can't be known. */
   done?: number;

@@ -6,8 +6,9 @@ import {
   linearShape,
   type ModelSpec,
 } from "../../codegen/model_spec.ts";
-import { normSize, normsOf, type RopeScaling } from "../config.ts";
+import type { RopeScaling } from "../config.ts";
 import { UnsupportedModelError } from "../errors.ts";
+import { normSize, normsOf } from "../expected_tensors.ts";
 import type { FloatMatrix, NormName } from "../weights.ts";
 import { RangeFault } from "./errors.ts";
 import type { TernaryType } from "./formats.ts";

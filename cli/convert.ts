@@ -1,0 +1,109 @@
+import { type Command, Option } from "commander";
+import type { ConvertOptions, ConvertReport } from "../runtime/convert/convert.ts";
+import { CONVERT_FORMATS, TERNARY_TYPES } from "../runtime/convert/formats.ts";
+import { UsageError } from "../runtime/errors.ts";
+import { type Context, interruptible } from "./context.ts";
+import { addJsonFlag, addQuietFlag } from "./flags.ts";
+import { bytes, digits, printJson } from "./format.ts";
+import type { Output } from "./io.ts";
+import { checkPermissions } from "./permissions.ts";
+import { createProgress } from "./progress.ts";
+
+interface ConvertFlags extends
+  Pick<
+    ConvertOptions,
+    "to" | "type" | "embeddingType" | "pre" | "quantize" | "force"
+  > {
+  splitMaxSize?: number;
+  quiet?: boolean;
+  json?: boolean;
+}
+
+export function addConvertCommand(program: Command, context: Context): void {
+  const command = program.command("convert")
+    .description("rewrite a model in another format")
+    .argument("<source>", "model folder or file")
+    .argument("<destination>", "name.gguf")
+    .addOption(
+      new Option("--to <format>", "default: as the destination's name ends").choices(
+        CONVERT_FORMATS,
+      ),
+    )
+    .addOption(
+      new Option("--type <type>", "ternary tensors of a GGUF file").choices(TERNARY_TYPES),
+    )
+    .addOption(
+      new Option("--embedding-type <type>", "embedding and head; default: as they are").choices([
+        "f16",
+        "bf16",
+        "f32",
+      ]),
+    )
+    .option("--pre <name>", "tokenizer.ggml.pre of a GGUF file; default: found by its rules")
+    .option("--split-max-size <size>", "most bytes of a file, such as 2G or 500M", sizeInBytes)
+    .addOption(
+      new Option("--quantize <method>", "ternarise a plain float checkpoint").choices(["absmean"]),
+    )
+    .option("--force", "replace what is there");
+  addQuietFlag(addJsonFlag(command))
+    .addHelpText("after", CONVERT_HELP)
+    .action((source: string, destination: string, flags: ConvertFlags) =>
+      convertCommand(source, destination, flags, context)
+    );
+}
+
+const CONVERT_HELP = `
+A GGUF file's --type is tq2_0 (2.06 bits a weight) or tq1_0 (1.69), which llama.cpp reads, or i2_s,
+which bitnet.cpp reads. Default: tq2_0, and i2_s for models with sub-norms and squared ReLU (BitNet
+2B4T), which llama.cpp does not run.
+
+The output is made in DESTINATION.partial and renamed when it is whole. After Ctrl-C or a kill the
+same command goes on where it stopped.
+
+Examples:
+  trilith convert ./Falcon3-1B-Instruct-1.58bit falcon3.gguf
+  trilith convert ./bitnet-b1.58-2B-4T bitnet.gguf --type i2_s --embedding-type f16
+  trilith convert ./any-llama llama.gguf --quantize absmean
+`;
+
+const SIZE = /^(\d+(?:\.\d+)?)([KMGT]?)$/i;
+
+function sizeInBytes(text: string): number {
+  const [, number, unit] = SIZE.exec(text.trim()) ?? [];
+  const value = Number(number) * 1000 ** " KMGT".indexOf(unit?.toUpperCase() || " ");
+  if (value >= 1) return Math.floor(value);
+  throw new UsageError(
+    `Cannot use --split-max-size ${
+      JSON.stringify(text.slice(0, 60))
+    }: give bytes such as 500M or 2G`,
+  );
+}
+
+async function convertCommand(
+  source: string,
+  destination: string,
+  { splitMaxSize, quiet, json, ...flags }: ConvertFlags,
+  { io, engine }: Context,
+): Promise<void> {
+  checkPermissions({ name: "read", path: source }, { name: "write", path: destination });
+  const progress = createProgress(io.stderr, { quiet });
+  const report = await interruptible(io, async (signal) => {
+    try {
+      return await engine.convertModel(source, destination, {
+        ...flags,
+        splitMaxBytes: splitMaxSize,
+        onProgress: progress.report,
+        signal,
+      });
+    } finally {
+      progress.done();
+    }
+  });
+  if (json) printJson(io.stdout, report);
+  else printReport(report, io.stdout);
+}
+
+function printReport({ files, bytes: size, type, seconds }: ConvertReport, stdout: Output): void {
+  for (const { path, bytes: size } of files) stdout.write(`${path}  ${bytes(size)}\n`);
+  stdout.write(`Wrote ${bytes(size)}, ternary tensors in ${type}, in ${digits(seconds)} s\n`);
+}
