@@ -9,6 +9,7 @@ import os from "node:os";
 import path from "node:path";
 import process from "node:process";
 import { stripVTControlCharacters } from "node:util";
+import { installPeer, PACKAGE_VERSION } from "../bench/peers/process.ts";
 import { cacheDirectory } from "../kernels/cache.ts";
 import { ensureZig } from "../kernels/toolchain.ts";
 import { ROOT } from "./paths.ts";
@@ -115,6 +116,18 @@ function installSchemathesis(folder: string): void {
   const { status, stderr, error } = spawnSync("python3", args, { encoding: "utf8" });
   if (status === 0) fs.renameSync(target, folder);
   else console.log(`  pip failed: ${error?.message ?? stderr.trim()}`);
+}
+
+/** The package that the benchmark of peers installs too; tests of converted files run it. */
+function prepareLlamaCpp(): Variables {
+  try {
+    const folder = installPeer((message) => console.log(`  ${message}`));
+    console.log(`  node-llama-cpp ${PACKAGE_VERSION}`);
+    return { TRILITH_LLAMA_CPP: folder };
+  } catch (error) {
+    console.log(`  node-llama-cpp: ${(error as Error).message}`);
+    return {};
+  }
 }
 
 /** Runs programs for 64-bit ARM. */
@@ -323,7 +336,12 @@ async function main(): Promise<number> {
   heading(`tools${IS_CI ? " (CI: all are needed)" : ""}`);
   prepareQemu();
   prepareChromium();
-  const variables = { ...await prepareZig(), ...prepareBun(), ...prepareSchemathesis() };
+  const variables = {
+    ...await prepareZig(),
+    ...prepareBun(),
+    ...prepareSchemathesis(),
+    ...prepareLlamaCpp(),
+  };
   const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "trilith-tests-"));
   const coverage = path.join(scratch, "coverage");
   try {

@@ -6,6 +6,7 @@ import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
+import { fileURLToPath } from "node:url";
 
 /** The Bun that results are compared with. */
 export const BUN_VERSION = "1.4.5";
@@ -52,6 +53,15 @@ export function chromium(): Tool {
 export function versionOf(program: string): string | null {
   const { status, stdout } = spawnSync(program, ["--version"], { encoding: "utf8" });
   return status === 0 ? stdout.trim() : null;
+}
+
+/** llama.cpp by the npm package node-llama-cpp, from the folder TRILITH_LLAMA_CPP that has it. */
+export function llamaCpp(): Tool {
+  const folder = process.env.TRILITH_LLAMA_CPP;
+  if (!folder) return { missing: "TRILITH_LLAMA_CPP names no folder with node-llama-cpp" };
+  const script = fileURLToPath(new URL("llama_cpp.ts", import.meta.url));
+  const flags = ["run", "-A", "--no-check", "--node-modules-dir=manual"];
+  return { command: [process.execPath, ...flags, script, folder] };
 }
 
 /** Bun's binary in a folder that npm has installed it into; null if it is not there or won't run. */
