@@ -156,6 +156,12 @@ function layerSizes(spec: ModelSpec, layout: TernaryLayout, expertBytes: number)
     ...(spec.subNorms
       ? [["attn_sub_norm", norm(queries)], ["ffn_sub_norm", norm(spec.intermediateSize)]] as const
       : []),
+    ...(spec.postNorms
+      ? [["attention_out_norm", norm(spec.hiddenSize)], [
+        "mlp_out_norm",
+        norm(spec.hiddenSize),
+      ]] as const
+      : []),
     ...(spec.qkNorm
       ? [["query_norm", norm(spec.headDim)], ["key_norm", norm(spec.headDim)]] as const
       : []),

@@ -8,10 +8,10 @@ import {
 } from "../codegen/model_spec.ts";
 import { CheckpointError, shown, shownList, UnsupportedModelError } from "./errors.ts";
 import type { Tensors } from "./models/architecture.ts";
+import { normSize, normsOf } from "./norms.ts";
 import { isPacked, type Quantization, ROWS_PER_BYTE } from "./quantization.ts";
 import type { TensorNames } from "./tensor_names.ts";
 import type { TensorInfo } from "./tensors.ts";
-import type { NormName } from "./weights.ts";
 
 const FLOAT_TYPES: Readonly<Record<string, FloatType>> = { F32: "f32", F16: "f16", BF16: "bf16" };
 
@@ -101,19 +101,6 @@ function* expectedTensors(
       yield* expectedOfLinear(spec, quantization, names.linear(layer, name), name);
     }
   }
-}
-
-const NORM_NAMES = ["input", "postAttention", "attnSub", "ffnSub"] as const;
-
-/** Norms that a layer of this model has, in the order in which it uses them. */
-export function normsOf(spec: ModelSpec): readonly NormName[] {
-  return spec.subNorms ? NORM_NAMES : ["input", "postAttention"];
-}
-
-/** Features that a norm works on. */
-export function normSize(spec: ModelSpec, which: NormName): number {
-  if (which === "attnSub") return linearShape(spec, "o").k;
-  return which === "ffnSub" ? spec.intermediateSize : spec.hiddenSize;
 }
 
 function* expectedOfLinear(

@@ -1,4 +1,11 @@
-import { KV_TYPES, type KvType, type ModelSpec, ternaryWeights } from "../codegen/model_spec.ts";
+import {
+  KV_TYPES,
+  type KvType,
+  layerLinears,
+  linearShape,
+  type ModelSpec,
+  ternaryWeights,
+} from "../codegen/model_spec.ts";
 import { planOf } from "../codegen/plan.ts";
 import { loadChatTemplate } from "./chat_template.ts";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
@@ -6,6 +13,7 @@ import { isPacked, type ModelConfig, readModelConfig, ROWS_PER_BYTE } from "./co
 import { embeddedModelFolder } from "./embedded.ts";
 import { readGenerationDefaults } from "./generation_config.ts";
 import { DEFAULT_KV_TYPE, kvBytesPerPosition } from "./kv_cache.ts";
+import { normSize, normsOf } from "./norms.ts";
 import type { InspectReport, TensorType } from "./reports.ts";
 import { readTokenizer } from "./tokenizer.ts";
 import type { GenerationDefaults, Tokenizer } from "./types.ts";
@@ -48,11 +56,14 @@ function architectureOf({ modelType, quantization }: ModelConfig): string {
 
 /** Weights of all kinds. */
 export function parametersOf(spec: ModelSpec): number {
-  const { hiddenSize, intermediateSize, numAttentionHeads, headDim } = spec;
+  const { hiddenSize, headDim, experts } = spec;
   const matrices = (spec.tieWordEmbeddings ? 1 : 2) * spec.vocabSize * hiddenSize;
-  const subNorms = spec.subNorms ? numAttentionHeads * headDim + intermediateSize : 0;
-  const norms = spec.numHiddenLayers * (2 * hiddenSize + subNorms) + hiddenSize;
-  return ternaryWeights(spec) + matrices + norms;
+  const sum = (sizes: readonly number[]) => sizes.reduce((a, b) => a + b, 0);
+  const inputs = spec.linearNormEps === null ? [] : layerLinears(spec);
+  const layer = sum(normsOf(spec).map((which) => normSize(spec, which))) +
+    sum(inputs.map((name) => linearShape(spec, name).k)) +
+    (spec.qkNorm ? 2 * headDim : 0) + (experts?.numExperts ?? 0) * hiddenSize;
+  return ternaryWeights(spec) + matrices + spec.numHiddenLayers * layer + hiddenSize;
 }
 
 /** Tensors by type; packed U8 tensors hold four weights a byte. */

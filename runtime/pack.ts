@@ -16,6 +16,7 @@ import {
 import { paddedFloats } from "../codegen/norm_quantize/template.ts";
 import { type PackedPlan, planOf, type Region, regionOf } from "../codegen/plan.ts";
 import { ahead, BufferPool } from "./ahead.ts";
+import { normSize, normsOf } from "./norms.ts";
 import { referencePacker, type TernaryPacker } from "./ternary_packer.ts";
 import type { OnProgress } from "./types.ts";
 import type { FloatMatrix, NormName, TernaryWeights, WeightSource } from "./weights.ts";
@@ -30,12 +31,15 @@ const COPY_BYTES = 8 << 20;
 const READ_AHEAD = 1;
 const WRITE_BEHIND = 2;
 
-const NORMS: readonly (readonly [region: string, name: NormName])[] = [
-  ["input_norm", "input"],
-  ["post_attention_norm", "postAttention"],
-  ["attn_sub_norm", "attnSub"],
-  ["ffn_sub_norm", "ffnSub"],
-];
+/** Regions of the norms that a layer may have. */
+const NORM_REGIONS: Readonly<Record<NormName, string>> = {
+  input: "input_norm",
+  postAttention: "post_attention_norm",
+  attnSub: "attn_sub_norm",
+  ffnSub: "ffn_sub_norm",
+  attentionOut: "attention_out_norm",
+  mlpOut: "mlp_out_norm",
+};
 
 export interface PackOptions {
   /** Packs ternary matrices, in its layout. Default: the reference, as rows32. */
@@ -251,10 +255,9 @@ async function layerBytes(
 ): Promise<Map<string, Uint8Array<ArrayBuffer>>> {
   const { spec, source } = job;
   const regions = new Map<string, Uint8Array<ArrayBuffer>>();
-  for (const [region, name] of NORMS) {
-    if (!spec.subNorms && region.endsWith("_sub_norm")) continue;
+  for (const name of normsOf(spec)) {
     const norm = await source.norm(layer, name);
-    regions.set(region, floatBytes(norm, norm.length));
+    regions.set(NORM_REGIONS[name], floatBytes(norm, normSize(spec, name)));
   }
   for (const which of spec.qkNorm ? ["query", "key"] as const : []) {
     const norm = await source.headNorm!(layer, which);

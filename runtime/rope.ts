@@ -5,15 +5,13 @@
  * Sources: arXiv 2104.09864; transformers' modeling_rope_utils.py.
  */
 import { type ModelSpec, rotaryDim } from "../codegen/model_spec.ts";
+import type { RopeTables } from "../codegen/step/reference.ts";
 import type { ModelConfig } from "./config.ts";
 import { exactPow, exactSinCos, MAX_ANGLE } from "./exact_math.ts";
 import type { RopeScaling } from "./rope_scaling.ts";
 
 /** (positions, rotaryDim / 2) each, row-major. Feature i turns together with i + rotaryDim / 2. */
-export interface RopeTables {
-  cos: Float32Array<ArrayBuffer>;
-  sin: Float32Array<ArrayBuffer>;
-}
+export type { RopeTables };
 
 /** What the tables need of a ModelConfig. */
 export type RopeConfig = Pick<ModelConfig, "ropeTheta" | "ropeScaling"> & {
@@ -86,10 +84,14 @@ function scaledLlama3(
   return f(stretched + f(smooth * frequency));
 }
 
-/** cos then sin in one array, as native models take them. */
-export function joinedTables({ cos, sin }: { cos: Float32Array; sin: Float32Array }): Float32Array {
-  const joined = new Float32Array(cos.length + sin.length);
-  joined.set(cos);
-  joined.set(sin, cos.length);
+/** cos then sin in one array, as native models take them; then those of sliding layers. */
+export function joinedTables({ cos, sin, local }: RopeTables): Float32Array {
+  const parts = [cos, sin, ...(local === undefined ? [] : [local.cos, local.sin])];
+  const joined = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
+  }
   return joined;
 }

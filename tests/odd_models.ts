@@ -39,7 +39,7 @@ export const ODD_MODELS: readonly OddModel[] = [
   { name: "the same, f16 cache", spec: BASE, kvType: "f16" },
   { name: "the same, int8 cache", spec: BASE, kvType: "int8" },
   {
-    name: "heads of 100, biases, f32 head",
+    name: "heads of 100, biases, f32 head, embeddings and outputs scaled",
     kvType: "f32",
     spec: {
       ...BASE,
@@ -53,6 +53,8 @@ export const ODD_MODELS: readonly OddModel[] = [
       biases: ["q", "k", "v", "down"],
       tieWordEmbeddings: false,
       headType: "f32",
+      embeddingScale: 12,
+      residualScale: 1.4 / Math.sqrt(32),
     },
   },
   {
@@ -116,6 +118,27 @@ export const ODD_MODELS: readonly OddModel[] = [
       rowScales: true,
       sliding: { window: 1, layers: [true], fullLayersTurn: false },
       experts: { numExperts: 20, numExpertsPerTok: 17, routerType: "f32", swigluLimit: null },
+    },
+  },
+  {
+    name: "norms of outputs, in linears and of heads, a table of sliding layers' own, GELU, scales",
+    kvType: "f16",
+    spec: {
+      ...BASE,
+      hiddenSize: 90,
+      intermediateSize: 50,
+      numHiddenLayers: 3,
+      numAttentionHeads: 4,
+      numKeyValueHeads: 1,
+      headDim: 34,
+      hiddenAct: "geluTanh",
+      subNorms: false,
+      linearNormEps: 1e-6,
+      qkNorm: true,
+      sliding: { window: 5, layers: [true, true, false], fullLayersTurn: true, localRope: true },
+      embeddingScale: Math.sqrt(90),
+      postNorms: true,
+      residualScale: 0.75,
     },
   },
   {

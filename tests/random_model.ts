@@ -122,8 +122,12 @@ export async function randomPacked(
 /** Some angles; any will do for comparing executors. */
 export function someRope(spec: ModelSpec, positions: number): RopeTables & { both: Float32Array } {
   const half = rotaryDim(spec) / 2;
-  const angle = (i: number) => Math.floor(i / half) / 100 ** (i % half / half);
-  const cos = Float32Array.from({ length: positions * half }, (_, i) => Math.cos(angle(i)));
-  const sin = Float32Array.from({ length: positions * half }, (_, i) => Math.sin(angle(i)));
-  return { cos, sin, both: joinedTables({ cos, sin }) };
+  const of = (base: number) => {
+    const angle = (i: number) => Math.floor(i / half) / base ** (i % half / half);
+    const values = (turn: (angle: number) => number) =>
+      Float32Array.from({ length: positions * half }, (_, i) => turn(angle(i)));
+    return { cos: values(Math.cos), sin: values(Math.sin) };
+  };
+  const tables = { ...of(100), ...(spec.sliding?.localRope ? { local: of(7) } : {}) };
+  return { ...tables, both: joinedTables(tables) };
 }

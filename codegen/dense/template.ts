@@ -16,15 +16,18 @@ const ROWS = 4;
 /** Embedding lookup and the head: the two matrices that stay float. */
 export function dense(spec: ModelSpec): string {
   const padded = paddedFloats(spec.hiddenSize);
+  const scale = spec.embeddingScale === undefined
+    ? ""
+    : ` * math.splat(${Math.fround(spec.embeddingScale)})`;
   return zig`
     const EmbeddingElement = ${ZIG_TYPES[spec.embeddingType]};
     const HeadElement = ${ZIG_TYPES[spec.headType]};
 
-    /// out = the embedding of a token.
+    /// out = the embedding of a token${scale && " times a factor"}.
     fn embed(embedding: [*]const EmbeddingElement, token: i32, out: [*]f32) void {
         const row = embedding + @as(usize, @intCast(token)) * ${padded};
         var i: usize = 0;
-        while (i < ${padded}) : (i += math.lanes) math.store(out + i, math.widen(EmbeddingElement, row + i));
+        while (i < ${padded}) : (i += math.lanes) math.store(out + i, math.widen(EmbeddingElement, row + i)${scale});
     }
 
     /// logits[l, r] = row r of the head . x[l] for rows first .. last: (${spec.vocabSize}, ${spec.hiddenSize}) by (${spec.hiddenSize},).

@@ -27,10 +27,12 @@ import type { Batch } from "./batch.ts";
 
 const f = Math.fround;
 
-/** Cosines and sines of a position's angles, (positions, headDim / 2) each. */
+/** Cosines and sines of a position's angles, (positions, rotaryDim / 2) each. */
 export interface RopeTables {
   cos: Float32Array;
   sin: Float32Array;
+  /** What sliding layers turn by, where they have tables of their own (`sliding.localRope`). */
+  local?: Omit<RopeTables, "local">;
 }
 
 /** Sees intermediate values of a token: `layer` is -1 outside the layers. */
@@ -112,14 +114,25 @@ export class ReferenceStep {
   }
 
   #token(batch: Batch, id: number, t: number): Float32Array {
-    let h = this.#row("embedding", this.spec.embeddingType, id);
+    const { embeddingType, embeddingScale } = this.spec;
+    let h = scaled(this.#row("embedding", embeddingType, id), embeddingScale);
     this.tap("embed", -1, t, h);
     this.#layers.forEach((layer, i) => {
-      h = add(h, this.#attentionPart(batch, layer, i, h, t));
-      h = add(h, this.#mlpPart(layer, i, h, t));
+      h = this.#added(layer, h, "attention_out_norm", this.#attentionPart(batch, layer, i, h, t));
+      h = this.#added(layer, h, "mlp_out_norm", this.#mlpPart(layer, i, h, t));
       this.tap("out", i, t, h);
     });
     return h;
+  }
+
+  /** h and what attention or the MLP gave, normed or scaled where the model does that. */
+  #added(layer: Layer, h: Float32Array, norm: string, out: Float32Array): Float32Array {
+    const { postNorms, residualScale, rmsNormEps } = this.spec;
+    const normed = postNorms
+      ? Float32Array.from(rmsNorm(out, layer.norms.get(norm)!, rmsNormEps))
+      : out;
+    const scaledOut = scaled(normed, residualScale);
+    return h.map((v, i) => f(v + scaledOut[i]));
   }
 
   #attentionPart(batch: Batch, layer: Layer, i: number, h: Float32Array, t: number) {
@@ -220,18 +233,14 @@ export class ReferenceStep {
     const { qkNorm, rmsNormEps, sliding } = this.spec;
     if (qkNorm) head.set(rmsNorm(head, layer.norms.get(`${which}_norm`)!, rmsNormEps));
     if (sliding === undefined || sliding.fullLayersTurn || sliding.layers[i]) {
-      this.#turn(head, position);
+      this.#turn(head, position, sliding?.layers[i] ? this.rope.local ?? this.rope : this.rope);
     }
   }
 
-  #turn(head: Float32Array, position: number): void {
+  #turn(head: Float32Array, position: number, { cos, sin }: RopeTables): void {
     const half = rotaryDim(this.spec) / 2;
     const from = position * half;
-    rotate(
-      head,
-      this.rope.cos.subarray(from, from + half),
-      this.rope.sin.subarray(from, from + half),
-    );
+    rotate(head, cos.subarray(from, from + half), sin.subarray(from, from + half));
   }
 
   #cacheKey(batch: Batch, t: number, layer: number, part: number, position: number): string {
@@ -299,6 +308,9 @@ export class ReferenceStep {
       input_norm: spec.hiddenSize,
       post_attention_norm: spec.hiddenSize,
       ...(spec.subNorms ? { attn_sub_norm: queries, ffn_sub_norm: spec.intermediateSize } : {}),
+      ...(spec.postNorms
+        ? { attention_out_norm: spec.hiddenSize, mlp_out_norm: spec.hiddenSize }
+        : {}),
       ...(spec.qkNorm ? { query_norm: spec.headDim, key_norm: spec.headDim } : {}),
     };
     const norms = new Map(
@@ -371,6 +383,8 @@ export class ReferenceStep {
   }
 }
 
-function add(a: Float32Array, b: Float32Array): Float32Array {
-  return a.map((v, i) => f(v + b[i]));
+function scaled(x: Float32Array, scale: number | undefined): Float32Array {
+  if (scale === undefined) return x;
+  const factor = f(scale);
+  return x.map((v) => f(v * factor));
 }

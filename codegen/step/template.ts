@@ -198,7 +198,7 @@ function state(context: Context): string {
         memory: [*]u8,
         memory_bytes: usize,
         attention: Attention,
-        /// cos then sin, (context, ${rotaryDim(spec) / 2}) each.
+        /// cos then sin, (context, ${rotaryDim(spec) / 2}) each${localTables(spec)}.
         rope: [*]const f32,
         /// Normed values, one row of doubles a thread and one for the linears' own norms.
         rows: [*]f64,
@@ -322,7 +322,8 @@ const GROUPS = {
 function layerPhases(context: Context): string {
   const { spec } = context;
   return [
-    residualInput(context, "attentionInput", "input_norm", GROUPS.attentionIn),
+    spec.postNorms ? LAYER_BEFORE : "",
+    residualInput(context, "attentionInput", INPUT_NORMS.attention, GROUPS.attentionIn),
     groupLinears(context, "attentionLinears", GROUPS.attentionIn),
     layerTables(context),
     placeHead(context),
@@ -336,7 +337,7 @@ function layerPhases(context: Context): string {
       GROUPS.attentionOut,
     ),
     groupLinears(context, "outputLinear", GROUPS.attentionOut),
-    residualInput(context, "mlpInput", "post_attention_norm", GROUPS.mlpIn),
+    residualInput(context, "mlpInput", INPUT_NORMS.mlp, GROUPS.mlpIn),
     ...(spec.experts === undefined ? mlpPhases(context) : []),
   ].filter((text) => text !== "").join("\n");
 }
@@ -355,16 +356,54 @@ function mlpPhases(context: Context): string[] {
   ];
 }
 
+/** Norms around a residual sum: of what is added, where the model has that, then of the sum. */
+interface InputNorms {
+  added: string;
+  sum: string;
+}
+
+const INPUT_NORMS = {
+  attention: { added: "mlp_out_norm", sum: "input_norm" },
+  mlp: { added: "attention_out_norm", sum: "post_attention_norm" },
+} satisfies Record<string, InputNorms>;
+
+/** The layer whose output attention's input adds; what the first layer adds is zeros. */
+const LAYER_BEFORE = zig`
+  inline fn layerBefore(model: *const Model, layer: [*]const u8) [*]const u8 {
+      return if (layer == model.layer(0)) layer else layer - layer_bytes;
+  }
+`;
+
+/**
+ * Zig that adds y to h: as it is, scaled, or normed by a weight.
+ *
+ * @param weight Where that weight lies; used where the model has `postNorms`.
+ */
+function addOutput({ spec, hidden }: Context, weight: string): string {
+  const scale = spec.residualScale === undefined
+    ? ""
+    : ` * math.splat(${Math.fround(spec.residualScale)})`;
+  const add = (output: string) =>
+    `while (i < ${hidden}) : (i += math.lanes) math.store(h + i, math.load(h + i) + ${output}${scale});`;
+  if (!spec.postNorms) return `var i: usize = 0;\n${add("math.load(y + i)")}`;
+  return zig`
+    _ = ${normSymbol(spec.hiddenSize, spec.rmsNormEps)}(f32, y, ${weight}, row);
+    var i: usize = 0;
+    ${add("@as(math.F, @floatCast(math.wide(f64, row + i)))")}
+  `;
+}
+
 /** h += y, then norm and quantise: what precedes q/k/v and gate/up. */
 function residualInput(
   context: Context,
   symbol: string,
-  norm: string,
+  { added, sum }: InputNorms,
   group: LinearGroup,
 ): string {
   const { spec, hidden } = context;
   // The router reads what the linears read, before it is rounded.
   const routes = spec.experts !== undefined && group === GROUPS.mlpIn;
+  const outputOf = group === GROUPS.mlpIn ? "layer" : "layerBefore(model, layer)";
   return zig`
     /// h += y; ${group.names.join(", ")} read round(norm(h)) of this thread's tokens.
     fn ${symbol}(step: *const Step, layer: [*]const u8, thread: usize) void {
@@ -374,11 +413,10 @@ function residualInput(
         for (tokens[0]..tokens[1]) |t| {
             const h = model.h + t * ${hidden};
             const y = model.y + t * ${paddedRows(spec.hiddenSize)};
-            var i: usize = 0;
-            while (i < ${hidden}) : (i += math.lanes) math.store(h + i, math.load(h + i) + math.load(y + i));
+            ${addOutput(context, `floats(${outputOf} + at.${added})`)}
             const largest = ${
     normSymbol(spec.hiddenSize, spec.rmsNormEps)
-  }(f32, h, floats(layer + at.${norm}), row);
+  }(f32, h, floats(layer + at.${sum}), row);
             ${quantizeInputs(context, group, { type: "f64", from: "row" }, spec.hiddenSize)}
             ${
     routes ? `for (0..${hidden}) |d| model.routed[t * ${hidden} + d] = @floatCast(row[d]);` : ""
@@ -590,7 +628,7 @@ function rotatePhase(context: Context): string {
             const t = item / ${heads};
             const head = item % ${heads};
             const position: usize = @intCast(places.positions[t]);
-            const cos = model.rope + position * ${half};
+            const cos = ${ropeOf(context)} + position * ${half};
             const sin = cos + model.context * ${half};
             var turned: [${spec.headDim}]f32 = undefined;
             const first = model.q + t * ${paddedRows(queries)} + head * ${group * spec.headDim};
@@ -607,6 +645,23 @@ function rotatePhase(context: Context): string {
         }
     }
   `;
+}
+
+/** The table that a layer turns by. */
+function ropeOf({ spec }: Context): string {
+  if (!spec.sliding?.localRope) return "model.rope";
+  return `(if (layer_slides[layer_index]) model.rope + model.context * ${
+    rotaryDim(spec)
+  } else model.rope)`;
+}
+
+/** Elements of all RoPE tables for a position. */
+function ropeElements(spec: ModelSpec): number {
+  return rotaryDim(spec) * (spec.sliding?.localRope ? 2 : 1);
+}
+
+function localTables({ sliding }: ModelSpec): string {
+  return sliding?.localRope ? ", then those of sliding layers" : "";
 }
 
 function attendPhase({ spec, queryRow }: Context): string {
@@ -663,6 +718,9 @@ const ALONE_TOKENS = 16;
 
 function layerLoop(context: Context): string {
   const { spec, hidden } = context;
+  const lastNorm = `floats(model.layer(${
+    spec.numHiddenLayers - 1
+  }) + at.${INPUT_NORMS.attention.added})`;
   return zig`
     /// The part of blocks mine[0] .. mine[1] that falls into the matrix whose blocks begin at from.
     inline fn overlap(mine: [2]usize, from: usize, count: usize) [2]usize {
@@ -720,9 +778,8 @@ function layerLoop(context: Context): string {
             const t: usize = @intCast(step.batch.rows[l]);
             const h = model.h + t * ${hidden};
             const y = model.y + t * ${paddedRows(spec.hiddenSize)};
-            var i: usize = 0;
-            while (i < ${hidden}) : (i += math.lanes) math.store(h + i, math.load(h + i) + math.load(y + i));
             const row = model.rows + thread * ${rowScratch(context)};
+            ${addOutput(context, lastNorm)}
             _ = ${
     normSymbol(spec.hiddenSize, spec.rmsNormEps)
   }(f32, h, floats(model.weights + final_norm_at), row);
@@ -900,14 +957,14 @@ function lifecycle(context: Context): string {
   }
         ${spec.experts === undefined ? "" : expertMemory(spec, options)}
         ${hasSketch(spec) ? sketchMemory(spec) : ""}
-        const rope = carver.take(f32, model.context * ${rotaryDim(spec)});
+        const rope = carver.take(f32, model.context * ${ropeElements(spec)});
         model.rope = rope;
         carveAttention(carver, &model.attention, tokens, model.context, threads, kv_blocks);
     }
 
     /// Makes a model over packed weights. rope: cos then sin, (context, ${
     rotaryDim(spec) / 2
-  }) each, copied.
+  }) each${localTables(spec)}, copied.
     /// Null when memory is short. KV memory is touched only as sequences grow.
     pub export fn trilith_model_create(weights: [*]const u8, team: *Team, max_tokens: i32, context: i32, kv_blocks: i32, rope: [*]const f32) ?*Model {
         const model = std.heap.page_allocator.create(Model) catch return null;
@@ -927,7 +984,7 @@ function lifecycle(context: Context): string {
         model.memory_bytes = measure.used;
         var carver: Carver = .{ .base = model.memory };
         carve(&carver, model, team.threads, @intCast(kv_blocks));
-        const words = model.context * ${rotaryDim(spec)};
+        const words = model.context * ${ropeElements(spec)};
         @memcpy(@constCast(model.rope)[0..words], rope[0..words]);
         return model;
     }

@@ -8,7 +8,7 @@ import {
 } from "../../codegen/model_spec.ts";
 import type { RopeScaling } from "../config.ts";
 import { UnsupportedModelError } from "../errors.ts";
-import { normSize, normsOf } from "../expected_tensors.ts";
+import { normSize, normsOf } from "../norms.ts";
 import type { FloatMatrix, NormName } from "../weights.ts";
 import { RangeFault } from "./errors.ts";
 import type { TernaryType } from "./formats.ts";

@@ -1711,9 +1711,9 @@ fn finalNorm(step: *const Step, thread: usize) void {
         const t: usize = @intCast(step.batch.rows[l]);
         const h = model.h + t * 64;
         const y = model.y + t * 64;
+        const row = model.rows + thread * 128;
         var i: usize = 0;
         while (i < 64) : (i += math.lanes) math.store(h + i, math.load(h + i) + math.load(y + i));
-        const row = model.rows + thread * 128;
         _ = rmsNorm_k64_eps0_00001(f32, h, floats(model.weights + final_norm_at), row);
         for (0..64) |d| model.normed[l * 64 + d] = @floatCast(row[d]);
     }

@@ -1506,9 +1506,9 @@ fn finalNorm(step: *const Step, thread: usize) void {
         const t: usize = @intCast(step.batch.rows[l]);
         const h = model.h + t * 112;
         const y = model.y + t * 128;
+        const row = model.rows + thread * 288;
         var i: usize = 0;
         while (i < 112) : (i += math.lanes) math.store(h + i, math.load(h + i) + math.load(y + i));
-        const row = model.rows + thread * 288;
         _ = rmsNorm_k100_eps0_00001(f32, h, floats(model.weights + final_norm_at), row);
         for (0..112) |d| model.normed[l * 112 + d] = @floatCast(row[d]);
     }
