@@ -7,7 +7,7 @@ export type PermissionQuery =
   | { name: "env"; variable?: string }
   | { name: "run"; command?: string }
   | { name: "net"; host?: string }
-  | { name: "sys"; kind?: "hostname" | "homedir" | "cpus" | "uid" | "systemMemoryInfo" };
+  | { name: "sys"; kind?: "hostname" | "homedir" | "cpus" | "uid" | "statfs" | "systemMemoryInfo" };
 
 /**
  * Whether an operation may be done without asking the person at the terminal.

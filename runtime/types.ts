@@ -15,12 +15,15 @@ export interface Progress {
     | "prefill"
     | "bench"
     | "convert"
-    | "verify";
+    | "verify"
+    | "download";
   message: string;
   /** Work done and in total, in `unit`s; absent when it can't be known. */
   done?: number;
   total?: number;
   unit?: "bytes" | "tokens" | "layers";
+  /** Units a second lately, where that is worth showing. */
+  perSecond?: number;
 }
 export type OnProgress = (progress: Progress) => void;
 
