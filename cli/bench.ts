@@ -18,6 +18,7 @@ import {
   wholeNumbers,
 } from "./flags.ts";
 import { printJson } from "./format.ts";
+import { withModelPath } from "./model_path.ts";
 import { checkModelPermissions } from "./permissions.ts";
 import { createProgress } from "./progress.ts";
 
@@ -82,8 +83,9 @@ Examples:
   trilith bench --shape bitnet-2b-4t --cost 0.04
 `;
 
-async function bench({ json, quiet, ...options }: BenchFlags, context: Context): Promise<void> {
+async function bench({ json, quiet, ...flags }: BenchFlags, context: Context): Promise<void> {
   const { io, engine } = context;
+  const options = await withModelPath(context, flags);
   checkModelPermissions(options.model, options.kernels);
   await interruptible(io, async (signal) => {
     const progress = createProgress(io.stderr, { quiet });

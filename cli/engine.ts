@@ -16,6 +16,9 @@ import type {
   TuneOptions,
   TuneReport,
 } from "../runtime/reports.ts";
+import type { CatalogueModel } from "../runtime/hub/catalogue_memory.ts";
+import type { LocalModel, ModelRemoval } from "../runtime/hub/models.ts";
+import type { PullOptions, PullReport } from "../runtime/hub/pull.ts";
 import type { LoadOptions, Model, Tokenizer } from "../runtime/types.ts";
 
 /** What the commands need of the layers below. A missing path is the embedded story model. */
@@ -34,6 +37,13 @@ export interface Engine {
   clearKernels(options: { tunings?: boolean }): Promise<ClearedKernels>;
   doctorReport(): Promise<DoctorReport>;
   inspectModel(path: string | undefined): Promise<InspectReport>;
+  /** The path of a model in the hub's cache; what is a path stays one. */
+  locateModel(text: string): Promise<string>;
+  pullModel(text: string, options: PullOptions): Promise<PullReport>;
+  listModels(): Promise<LocalModel[]>;
+  remoteModels(): Promise<CatalogueModel[]>;
+  modelRemoval(text: string): Promise<ModelRemoval>;
+  removeModels(removal: ModelRemoval): Promise<void>;
   convertModel(
     source: string,
     destination: string,
@@ -76,6 +86,24 @@ export const engine: Engine = {
   },
   async inspectModel(path) {
     return (await import("../runtime/mod.ts")).inspectModel(path);
+  },
+  async locateModel(text) {
+    return (await import("../runtime/hub/locate.ts")).locateModel(text);
+  },
+  async pullModel(text, options) {
+    return (await import("../runtime/hub/pull.ts")).pullModel(text, options);
+  },
+  async listModels() {
+    return (await import("../runtime/hub/models.ts")).listModels();
+  },
+  async remoteModels() {
+    return (await import("../runtime/hub/catalogue_memory.ts")).remoteModels();
+  },
+  async modelRemoval(text) {
+    return (await import("../runtime/hub/models.ts")).modelRemoval(text);
+  },
+  async removeModels(removal) {
+    await (await import("../runtime/hub/models.ts")).removeModels(removal);
   },
   async convertModel(source, destination, options) {
     const { convertModel } = await import("../runtime/convert/convert.ts");

@@ -48,11 +48,11 @@ export function tokenIds(flag: string): (text: string) => number[] {
 }
 
 /** Commander's parser of a repeatable flag. */
-function collected(text: string, previous: string[] = []): string[] {
-  if (text === "") {
-    throw new UsageError("Cannot use an empty --stop: give the text that ends the answer");
-  }
-  return [...previous, text];
+export function collected(flag: string, what = "a pattern such as *.json") {
+  return (text: string, previous: string[] = []): string[] => {
+    if (text === "") throw new UsageError(`Cannot use an empty ${flag}: give ${what}`);
+    return [...previous, text];
+  };
 }
 
 const BIAS = /^(\d{1,9})=(.+)$/;
@@ -73,6 +73,7 @@ function collectedBias(text: string, previous = new Map<number, number>()): Map<
 /** Flags of all commands that load a model. */
 export interface ModelFlags {
   model?: string;
+  pull?: boolean;
   threads?: number;
   ctx?: number;
   kernels?: LoadOptions["kernels"];
@@ -96,7 +97,11 @@ export function addQuietFlag(command: Command): Command {
 
 export function addModelFlags(command: Command): Command {
   command
-    .option("-m, --model <path>", "model folder or file; default: the embedded story model")
+    .option(
+      "-m, --model <model>",
+      "folder, file, or a name of the hub's; default: the embedded story model",
+    )
+    .option("--pull", "fetch the model from the hub first if it is not in its cache")
     .option(
       "-t, --threads <n>",
       "native threads; default: the physical cores we may use",
@@ -196,7 +201,11 @@ export function addSamplingFlags(command: Command): Command {
       "add to a token's logit; -inf bans it; repeatable",
       collectedBias,
     )
-    .option("--stop <text>", "end before this text; repeatable", collected)
+    .option(
+      "--stop <text>",
+      "end before this text; repeatable",
+      collected("--stop", "the text that ends the answer"),
+    )
     .option("--ignore-eos", "go on past end-of-text tokens")
     .option(
       "--speculate <n>",

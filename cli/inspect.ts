@@ -5,6 +5,7 @@ import type { Context } from "./context.ts";
 import { addJsonFlag } from "./flags.ts";
 import { bytes, digits, fields, grouped, printable, printJson, table } from "./format.ts";
 import type { Output } from "./io.ts";
+import { modelPath } from "./model_path.ts";
 import { checkPermissions } from "./permissions.ts";
 
 export function addInspectCommand(program: Command, context: Context): void {
@@ -12,7 +13,7 @@ export function addInspectCommand(program: Command, context: Context): void {
     .description(
       "a model's architecture, shapes, tensors, tokenizer and memory, without running it",
     )
-    .argument("[model]", "model folder or file; default: the embedded story model");
+    .argument("[model]", "folder, file, or a name of the hub's; default: the embedded story model");
   addJsonFlag(command)
     .addHelpText("after", INSPECT_HELP)
     .action((model: string | undefined, flags: { json?: boolean }) =>
@@ -29,10 +30,12 @@ Examples:
 async function inspect(
   model: string | undefined,
   { json }: { json?: boolean },
-  { io: { stdout }, engine }: Context,
+  context: Context,
 ): Promise<void> {
-  checkPermissions({ name: "read", path: model ?? embeddedModelFolder() });
-  const report = await engine.inspectModel(model);
+  const { io: { stdout }, engine } = context;
+  const path = await modelPath(context, { model });
+  checkPermissions({ name: "read", path: path ?? embeddedModelFolder() });
+  const report = await engine.inspectModel(path);
   if (json) printJson(stdout, report);
   else printReport(report, stdout);
 }

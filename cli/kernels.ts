@@ -7,6 +7,7 @@ import { type Context, interruptible } from "./context.ts";
 import { addJsonFlag, addQuietFlag, asUsageError } from "./flags.ts";
 import { bytes, printable, printJson, table } from "./format.ts";
 import type { Output } from "./io.ts";
+import { withModelPath } from "./model_path.ts";
 import { checkCachePermissions, checkCompilerPermission, checkPermissions } from "./permissions.ts";
 import { createProgress } from "./progress.ts";
 import { plural } from "./statistics.ts";
@@ -112,9 +113,11 @@ function tuningTable(tunings: readonly KnownTuning[], stdout: Output): string {
 }
 
 async function showSources(
-  { asm, json, quiet, ...options }: ShowFlags,
-  { io, engine }: Context,
+  { asm, json, quiet, ...flags }: ShowFlags,
+  context: Context,
 ): Promise<void> {
+  const { io, engine } = context;
+  const options = await withModelPath(context, flags);
   checkPermissions({ name: "read", path: options.model ?? embeddedModelFolder() });
   if (asm) {
     checkCachePermissions();

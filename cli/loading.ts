@@ -1,17 +1,20 @@
 import type { LoadOptions, Model, OnProgress } from "../runtime/types.ts";
 import type { Context, Interrupts } from "./context.ts";
 import { asUsageError, loadOptionsOf, type ModelFlags } from "./flags.ts";
+import { modelPath } from "./model_path.ts";
 import { checkModelPermissions } from "./permissions.ts";
 import { createProgress } from "./progress.ts";
 
 /** Loads the model that the flags name, with progress on standard error. */
 export async function loadModel(
-  { io, engine }: Context,
+  context: Context,
   flags: ModelFlags & { maxBatchTokens?: number },
   signal: AbortSignal,
   interrupts: Interrupts,
 ): Promise<Model> {
-  checkModelPermissions(flags.model, flags.kernels);
+  const { io, engine } = context;
+  const path = await modelPath(context, flags);
+  checkModelPermissions(path, flags.kernels);
   const progress = createProgress(io.stderr, { quiet: flags.quiet });
   const tuning = skippableTuning(interrupts, progress.report);
   const options = {
@@ -21,7 +24,7 @@ export async function loadModel(
     signal,
   };
   try {
-    return await engine.loadModel(flags.model, options);
+    return await engine.loadModel(path, options);
   } catch (error) {
     throw asUsageError(error);
   } finally {

@@ -20,8 +20,11 @@ import { addInspectCommand } from "./inspect.ts";
 import { BrokenPipeError, type Io } from "./io.ts";
 import { addKernelsCommand } from "./kernels.ts";
 import { addLogitsCommand } from "./logits.ts";
+import { addListCommand } from "./list.ts";
 import { permissionMessage } from "./permissions.ts";
 import { addPerplexityCommand } from "./perplexity.ts";
+import { addPullCommand } from "./pull.ts";
+import { addRemoveCommand } from "./rm.ts";
 import { addServeCommand } from "./serve.ts";
 import { addTokenizeCommand } from "./tokenize.ts";
 import { addTuneCommand } from "./tune.ts";
@@ -39,6 +42,9 @@ const ADD_COMMANDS = [
   addKernelsCommand,
   addDoctorCommand,
   addInspectCommand,
+  addPullCommand,
+  addListCommand,
+  addRemoveCommand,
   addConvertCommand,
 ];
 
@@ -80,7 +86,8 @@ function createProgram(context: Context): Command {
 const PROGRAM_HELP = `
 Examples:
   trilith generate "Once upon a time"
-  trilith chat --model ./bitnet-b1.58-2B-4T
+  trilith pull microsoft/bitnet-b1.58-2B-4T
+  trilith chat --model microsoft/bitnet-b1.58-2B-4T
   trilith serve --port 8080
   trilith doctor
 

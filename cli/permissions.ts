@@ -5,6 +5,7 @@ import type { KernelChoice } from "../codegen/isa.ts";
 import { cacheRoot } from "../kernels/cache.ts";
 import { environmentVariable, isGranted } from "../kernels/permissions.ts";
 import { embeddedModelFolder } from "../runtime/embedded.ts";
+import { hubCacheFolder, hubSettings, isHubCacheKnown } from "../runtime/hub/settings.ts";
 
 /** Deno was started without a permission that the command needs. */
 export class PermissionError extends Error {
@@ -54,6 +55,28 @@ export function checkCompilerPermission(): void {
   if (isGranted({ name: "run" })) return;
   if (command === null) throw missingError(["--allow-run"]);
   if (!isGranted({ name: "run", command })) throw missingError([`--allow-run=${command}`]);
+}
+
+/**
+ * Looking into the hub's cache, or changing it.
+ *
+ * @throws {PermissionError} If it may not be done.
+ */
+export function checkHubCachePermission(...more: "write"[]): void {
+  if (!isHubCacheKnown()) throw missingError(["--allow-env"]);
+  const path = hubCacheFolder();
+  checkPermissions({ name: "read", path }, ...more.map((name) => ({ name, path })));
+}
+
+/**
+ * Fetching from the hub. Where its storage is only the hub knows: Deno's own error names it.
+ *
+ * @throws {PermissionError} If it may not be done.
+ */
+export function checkHubPermissions(): void {
+  checkHubCachePermission("write");
+  const { host } = new URL(hubSettings().endpoint);
+  if (!isGranted({ name: "net", host })) throw missingError([`--allow-net=${host}`]);
 }
 
 /**

@@ -98,11 +98,18 @@ class LogLines implements ProgressDisplay {
 }
 
 /** "Packing weights 45 % (210 MB of 466 MB)". */
-function textOf({ message, done, total, unit }: Progress): string {
+function textOf({ message, done, total, unit, perSecond }: Progress): string {
   if (done === undefined) return message;
   const amount = (count: number) =>
     unit === "bytes" ? bytes(count) : `${count} ${unit ?? ""}`.trim();
   if (!total) return `${message} ${amount(done)}`;
   const percent = Math.floor(100 * Math.min(1, done / total));
-  return `${message} ${percent} % (${amount(done)} of ${amount(total)})`;
+  const pace = perSecond ? `, ${amount(perSecond)}/s, ${timeLeft((total - done) / perSecond)}` : "";
+  return `${message} ${percent} % (${amount(done)} of ${amount(total)}${pace})`;
+}
+
+function timeLeft(seconds: number): string {
+  if (seconds < 90) return `${Math.ceil(seconds)} s left`;
+  const minutes = Math.ceil(seconds / 60);
+  return minutes < 90 ? `${minutes} min left` : `${(seconds / 3600).toFixed(1)} h left`;
 }

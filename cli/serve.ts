@@ -7,6 +7,7 @@ import { listOf, readEnvironmentFlags, variablesOf } from "./environment_flags.t
 import { addModelFlags, headOption, type ModelFlags, wholeNumber } from "./flags.ts";
 import { readTextFile } from "./generate.ts";
 import type { Io } from "./io.ts";
+import { modelPath } from "./model_path.ts";
 import { checkListenPermission, checkModelPermissions } from "./permissions.ts";
 
 export interface ServeFlags extends ModelFlags {
@@ -183,11 +184,12 @@ async function serve(command: Command, context: Context): Promise<void> {
   const flags = command.opts<ServeFlags>();
   const place = placeOf(command, flags);
   const apiKeys = await keysOf(flags, context.io);
-  checkModelPermissions(flags.model, flags.kernels);
+  const modelFile = await modelPath(context, flags);
+  checkModelPermissions(modelFile, flags.kernels);
   checkListenPermission(place);
   // The other commands need not wait for its packages.
   const { runServer } = await import("./serve_run.ts");
-  context.exitCode = await runServer({ flags, place, apiKeys }, context);
+  context.exitCode = await runServer({ flags, modelFile, place, apiKeys }, context);
 }
 
 /** @throws {UsageError} If a port and a socket are asked for. */

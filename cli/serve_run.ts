@@ -22,6 +22,8 @@ import type { ServeFlags } from "./serve.ts";
 
 export interface ServeSettings {
   flags: ServeFlags;
+  /** What `--model` means; undefined is the embedded model. */
+  modelFile: string | undefined;
   place: Place;
   apiKeys: readonly string[];
 }
@@ -103,7 +105,9 @@ async function drained({ lifecycle, log }: Operations, ms: number): Promise<numb
 }
 
 function nameOf({ alias, model }: ServeFlags): string {
-  return alias ?? (model === undefined ? "story" : path.basename(path.resolve(model)));
+  if (alias !== undefined || model === undefined) return alias ?? "story";
+  // Of a name of the hub neither the organisation nor the revision.
+  return path.basename(path.resolve(model)).replace(/[@:].*$/, "");
 }
 
 function logOf({ logFormat: format, logLevel, quiet }: ServeFlags, writer: LogWriter): Log {
@@ -128,7 +132,7 @@ function accessOf({ flags, place, apiKeys }: ServeSettings) {
 
 /** The model, with progress on standard error and in `/health`. */
 async function loadModel(
-  { flags }: ServeSettings,
+  { flags, modelFile }: ServeSettings,
   { io, engine }: Context,
   { onProgress, signal }: { onProgress: OnProgress; signal: AbortSignal },
 ) {
@@ -146,7 +150,7 @@ async function loadModel(
     },
   };
   try {
-    const model = await engine.loadModel(flags.model, options);
+    const model = await engine.loadModel(modelFile, options);
     // Merges are looked up by a table that the first text makes: better now than in a request.
     await model.encode("a b");
     return model;

@@ -7,6 +7,8 @@ import type {
   MachineReport,
   TuneReport,
 } from "../runtime/reports.ts";
+import type { LocalModel, ModelRemoval } from "../runtime/hub/models.ts";
+import type { PullReport } from "../runtime/hub/pull.ts";
 import type { LoadOptions } from "../runtime/types.ts";
 import type { Engine } from "./engine.ts";
 import { FakeModel, type FakeModelOptions } from "./fake_model.ts";
@@ -275,6 +277,43 @@ export const INSPECT_REPORT: InspectReport = {
   },
 };
 
+const COMMIT = "0123456789abcdef0123456789abcdef01234567";
+
+export const PULL_REPORT: PullReport = {
+  model: "some/model",
+  repo: "some/model",
+  revision: "main",
+  commit: COMMIT,
+  path: "/hub/models--some--model/snapshots/0123",
+  files: [{ path: "config.json", bytes: 12, hash: "ab", state: "fetched" }],
+  bytes: 12,
+  neededBytes: 12,
+  seconds: 0.5,
+};
+
+export const LOCAL_MODEL: LocalModel = {
+  name: "some/model",
+  repo: "some/model",
+  commit: COMMIT,
+  revisions: ["main"],
+  path: "/hub/models--some--model/snapshots/0123",
+  format: "safetensors",
+  bytes: 1_180_000_000,
+  runs: true,
+  note: "bitnet, ternary",
+};
+
+export const MODEL_REMOVAL: ModelRemoval = {
+  name: "some/model",
+  repo: "some/model",
+  commits: [COMMIT],
+  files: ["config.json", "model.safetensors"],
+  bytes: 1_180_000_000,
+  isWholeRepo: true,
+  origins: [],
+  packed: [{ path: "/cache/models/a.packed", bytes: 1_000_000_000 }],
+};
+
 export const CONVERT_REPORT: ConvertReport = {
   source: "story",
   destination: "story.gguf",
@@ -320,6 +359,12 @@ export function fakeEngine(scene: FakeModelOptions) {
     tuneModel: () => Promise.resolve(TUNE_REPORT),
     doctorReport: () => Promise.resolve(DOCTOR_REPORT),
     inspectModel: () => Promise.resolve(INSPECT_REPORT),
+    locateModel: (text) => Promise.resolve(text),
+    pullModel: () => Promise.resolve(PULL_REPORT),
+    listModels: () => Promise.resolve([LOCAL_MODEL]),
+    remoteModels: () => Promise.resolve([]),
+    modelRemoval: () => Promise.resolve(MODEL_REMOVAL),
+    removeModels: () => Promise.resolve(),
     convertModel: () => Promise.resolve(CONVERT_REPORT),
   };
   return { engine, models, loads };

@@ -6,6 +6,7 @@ import type { Tokenizer } from "../runtime/types.ts";
 import type { Context } from "./context.ts";
 import { addJsonFlag } from "./flags.ts";
 import { type Input, type Output, readLineGroups } from "./io.ts";
+import { modelPath } from "./model_path.ts";
 import { checkPermissions } from "./permissions.ts";
 
 /** Flags that `tokenize` and `detokenize` share. */
@@ -30,10 +31,13 @@ export function addTokenizerFlags(command: Command): Command {
   return addJsonFlag(command);
 }
 
-export function loadTokenizer({ engine }: Context, flags: TokenizerFlags): Promise<Tokenizer> {
-  const path = flags.tokenizer ?? modelFolder(flags.model);
+export async function loadTokenizer(
+  context: Context,
+  flags: TokenizerFlags,
+): Promise<Tokenizer> {
+  const path = flags.tokenizer ?? modelFolder(await modelPath(context, flags));
   checkPermissions({ name: "read", path: path ?? embeddedModelFolder() });
-  return engine.loadTokenizer(path);
+  return await context.engine.loadTokenizer(path);
 }
 
 /** A model may be named by its weights: its tokenizer lies beside them. */

@@ -13,6 +13,7 @@ import {
 } from "./flags.ts";
 import { type Cell, digits, paint, printable, printJson, table } from "./format.ts";
 import type { Output } from "./io.ts";
+import { withModelPath } from "./model_path.ts";
 import { checkModelPermissions } from "./permissions.ts";
 import { createProgress } from "./progress.ts";
 import { plural } from "./statistics.ts";
@@ -61,8 +62,9 @@ Examples:
   trilith tune --shape llama3-8b --prompt-tokens-per-token 8
 `;
 
-async function tune({ json, quiet, ...options }: TuneFlags, context: Context): Promise<void> {
+async function tune({ json, quiet, ...flags }: TuneFlags, context: Context): Promise<void> {
   const { io, engine } = context;
+  const options = await withModelPath(context, flags);
   checkModelPermissions(options.model);
   await interruptible(io, async (signal) => {
     const progress = createProgress(io.stderr, { quiet });

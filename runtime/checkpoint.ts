@@ -7,6 +7,7 @@ import { open, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { type Companions, folderCompanions } from "./companions.ts";
 import { CheckpointError, reasonOf, shown, shownList } from "./errors.ts";
+import { locateModel } from "./hub/locate.ts";
 import { isJsonObject, isMissing, parseJson, readTextFile } from "./json.ts";
 import { openSafetensors, type SafetensorsFile } from "./safetensors.ts";
 import type { TensorInfo, WeightFile } from "./tensors.ts";
@@ -40,12 +41,13 @@ export interface Checkpoint extends AsyncDisposable {
 }
 
 /**
- * Opens a model folder, or a `.safetensors` file that has its config.json beside it.
+ * Opens a model folder, or a `.safetensors` file that has its config.json beside it; by its path,
+ * or by its name on the hub if it is in the hub's cache.
  *
  * @throws {CheckpointError} If something is missing, damaged, or of a format that is not read.
  */
 export async function openCheckpoint(path: string): Promise<Checkpoint> {
-  const { folder, weightsFile } = await locate(path);
+  const { folder, weightsFile } = await locate(locateModel(path));
   const configText = await readTextFile(join(folder, CONFIG_FILE));
   if (configText === null) {
     throw new CheckpointError(

@@ -165,6 +165,26 @@ async function packedFiles(directory: string): Promise<{ file: string; header: H
   }));
 }
 
+/**
+ * Packed files that were made from one of these checkpoints, as folders or files.
+ * Their checkpoint is not looked at: it may be gone.
+ */
+export async function packedFilesFrom(
+  paths: readonly string[],
+): Promise<{ path: string; bytes: number }[]> {
+  const made = (await packedFiles(cacheDirectory("models"))).filter(({ header }) =>
+    paths.some((from) => header?.origin?.startsWith(`${from} `) || isBelow(header?.origin, from))
+  );
+  return made.map(({ file, header }) => ({
+    path: file,
+    bytes: HEADER_BYTES + header!.dataBytes,
+  }));
+}
+
+function isBelow(origin: string | undefined, folder: string): boolean {
+  return origin?.startsWith(folder + path.sep) ?? false;
+}
+
 /** The header of a file, or null if it has none or is gone meanwhile. */
 async function headerOf(file: string): Promise<Header | null> {
   try {

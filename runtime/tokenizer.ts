@@ -9,6 +9,7 @@ import { type Companions, folderCompanions, parseQuickly } from "./companions.ts
 import { type AddedToken, AddedTokenSplitter, parseAddedTokens } from "./added_tokens.ts";
 import { Bpe, type BpeModel } from "./bpe.ts";
 import { CheckpointError, reasonOf, shown, UnsupportedModelError } from "./errors.ts";
+import { locateModel } from "./hub/locate.ts";
 import { isJsonObject, type Json, type JsonObject, readTextFile } from "./json.ts";
 import { BusyClock } from "./pause.ts";
 import { createPreTokenizer, type PreTokenizer } from "./pre_tokenizer.ts";
@@ -54,7 +55,8 @@ const MAX_TOKENS = 10_000_000;
  * @throws {CheckpointError} If it is missing or damaged.
  * @throws {UnsupportedModelError} If it is of a kind that this version does not run.
  */
-export async function loadTokenizer(fileOrFolder: string): Promise<StreamingTokenizer> {
+export async function loadTokenizer(model: string): Promise<StreamingTokenizer> {
+  const fileOrFolder = locateModel(model);
   if (/\.gguf$/i.test(fileOrFolder)) {
     throw new CheckpointError(
       `Cannot read a tokenizer from ${shown(fileOrFolder)} as it is a GGUF file: ` +

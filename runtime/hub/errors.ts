@@ -1,6 +1,6 @@
 /** The hub, the network or its cache did not give a model; the message says why and what to do. */
 export class HubError extends Error {
-  override readonly name = "HubError";
+  override name = "HubError";
 }
 
 const REASONS: Record<string, string> = {

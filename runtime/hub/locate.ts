@@ -8,7 +8,9 @@ import { hubCacheFolder, isHubCacheKnown } from "./settings.ts";
 import { cachedPath } from "./snapshot.ts";
 
 /** The model is of the hub, and not here: `pull` would fetch it. */
-export class NotPulledError extends HubError {}
+export class NotPulledError extends HubError {
+  override name = "NotPulledError";
+}
 
 /**
  * The path of a model. What exists as a path is one; else names of the hub are looked up.

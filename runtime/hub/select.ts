@@ -85,9 +85,9 @@ function modelFiles(paths: readonly string[], what: string): string[] {
   if (paths.includes(SINGLE)) return [...beside, SINGLE];
   const shards = paths.filter((path) => SHARD.test(path));
   if (shards.length > 0 && paths.includes(INDEX)) return [...beside, INDEX, ...shards];
-  const ggufs = paths.filter((path) => GGUF.test(path));
-  if (ggufs.length === 0) throw noWeights(paths, what);
-  return [...bestGguf(ggufs, what), ...paths.filter((path) => TERMS.test(path))];
+  const groups = ggufGroups(paths);
+  if (groups.length === 0) throw noWeights(paths, what);
+  return [...bestGguf(groups, what), ...paths.filter((path) => TERMS.test(path))];
 }
 
 function noWeights(paths: readonly string[], what: string): HubError {
@@ -106,18 +106,18 @@ function parts(path: string): string {
   return path.replace(/-\d{5}-of-\d{5}(?=\.gguf$)/i, "");
 }
 
-function bestGguf(ggufs: readonly string[], what: string): string[] {
-  const groups = Map.groupBy(ggufs, parts);
-  if (groups.size === 1) return [...ggufs];
+function bestGguf(groups: readonly string[][], what: string): string[] {
+  if (groups.length === 1) return groups[0];
   for (const word of TERNARY_WORDS) {
-    const fitting = [...groups.keys()].filter((name) => hasWord(name, word));
+    const fitting = groups.filter(([first]) => hasWord(parts(first), word));
+    if (fitting.length === 1) return fitting[0];
     // One of two would be a guess.
-    if (fitting.length === 1) return groups.get(fitting[0])!;
     if (fitting.length > 1) break;
   }
+  const names = groups.map(([first]) => first);
   throw new UsageError(
-    `Cannot choose a GGUF file of ${what}: it has ${shownList([...groups.keys()], 12)}, ` +
-      `name one as ${what}:${shown(ggufs[0]).slice(1, -1)}`,
+    `Cannot choose a GGUF file of ${what}: it has ${shownList(names, 12)}, ` +
+      `name one as ${what}:${shown(names[0]).slice(1, -1)}`,
   );
 }
 
@@ -140,9 +140,15 @@ export function namedGguf(paths: readonly string[], file: string, what: string):
 /** What a text after the colon may mean: files by name, or GGUF files by a word of their names. */
 export function filesMeant(paths: readonly string[], file: string): string[][] {
   if (paths.includes(file) && !GGUF.test(file)) return [[file]];
-  const groups = Map.groupBy(paths.filter((path) => GGUF.test(path)), parts);
-  if (paths.includes(file)) return [groups.get(parts(file))!];
-  return [...groups].filter(([name]) => hasWord(name, file)).map(([, group]) => group);
+  const groups = ggufGroups(paths);
+  if (paths.includes(file)) return groups.filter((group) => group.includes(file));
+  return groups.filter(([first]) => hasWord(parts(first), file));
+}
+
+/** GGUF files, each with its other parts. */
+export function ggufGroups(paths: readonly string[]): string[][] {
+  const ggufs = paths.filter((path) => GGUF.test(path)).sort();
+  return [...Map.groupBy(ggufs, parts).values()];
 }
 
 /** `TQ2_0` is a word of `bitcpm4-8b-tq2_0.gguf`, `Q2_0` is not. */
