@@ -17,6 +17,7 @@ export type { Scheme } from "./ternary_linear/scheme.ts";
 export {
   defaultKernel,
   kernelName,
+  kernelsFor,
   LAYOUTS,
   TERNARY_KERNELS,
   type TernaryKernel,

@@ -131,6 +131,7 @@ export function rotaryDim(spec: Pick<ModelSpec, "headDim" | "rotaryDim">): numbe
  * @throws {RangeError} If parts of the spec are asked for together that no generated code has.
  */
 export function checkSpec(spec: ModelSpec): void {
+  checkGroups(spec);
   if (spec.experts === undefined) return;
   const { numExperts, numExpertsPerTok } = spec.experts;
   const isPicked = numExpertsPerTok >= 1 && numExpertsPerTok <= numExperts;
@@ -144,6 +145,35 @@ export function checkSpec(spec: ModelSpec): void {
       : `Cannot lay out a model with experts as numExpertsPerTok must be from 1 to ${numExperts}: ` +
         `current value is ${numExpertsPerTok}`,
   );
+}
+
+/** Sums of so many products of a code by an int8 are exact in a float32: 128 * 2^16 < 2^24. */
+const MOST_GROUP_FEATURES = 1 << 16;
+
+function checkGroups({ groups, ternaryHead, ternaryEmbedding, ...spec }: ModelSpec): void {
+  if (groups === undefined) {
+    if (!ternaryHead && !ternaryEmbedding) return;
+    throw new RangeError(
+      "Cannot lay out a ternary head or embedding as the model must have groups",
+    );
+  }
+  const { size, weightScales } = groups;
+  if (!Number.isInteger(size) || size < 32 || size % 32 !== 0 || size > MOST_GROUP_FEATURES) {
+    throw new RangeError(
+      `Cannot lay out groups of features as their size must be a multiple of 32 from 32 to ` +
+        `${MOST_GROUP_FEATURES}: current value is ${size}`,
+    );
+  }
+  const reason = spec.experts !== undefined
+    ? "it must not have experts"
+    : weightScales && spec.rowScales
+    ? "either rows or groups have factors, not both"
+    : spec.headSketch && ternaryHead
+    ? "a ternary head has no sketch"
+    : spec.tieWordEmbeddings && Boolean(ternaryHead) !== Boolean(ternaryEmbedding)
+    ? "a head and an embedding that are tied are both ternary, or neither"
+    : null;
+  if (reason !== null) throw new RangeError(`Cannot lay out a model with groups as ${reason}`);
 }
 
 /** The linears that every token of a layer goes through: all, or those of attention where experts are. */
@@ -194,8 +224,10 @@ export function sketchShape({ hiddenSize }: Pick<ModelSpec, "hiddenSize">): Shap
 const SKETCHED_WEIGHTS = 1 << 24;
 
 /** Whether a model's packed file has a sketch of its head; see `codegen/head/sketch.ts`. */
-export function hasSketch({ headSketch, vocabSize, hiddenSize }: ModelSpec): boolean {
-  return headSketch ?? vocabSize * hiddenSize >= SKETCHED_WEIGHTS;
+export function hasSketch(
+  { headSketch, vocabSize, hiddenSize, groups }: ModelSpec,
+): boolean {
+  return headSketch ?? (groups === undefined && vocabSize * hiddenSize >= SKETCHED_WEIGHTS);
 }
 
 /** An expert's gate and up as one matrix, up's rows beginning with a block; then down. */

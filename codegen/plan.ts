@@ -13,6 +13,7 @@ import {
   type Shape,
 } from "./model_spec.ts";
 import { sketchSizes } from "./head/sketch.ts";
+import { factorBytes } from "./ternary_linear/groups.ts";
 import { paddedFloats } from "./norm_quantize/template.ts";
 
 /** One tensor in the packed file. Offsets are bytes from the start of its layer, or of the data. */
@@ -36,7 +37,7 @@ export interface PackedPlan {
   layersOffset: number;
   layerBytes: number;
   totalBytes: number;
-  /** Bytes of the ternary matrices of all layers. */
+  /** Bytes of the ternary matrices of all layers, with the factors of their groups. */
   ternaryBytes: number;
   /** Bytes that one decoded token reads: `bodyBytesPerToken`, and the head or its sketch. */
   bytesPerToken: number;
@@ -109,9 +110,19 @@ function unpickedExperts({ experts }: ModelSpec): number {
 
 function ternaryLayerBytes(spec: ModelSpec, layout: TernaryLayout): number {
   const bytes = (shapes: readonly Shape[]) =>
-    shapes.reduce((sum, { n, k }) => sum + layout.packedBytes(n, k), 0);
+    shapes.reduce((sum, shape) => sum + matrixBytes(spec, layout, shape), 0);
   const linears = bytes(layerLinears(spec).map((name) => linearShape(spec, name)));
   return linears + (spec.experts?.numExperts ?? 0) * bytes(expertShapes(spec));
+}
+
+/** Bytes of a ternary matrix and of the factors of its groups. */
+function matrixBytes({ groups }: ModelSpec, layout: TernaryLayout, { n, k }: Shape): number {
+  return layout.packedBytes(n, k) + factorBytes(groups, { n, k });
+}
+
+/** Whether a layer has one factor for each matrix, in a region for all of them. */
+export function hasMatrixScales({ rowScales, groups }: ModelSpec): boolean {
+  return !rowScales && !groups?.weightScales;
 }
 
 /** Finds a region by name; the plan decides which exist. */
@@ -150,7 +161,7 @@ function layerSizes(spec: ModelSpec, layout: TernaryLayout, expertBytes: number)
   const norm = (features: number) => paddedFloats(features) * 4;
   const queries = spec.numAttentionHeads * spec.headDim;
   return [
-    ...(spec.rowScales ? [] : [["scales", LINEAR_NAMES.length * 4] as const]),
+    ...(hasMatrixScales(spec) ? [["scales", LINEAR_NAMES.length * 4] as const] : []),
     ["input_norm", norm(spec.hiddenSize)],
     ["post_attention_norm", norm(spec.hiddenSize)],
     ...(spec.subNorms
@@ -177,6 +188,9 @@ function linearSizes(spec: ModelSpec, layout: TernaryLayout, name: LinearName): 
   const { n, k } = linearShape(spec, name);
   return [
     ...(spec.rowScales ? [[`${name}_scales`, paddedRows(n) * 4] as const] : []),
+    ...(spec.groups?.weightScales
+      ? [[`${name}_factors`, factorBytes(spec.groups, { n, k })] as const]
+      : []),
     ...(spec.biases.includes(name) ? [[`${name}_bias`, paddedRows(n) * 4] as const] : []),
     ...(spec.linearNormEps === null ? [] : [[`${name}_norm`, paddedFloats(k) * 4] as const]),
     [`${name}_codes`, layout.packedBytes(n, k)],

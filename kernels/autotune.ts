@@ -3,11 +3,11 @@ import { type LinearWork, linearWork, weightsOf } from "../codegen/ternary_linea
 import {
   defaultKernel,
   kernelName,
-  TERNARY_KERNELS,
+  kernelsFor,
   type TernaryKernel,
 } from "../codegen/ternary_linear/spec.ts";
 import type { Isa } from "../codegen/isa.ts";
-import type { ModelSpec } from "../codegen/model_spec.ts";
+import type { Groups, ModelSpec } from "../codegen/model_spec.ts";
 import { withLock } from "./cache.ts";
 import { type Cpu, supportedIsas } from "./cpu.ts";
 import { NativeLab } from "./lab.ts";
@@ -66,17 +66,19 @@ const LEAST_WEIGHTS = 100e6;
 
 /** What is tuned for a model on a CPU. */
 export function subjectOf(zig: Zig, cpu: Cpu, spec: ModelSpec): TuningSubject {
-  return { cpu, works: linearWork(spec), zigVersion: zig.version, kernels: rivalsOn(cpu) };
+  const kernels = rivalsOn(cpu, spec.groups);
+  return { cpu, works: linearWork(spec), zigVersion: zig.version, kernels };
 }
 
 /** Whether today's kernels are those that a tuning has compared. */
 export function isUpToDate({ works, zigVersion, version }: Tuning, cpu: Cpu): boolean {
-  return version === tuningVersion({ cpu, works, zigVersion, kernels: rivalsOn(cpu) });
+  const kernels = rivalsOn(cpu, works[0]?.groups);
+  return version === tuningVersion({ cpu, works, zigVersion, kernels });
 }
 
 /** What is used of an instruction set where nothing was measured. */
-export function defaultFor(isa: Isa, cpu: Cpu): TernaryKernel {
-  return defaultKernel(isa, vendorOf(cpu));
+export function defaultFor(isa: Isa, cpu: Cpu, groups?: Groups): TernaryKernel {
+  return defaultKernel(isa, vendorOf(cpu), groups);
 }
 
 /** CPUID's name of the maker, as far as the model's name tells: Zig says "znver4", Linux "AMD EPYC". */
@@ -88,11 +90,11 @@ function vendorOf(cpu: Cpu): string | null {
  * The kernels that may win here: the default, the other schemes of its instruction set, then those
  * of lesser ones. `portable` does what the others do with fewer lanes, so that it is none of them.
  */
-function rivalsOn(cpu: Cpu): TernaryKernel[] {
+function rivalsOn(cpu: Cpu, groups?: Groups): TernaryKernel[] {
   const [best, ...lesser] = supportedIsas(cpu);
-  const fallback = defaultFor(best, cpu);
+  const fallback = defaultFor(best, cpu, groups);
   const isas = [best, ...lesser.filter((isa) => isa !== "portable")];
-  const rows = isas.flatMap((isa) => TERNARY_KERNELS.filter((kernel) => kernel.isa === isa));
+  const rows = isas.flatMap((isa) => kernelsFor(groups).filter((kernel) => kernel.isa === isa));
   return [fallback, ...rows.filter((kernel) => kernel !== fallback)];
 }
 

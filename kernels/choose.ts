@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
-import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
+import type { Groups, KvType, ModelSpec } from "../codegen/model_spec.ts";
 import { stepSource } from "../codegen/step/template.ts";
 import type { TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { defaultFor } from "./autotune.ts";
@@ -85,13 +85,16 @@ export async function openKernels(
   );
 }
 
-/** The kernel that "auto" tries first on this machine; nothing is compiled. */
-export async function bestKernel(options: ChooseOptions = {}): Promise<TernaryKernel> {
+/** The kernel that "auto" tries first on this machine, for a model's groups; nothing is compiled. */
+export async function bestKernel(
+  options: ChooseOptions = {},
+  groups?: Groups,
+): Promise<TernaryKernel> {
   const detected = detectCpu();
   const cpu = detected.features.size > 0
     ? detected
     : await detectCpuWithZig((await ensureZig(options)).path, options.signal);
-  return defaultFor(supportedIsas(cpu)[0], cpu);
+  return defaultFor(supportedIsas(cpu)[0], cpu, groups);
 }
 
 async function openSelected(

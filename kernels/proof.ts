@@ -1,7 +1,10 @@
 import { randomOf } from "../codegen/random.ts";
+import { packFactors } from "../codegen/ternary_linear/factors.ts";
+import { factorBytes, groupCount } from "../codegen/ternary_linear/groups.ts";
+import { codeBytes } from "../codegen/ternary_linear/timing.ts";
 import { BLOCK_ROWS, blocksOf, paddedRows } from "../codegen/layouts/layout.ts";
-import { type ModelSpec, ternaryShapes } from "../codegen/model_spec.ts";
-import { ternaryDot } from "../codegen/ternary_linear/reference.ts";
+import { type Groups, type ModelSpec, ternaryShapes } from "../codegen/model_spec.ts";
+import { groupedDot, ternaryDot } from "../codegen/ternary_linear/reference.ts";
 import { linearSymbol, type Shape } from "../codegen/ternary_linear/scheme.ts";
 import { kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { uniqueShapes } from "../codegen/ternary_linear/template.ts";
@@ -92,15 +95,42 @@ function proveTokens(
   for (const [weights, activations] of CASES) {
     const codes = filled(new Uint8Array(rows * shape.k), () => WEIGHTS[weights](random));
     const x = filled(new Int8Array(tokens * shape.k), () => ACTIVATIONS[activations](random));
-    compare(library, kernel, shape, {
-      rows,
-      tokens,
-      codes,
-      x,
-      name: `${weights} x ${activations}`,
-    });
+    const scales = scalesOf(kernel.scheme.groups, { rows, tokens, k: shape.k }, random);
+    const name = `${weights} x ${activations}`;
+    compare(library, kernel, shape, { rows, tokens, codes, x, scales, name });
   }
   return CASES.length * rows * tokens;
+}
+
+/** Factors of groups: of inputs, (tokens, groups), and of weights, (rows, groups), where they have any. */
+interface Scales {
+  inverses: Float32Array;
+  factors: Float32Array | null;
+}
+
+/** Such as trained models have, huge and tiny ones, denormals, zeros and negative ones. */
+const ODD_FACTORS = [0, -0.25, 2 ** -24, 65504, 2 ** -14, 1, -65504];
+
+/** @returns Null where nothing is rounded by groups. */
+function scalesOf(
+  groups: Groups | undefined,
+  { rows, tokens, k }: { rows: number; tokens: number; k: number },
+  random: () => number,
+): Scales | null {
+  if (groups === undefined) return null;
+  const count = groupCount(groups, k);
+  const inverses = Float32Array.from({ length: tokens * count }, () => 2 ** (20 * random() - 17));
+  // Of all types' values, which have 8 bits of precision at least.
+  const factor = () =>
+    random() < 0.9
+      ? (128 + Math.floor(128 * random())) * 2 ** -13
+      : ODD_FACTORS[Math.floor(ODD_FACTORS.length * random())];
+  const held = (value: number) =>
+    groups.scaleType === "bf16" && Math.abs(value) > 65000 ? 2 ** 90 : value;
+  const factors = groups.weightScales
+    ? Float32Array.from({ length: rows * count }, () => held(factor()))
+    : null;
+  return { inverses, factors };
 }
 
 /** As Uint8Array.from({ length }), but millions of elements in milliseconds. */
@@ -114,7 +144,53 @@ interface Case {
   tokens: number;
   codes: Uint8Array;
   x: Int8Array;
+  scales: Scales | null;
   name: string;
+}
+
+/** What the reference says of a row for a token. */
+function expectedOf(
+  test: Case,
+  groups: Groups | undefined,
+  k: number,
+  row: number,
+  t: number,
+): number {
+  const codes = test.codes.subarray(row * k, (row + 1) * k);
+  const x = test.x.subarray(t * k, (t + 1) * k);
+  if (groups === undefined) return ternaryDot(codes, x);
+  const count = groupCount(groups, k);
+  const of = (all: Float32Array, i: number) => all.subarray(i * count, (i + 1) * count);
+  const { inverses, factors } = test.scales!;
+  return groupedDot(codes, x, groups.size, of(inverses, t), factors && of(factors, row));
+}
+
+/** The matrix as a bare linear takes it: packed codes, then factors. */
+function matrixOf(
+  { scheme }: TernaryKernel,
+  shape: Shape,
+  { codes, rows, scales }: Case,
+): Uint8Array {
+  const { layout, groups } = scheme;
+  const packed = layout.zeros(shape.n, shape.k);
+  layout.packRows(packed, shape.n, shape.k, 0, codes);
+  if (!scales?.factors) return packed;
+  const matrix = new Uint8Array(packed.length + factorBytes(groups, shape));
+  matrix.set(packed);
+  matrix.set(
+    packFactors(groups!, { n: rows, k: shape.k }, scales.factors) as Uint8Array,
+    packed.length,
+  );
+  return matrix;
+}
+
+/** The inputs as it takes them: codes, then inverses. */
+function inputOf({ scheme }: TernaryKernel, { k }: Shape, { x, tokens, scales }: Case): Int8Array {
+  if (scales === null) return x;
+  const input = new Int8Array(codeBytes(scheme, k, tokens));
+  input.set(x);
+  input.set(new Int8Array(scales.inverses.buffer), input.length - scales.inverses.byteLength);
+  return input;
 }
 
 function compare(
@@ -123,16 +199,15 @@ function compare(
   shape: Shape,
   test: Case,
 ): void {
-  const { layout } = kernel.scheme;
-  const packed = layout.zeros(shape.n, shape.k);
-  layout.packRows(packed, shape.n, shape.k, 0, test.codes);
+  const { groups } = kernel.scheme;
+  const matrix = matrixOf(kernel, shape, test);
+  const input = inputOf(kernel, shape, test);
   const stride = paddedRows(shape.n);
-  const whole = runLinear(library, shape, packed, test, 0);
-  const split = runLinear(library, shape, packed, test, 1);
+  const whole = runLinear(library, shape, matrix, input, test, 0);
+  const split = runLinear(library, shape, matrix, input, test, 1);
   for (let t = 0; t < test.tokens; t++) {
-    const x = test.x.subarray(t * shape.k, (t + 1) * shape.k);
     for (let row = 0; row < test.rows; row++) {
-      const expected = ternaryDot(test.codes.subarray(row * shape.k, (row + 1) * shape.k), x);
+      const expected = expectedOf(test, groups, shape.k, row, t);
       const at = t * stride + row;
       if (whole[at] === expected && split[at] === expected) continue;
       throw new ProofError(
@@ -150,14 +225,15 @@ function compare(
 function runLinear(
   library: LinearLibrary,
   shape: Shape,
-  packed: Uint8Array,
-  { rows, tokens, x }: Case,
+  matrix: Uint8Array,
+  input: Int8Array,
+  { rows, tokens }: Case,
   split: number,
 ): Float32Array {
   const y = new Float32Array(tokens * paddedRows(shape.n));
   const symbol = library.symbols[`trilith_${linearSymbol(shape)}`];
   for (const [first, last] of [[0, split], [split, blocksOf(rows)]]) {
-    if (symbol(packed, x, tokens, y, first, last) === 0) continue;
+    if (symbol(matrix, input, tokens, y, first, last) === 0) continue;
     throw new Error(`Cannot allocate the inputs of ${tokens} tokens: the system refused`);
   }
   return y;

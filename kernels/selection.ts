@@ -1,7 +1,7 @@
 /** Which kernels are tried for a model, in which order, and why. */
 import type { Isa, KernelChoice } from "../codegen/isa.ts";
-import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
-import { kernelName, TERNARY_KERNELS, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
+import type { Groups, KvType, ModelSpec } from "../codegen/model_spec.ts";
+import { kernelName, kernelsFor, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import {
   defaultFor,
   FIRST_USE_BUDGET_MS,
@@ -55,15 +55,13 @@ export async function selectKernels(
   options: SelectOptions = {},
 ): Promise<Selected[]> {
   const isas = isasFor(cpu, of.choice);
-  if (of.scheme !== undefined) return schemeOf(of.scheme, isas);
+  const { groups } = of.spec;
+  if (of.scheme !== undefined) return schemeOf(of.scheme, isas, groups);
+  const defaults = (why: string) => defaultsOf(isas, cpu, groups, why);
   const tuned = await tunedKernel(zig, cpu, of, options);
-  if (typeof tuned === "string") return defaultsOf(isas, cpu, tuned);
-  if (!isas.includes(tuned.kernel.isa)) return defaultsOf(isas, cpu, "not tuned");
-  const others = defaultsOf(
-    isas,
-    cpu,
-    `${kernelName(tuned.kernel)}, which was tuned, does not work`,
-  );
+  if (typeof tuned === "string") return defaults(tuned);
+  if (!isas.includes(tuned.kernel.isa)) return defaults("not tuned");
+  const others = defaults(`${kernelName(tuned.kernel)}, which was tuned, does not work`);
   return [tuned, ...others.filter(({ kernel }) => kernel !== tuned.kernel)];
 }
 
@@ -82,19 +80,25 @@ function isasFor(cpu: Cpu, choice: KernelsOf["choice"]): Isa[] {
 }
 
 /** The first instruction set that has a scheme of this name. */
-function schemeOf(scheme: string, isas: readonly Isa[]): Selected[] {
-  const rows = isas.flatMap((isa) => TERNARY_KERNELS.filter((kernel) => kernel.isa === isa));
+function schemeOf(scheme: string, isas: readonly Isa[], groups?: Groups): Selected[] {
+  const rows = isas.flatMap((isa) => kernelsFor(groups).filter((kernel) => kernel.isa === isa));
   const kernel = rows.find((row) => row.scheme.name === scheme);
   if (kernel !== undefined) return [{ kernel, reason: "asked for" }];
   const names = [...new Set(rows.map((row) => row.scheme.name))];
   throw new RangeError(
     `Cannot use --scheme ${JSON.stringify(scheme.slice(0, 60))} with ${isas[0]} kernels` +
+      (groups === undefined ? "" : ` of a model with groups of ${groups.size}`) +
       `: give one of ${names.join(", ")}`,
   );
 }
 
-function defaultsOf(isas: readonly Isa[], cpu: Cpu, why: string): Selected[] {
-  return isas.map((isa) => ({ kernel: defaultFor(isa, cpu), reason: `default: ${why}` }));
+function defaultsOf(
+  isas: readonly Isa[],
+  cpu: Cpu,
+  groups: Groups | undefined,
+  why: string,
+): Selected[] {
+  return isas.map((isa) => ({ kernel: defaultFor(isa, cpu, groups), reason: `default: ${why}` }));
 }
 
 // ---------------------------------------------------------------- tuned

@@ -4,6 +4,8 @@
  */
 import { packMatrix } from "../codegen/layouts/layout.ts";
 import { randomOf } from "../codegen/random.ts";
+import { packFactors } from "../codegen/ternary_linear/factors.ts";
+import { groupCount } from "../codegen/ternary_linear/groups.ts";
 import type { Shape } from "../codegen/ternary_linear/scheme.ts";
 import type { TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { linearsSource, timedMatrixBytes, timerSymbol } from "../codegen/ternary_linear/timing.ts";
@@ -133,9 +135,15 @@ export class LinearTimers implements Disposable {
     memory: NativeMemory,
     { shape, from, to }: { shape: Shape; from: number; to: number },
   ): void {
+    const { scheme } = this.kernel;
     const pattern = patternOf(this.kernel, shape);
-    for (let at = from; at < to; at += pattern.length) {
-      writeBytes(this.library, memory, pattern.subarray(0, to - at), at);
+    const codesBytes = scheme.layout.packedBytes(shape.n, shape.k);
+    const factors = factorPattern(this.kernel, shape);
+    for (let start = from; start < to; start += timedMatrixBytes(scheme, shape)) {
+      for (let at = 0; at < codesBytes; at += pattern.length) {
+        writeBytes(this.library, memory, pattern.subarray(0, codesBytes - at), start + at);
+      }
+      writeBytes(this.library, memory, factors, start + codesBytes);
     }
   }
 
@@ -176,6 +184,13 @@ export function randomInputs(k: number, tokens: number): Int8Array {
 
 /** Rows that are packed for real; the rest of the memory repeats them. */
 const PATTERN_ROWS = 128;
+
+/** Factors of all groups of a matrix, if they have any: 1, which every type holds. */
+function factorPattern({ scheme: { groups } }: TernaryKernel, shape: Shape): Uint8Array {
+  if (!groups?.weightScales) return new Uint8Array();
+  const ones = new Float32Array(shape.n * groupCount(groups, shape.k)).fill(1);
+  return packFactors(groups, shape, ones) as Uint8Array;
+}
 
 function patternOf({ scheme }: TernaryKernel, { n, k }: Shape): Uint8Array {
   const rows = Math.min(n, PATTERN_ROWS);

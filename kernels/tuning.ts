@@ -195,7 +195,16 @@ function record(fields: Record<string, Check>): Check {
     );
 }
 
-const WORKS = list(record({ n: size, k: size, perToken: count, makesInput: flag }), 100);
+const FLOATS = ["f32", "f16", "bf16"];
+const GROUPS = record({
+  size: (value) => size(value) && (value as number) % 32 === 0,
+  weightScales: flag,
+  scaleType: optional((value) => FLOATS.includes(value as string)),
+});
+const WORKS = list(
+  record({ n: size, k: size, perToken: count, makesInput: flag, groups: optional(GROUPS) }),
+  100,
+);
 const MEASUREMENT = record({
   n: size,
   k: size,

@@ -22,7 +22,7 @@ const FINEST = GROUP_SIZES[GROUP_SIZES.length - 1];
 
 /**
  * The coarsest grain in which a float matrix is ternary as it stands, or null if it is not. Reads each
- * value once, and ends at the first that does not fit: 3 ns a value.
+ * value once, and ends at the first that does not fit: 5 ns a value.
  */
 export function grainOf(matrix: StoredMatrix): Grain | null {
   const finest = magnitudesOf(matrix, FINEST);

@@ -42,8 +42,8 @@ export function clearKernels(options: { tunings?: boolean } = {}): Promise<Clear
 export async function kernelSources(options: KernelSourceOptions): Promise<KernelSource[]> {
   const { name, spec } = await specOf(options);
   const kernel = options.isa === undefined
-    ? await bestKernel(options)
-    : ternaryKernel(options.isa as Isa);
+    ? await bestKernel(options, spec.groups)
+    : ternaryKernel(options.isa as Isa, spec.groups);
   const sources = librarySources(spec, kernel, "f32");
   const shown: KernelSource = { name, isa: kernel.isa, source: sources.get("kernels.zig")! };
   if (options.assembly) {

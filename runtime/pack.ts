@@ -4,18 +4,29 @@ import { ZERO_CODE } from "../codegen/layouts/layout.ts";
 import { ROWS32 } from "../codegen/layouts/rows32.ts";
 import {
   expertShapes,
+  type Groups,
   hasSketch,
   layerLinears,
   LINEAR_NAMES,
   type LinearName,
   linearShape,
   type ModelSpec,
+  type Shape,
   SKETCH_ROWS,
   sketchShape,
 } from "../codegen/model_spec.ts";
 import { paddedFloats } from "../codegen/norm_quantize/template.ts";
-import { type PackedPlan, planOf, type Region, regionOf } from "../codegen/plan.ts";
+import {
+  hasMatrixScales,
+  type PackedPlan,
+  planOf,
+  type Region,
+  regionOf,
+} from "../codegen/plan.ts";
+import { factorType, groupCount } from "../codegen/ternary_linear/groups.ts";
+import { packFactors } from "../codegen/ternary_linear/factors.ts";
 import { ahead, BufferPool } from "./ahead.ts";
+import { CheckpointError } from "./errors.ts";
 import { normSize, normsOf } from "./norms.ts";
 import { referencePacker, type TernaryPacker } from "./ternary_packer.ts";
 import type { OnProgress } from "./types.ts";
@@ -268,7 +279,7 @@ async function layerBytes(
     const { value: linear } = await linears.next();
     scales[LINEAR_NAMES.indexOf(name)] = await packLinear(job, linear, regions);
   }
-  if (!spec.rowScales) regions.set("scales", floatBytes(scales, scales.length));
+  if (hasMatrixScales(spec)) regions.set("scales", floatBytes(scales, scales.length));
   return regions;
 }
 
@@ -286,13 +297,46 @@ async function packLinear(
   const found = await packer.pack(matrix, what, codes);
   buffers.give(matrix.bytes);
   regions.set(`${name}_codes`, codes);
-  const scale = weights.scale ?? found!;
+  const scale = weights.scale ?? found ?? 1;
   if (spec.rowScales) {
     // A matrix with one factor has it in every row.
     const scales = weights.rowScales ?? new Float32Array(n).fill(scale);
     regions.set(`${name}_scales`, floatBytes(scales, n));
   }
+  if (spec.groups?.weightScales) {
+    regions.set(`${name}_factors`, factorsOf(spec.groups, { n, k }, weights, scale));
+  }
   return scale;
+}
+
+/**
+ * Factors of groups as the packed file has them; rows or a matrix with one factor have it in every group.
+ *
+ * @throws {CheckpointError} If their type does not hold one of them.
+ */
+function factorsOf(
+  groups: Groups,
+  { n, k }: Shape,
+  { what, groupScales, rowScales }: TernaryWeights,
+  scale: number,
+): Uint8Array<ArrayBuffer> {
+  const count = groupCount(groups, k);
+  const factors = groupScales ?? Float32Array.from(
+    { length: n * count },
+    (_, i) => rowScales?.[Math.floor(i / count)] ?? scale,
+  );
+  if (factors.length !== n * count) {
+    throw new RangeError(
+      `Cannot pack ${what} as its ${n} x ${k} weights have ${n * count} groups: ` +
+        `there are ${factors.length} factors`,
+    );
+  }
+  const packed = packFactors(groups, { n, k }, factors);
+  if (packed instanceof Uint8Array) return packed;
+  throw new CheckpointError(
+    `Cannot pack ${what} without loss as factors of its groups are kept as ${factorType(groups)}` +
+      `: that of group ${packed.group} of row ${packed.row} is ${packed.value}, report this`,
+  );
 }
 
 /** Floats as bytes; what follows up to the region's end stays zero. */

@@ -6,6 +6,7 @@ import { KV_BLOCK_POSITIONS } from "../codegen/attention/cache.ts";
 import type { TernaryLayout } from "../codegen/layouts/layout.ts";
 import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
 import { ReferenceStep } from "../codegen/step/reference.ts";
+import { kernelName, kernelsFor, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { prefillBatch } from "./batches.ts";
 import { randomPacked, someRope } from "./random_model.ts";
 
@@ -153,6 +154,34 @@ export const ODD_MODELS: readonly OddModel[] = [
     },
   },
   {
+    name: "groups with factors, norms of heads",
+    kvType: "f32",
+    spec: {
+      ...BASE,
+      hiddenAct: "silu",
+      subNorms: false,
+      qkNorm: true,
+      groups: { size: 128, weightScales: true, scaleType: "f16" },
+    },
+  },
+  {
+    name: "groups of inputs alone, factors of rows, biases, norms in linears",
+    kvType: "f32",
+    spec: {
+      ...BASE,
+      hiddenSize: 100,
+      intermediateSize: 33,
+      numAttentionHeads: 5,
+      numKeyValueHeads: 1,
+      headDim: 18,
+      subNorms: false,
+      linearNormEps: 1e-6,
+      biases: ["o", "gate"],
+      rowScales: true,
+      groups: { size: 32, weightScales: false },
+    },
+  },
+  {
     name: "everything as small as can be",
     kvType: "f32",
     spec: {
@@ -170,8 +199,13 @@ export const ODD_MODELS: readonly OddModel[] = [
 
 /** Of each kind one: where a kernel is slow to build or to run. */
 export const FEW_ODD_MODELS: readonly OddModel[] = ODD_MODELS.filter(({ spec, kvType }, i) =>
-  i === 0 || kvType === "int8" || spec.experts?.numExperts === 10
+  i === 0 || kvType === "int8" || spec.experts?.numExperts === 10 || spec.groups?.weightScales
 );
+
+/** The kernel of the same name for a model; undefined where its scheme can't do the model's groups. */
+export function kernelFor({ spec }: OddModel, kernel: TernaryKernel): TernaryKernel | undefined {
+  return kernelsFor(spec.groups).find((own) => kernelName(own) === kernelName(kernel));
+}
 
 const SEED = 20;
 export const CONTEXT = 64;

@@ -1,6 +1,14 @@
 import type { TernaryLayout } from "../codegen/layouts/layout.ts";
 import { ROWS32 } from "../codegen/layouts/rows32.ts";
-import { type LinearName, linearShape, type ModelSpec, rotaryDim } from "../codegen/model_spec.ts";
+import {
+  type Groups,
+  type LinearName,
+  linearShape,
+  type ModelSpec,
+  rotaryDim,
+  type Shape,
+} from "../codegen/model_spec.ts";
+import { groupCount } from "../codegen/ternary_linear/groups.ts";
 import { planOf } from "../codegen/plan.ts";
 import type { RopeTables } from "../codegen/step/reference.ts";
 import { randomOf } from "../codegen/random.ts";
@@ -66,14 +74,23 @@ function randomExpert(spec: ModelSpec, random: () => number, name: LinearName): 
 function randomLinear(spec: ModelSpec, random: () => number, name: LinearName): TernaryWeights {
   const { n, k } = linearShape(spec, name);
   const { codes, rowScales } = randomExpert(spec, random, name);
+  const { groups } = spec;
   return {
     matrix: { kind: "codes", bytes: codes, n, k },
     what: name,
     scale: rowScales[0],
     ...(spec.rowScales ? { rowScales } : {}),
+    ...(groups?.weightScales ? { groupScales: randomFactors(groups, { n, k }, random) } : {}),
     bias: spec.biases.includes(name) ? randomFloats(random, n, 0.1) : null,
     inputNorm: spec.linearNormEps === null ? null : randomNorm(random, k),
   };
+}
+
+/** Factors of groups that all types hold, some of them 0. */
+function randomFactors(groups: Groups, { n, k }: Shape, random: () => number): Float32Array {
+  return Float32Array.from({ length: n * groupCount(groups, k) }, () => {
+    return random() < 0.05 ? 0 : (128 + Math.floor(128 * random())) * 2 ** -12;
+  });
 }
 
 function once<T extends object>(make: () => T): () => T {

@@ -25,6 +25,26 @@ const WIDEN: Record<FloatType, (view: DataView, i: number) => number> = {
   },
 };
 
+const floatScratch = new Float32Array(1);
+const wordScratch = new Uint32Array(floatScratch.buffer);
+
+/** The bits of a float32 in a type that holds it exactly, or null if this one does not. */
+export function narrowed(value: number, type: FloatType): number | null {
+  floatScratch[0] = value;
+  const [word] = wordScratch;
+  if (type === "f32") return word;
+  if (type === "bf16") return (word & 0xffff) === 0 ? word >>> 16 : null;
+  const bits = word >>> 16 & 0x8000 | halfMagnitude(Math.abs(value));
+  return halfToFloat(bits) === value ? bits : null;
+}
+
+/** Bits of the half below a positive number, or some others if it is none of a half's values. */
+function halfMagnitude(size: number): number {
+  if (size < 2 ** -14) return Math.floor(size * 2 ** 24);
+  const exponent = (wordScratch[0] >>> 23 & 0xff) - 127;
+  return exponent > 15 ? 0x7c00 : exponent + 15 << 10 | wordScratch[0] >>> 13 & 0x3ff;
+}
+
 /** IEEE 754 half precision to a number. */
 export function halfToFloat(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;

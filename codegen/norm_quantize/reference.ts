@@ -39,3 +39,23 @@ export function quantize(x: Float32Array | Float64Array): QuantizedRow {
   }
   return { codes, inverse: 1 / scale };
 }
+
+/** A row of which each group of features is ready by itself. */
+export interface GroupedRow {
+  /** (k,) int8 in [-127, 127]. */
+  codes: Int8Array;
+  /** (ceil(k / size),) factors that turn a group's codes into values, float32. */
+  inverses: Float32Array;
+}
+
+/** `quantize` of each group of `size` features; the last one may be shorter. */
+export function quantizeGroups(x: Float32Array | Float64Array, size: number): GroupedRow {
+  const codes = new Int8Array(x.length);
+  const inverses = new Float32Array(Math.ceil(x.length / size));
+  for (let from = 0, g = 0; from < x.length; from += size, g++) {
+    const group = quantize(x.subarray(from, from + size));
+    codes.set(group.codes, from);
+    inverses[g] = group.inverse;
+  }
+  return { codes, inverses };
+}

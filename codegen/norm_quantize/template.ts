@@ -1,4 +1,6 @@
 import { LANES } from "../float_reference.ts";
+import type { Groups } from "../model_spec.ts";
+import { groupCount } from "../ternary_linear/groups.ts";
 import { prepareSymbol } from "../ternary_linear/scheme.ts";
 import { zig } from "../writer.ts";
 
@@ -46,18 +48,55 @@ export function quantizeSymbol(k: number): string {
   return `quantize_k${k}`;
 }
 
-/** int8 activations with one scale a token. */
-export function quantize(k: number): string {
-  const padded = paddedFloats(k);
+/** int8 activations with one scale a token, or one a group. */
+export function quantize(k: number, groups?: Groups): string {
   return zig`
     /// max |x| over ${k} features.
     fn largest_k${k}(x: [*]const f32) f64 {
         var largest: math.F = @splat(0);
         var i: usize = 0;
-        while (i < ${padded}) : (i += math.lanes) largest = @max(largest, @abs(math.load(x + i)));
+        while (i < ${
+    paddedFloats(k)
+  }) : (i += math.lanes) largest = @max(largest, @abs(math.load(x + i)));
         return @reduce(.Max, largest);
     }
 
+    ${groups === undefined ? quantizeToken(k) : quantizeGroups(k, groups)}
+  `;
+}
+
+function quantizeGroups(k: number, groups: Groups): string {
+  const padded = paddedFloats(k);
+  const count = groupCount(groups, k);
+  return zig`
+    /// Row t of out: each group of ${groups.size} of ${k} features by itself, round(x * 127 / max |x|) and
+    /// max |x| / 127; and what linears read.
+    fn ${
+    quantizeSymbol(k)
+  }(comptime T: type, x: [*]const T, _: f64, out: Quantized, t: usize) void {
+        const codes = out.codes + t * ${activationStride(k)};
+        for (0..${count}) |g| {
+            const last: usize = @min((g + 1) * ${groups.size}, ${padded});
+            var sizes: math.D = @splat(0);
+            var i: usize = g * ${groups.size};
+            while (i < last) : (i += math.lanes) sizes = @max(sizes, @abs(math.wide(T, x + i)));
+            const scale = 127.0 / @max(@reduce(.Max, sizes), 1e-5);
+            i = g * ${groups.size};
+            while (i < last) : (i += math.lanes) {
+                const rounded = math.roundToIntWide(math.wide(T, x + i) * @as(math.D, @splat(scale)));
+                const code = @min(@max(rounded, @as(math.I, @splat(-128))), @as(math.I, @splat(127)));
+                codes[i..][0..math.lanes].* = @as(@Vector(math.lanes, i8), @intCast(code));
+            }
+            out.inverse[t * ${count} + g] = @floatCast(1.0 / scale);
+        }
+        ${prepareSymbol(k)}(out, t);
+    }
+  `;
+}
+
+function quantizeToken(k: number): string {
+  const padded = paddedFloats(k);
+  return zig`
     /// Row t of out: round(x * 127 / max |x|) over ${k} features, max |x| / 127, and what linears read.
     fn ${
     quantizeSymbol(k)

@@ -18,11 +18,13 @@ import {
   rotaryDim,
   type Shape,
 } from "../model_spec.ts";
-import { quantize, rmsNorm } from "../norm_quantize/reference.ts";
+import { quantize, quantizeGroups, rmsNorm } from "../norm_quantize/reference.ts";
 import { paddedFloats } from "../norm_quantize/template.ts";
-import { type PackedPlan, planOf, type Region, regionOf } from "../plan.ts";
+import { hasMatrixScales, type PackedPlan, planOf, type Region, regionOf } from "../plan.ts";
 import { rotate } from "../rope/reference.ts";
-import { ternaryDot } from "../ternary_linear/reference.ts";
+import { unpackFactors } from "../ternary_linear/factors.ts";
+import { groupCount } from "../ternary_linear/groups.ts";
+import { groupedDot, ternaryDot } from "../ternary_linear/reference.ts";
 import type { Batch } from "./batch.ts";
 
 const f = Math.fround;
@@ -48,8 +50,10 @@ interface Linear {
   n: number;
   k: number;
   codes: Uint8Array;
-  /** Factor of a row's weights: (n,), all equal where the matrix has one. */
+  /** Factor of a row's weights: (n,), all equal where the matrix has one; 1 where groups have factors. */
   scales: Float32Array;
+  /** (n, groups), where groups have factors. */
+  factors: Float32Array | null;
   bias: Float32Array | null;
   norm: Float32Array | null;
 }
@@ -209,6 +213,7 @@ export class ReferenceStep {
   }
 
   #multiply(linear: Linear, input: Float32Array | Float64Array): Float32Array {
+    if (this.spec.groups !== undefined) return this.#multiplyGroups(linear, input);
     const { n, k, codes, scales, bias, norm } = linear;
     const x = quantize(norm === null ? input : rmsNorm(input, norm, this.spec.linearNormEps!));
     const y = new Float32Array(n);
@@ -218,6 +223,21 @@ export class ReferenceStep {
       if (bias !== null) y[row] = f(y[row] + bias[row]);
     }
     return y;
+  }
+
+  #multiplyGroups(linear: Linear, input: Float32Array | Float64Array): Float32Array {
+    const { n, k, codes, scales, factors, bias, norm } = linear;
+    const groups = this.spec.groups!;
+    const count = groupCount(groups, k);
+    const normed = norm === null ? input : rmsNorm(input, norm, this.spec.linearNormEps!);
+    const x = quantizeGroups(normed, groups.size);
+    return Float32Array.from({ length: n }, (_, row) => {
+      const own = codes.subarray(row * k, (row + 1) * k);
+      const factorsOf = factors?.subarray(row * count, (row + 1) * count) ?? null;
+      const sum = groupedDot(own, x.codes, groups.size, x.inverses, factorsOf);
+      const y = factors === null ? f(sum * scales[row]) : sum;
+      return bias === null ? y : f(y + bias[row]);
+    });
   }
 
   #heads(row: Float32Array): Float32Array[] {
@@ -327,13 +347,24 @@ export class ReferenceStep {
     const { n, k } = linearShape(spec, name);
     const scales = spec.rowScales
       ? this.#floats(region(`${name}_scales`), n)
-      : new Float32Array(n).fill(
-        this.#floats(region("scales"), LINEAR_NAMES.length)[LINEAR_NAMES.indexOf(name)],
-      );
+      : new Float32Array(n).fill(this.#matrixScale(name, region));
+    const factors = this.#factors({ n, k }, () => region(`${name}_factors`));
     const codes = this.#codes({ n, k }, region(`${name}_codes`));
     const bias = spec.biases.includes(name) ? this.#floats(region(`${name}_bias`), n) : null;
     const norm = spec.linearNormEps === null ? null : this.#floats(region(`${name}_norm`), k);
-    return { n, k, codes, scales, bias, norm };
+    return { n, k, codes, scales, factors, bias, norm };
+  }
+
+  #matrixScale(name: LinearName, region: (name: string) => Region): number {
+    if (!hasMatrixScales(this.spec)) return 1;
+    return this.#floats(region("scales"), LINEAR_NAMES.length)[LINEAR_NAMES.indexOf(name)];
+  }
+
+  #factors(shape: Shape, region: () => Region): Float32Array | null {
+    const { groups } = this.spec;
+    if (!groups?.weightScales) return null;
+    const { offset, bytes } = region();
+    return unpackFactors(groups, shape, this.packed.subarray(offset, offset + bytes));
   }
 
   #codes({ n, k }: Shape, { offset, bytes }: Region): Uint8Array {
@@ -375,6 +406,7 @@ export class ReferenceStep {
         ...shape,
         codes: this.#codes(shape, codes),
         scales: this.#floats(scales, shape.n),
+        factors: null,
         bias: null,
         norm: null,
       };

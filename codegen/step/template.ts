@@ -23,16 +23,18 @@ import {
   rmsNorm,
 } from "../norm_quantize/template.ts";
 import { packer } from "../pack/template.ts";
-import { type PackedPlan, planOf, regionOf } from "../plan.ts";
+import { hasMatrixScales, type PackedPlan, planOf, regionOf } from "../plan.ts";
 import { RESCORED, SKETCH_FIELDS, sketchMemory, twoStageHead } from "../head/template.ts";
 import { rope } from "../rope/template.ts";
 import { type InputBuffer, linearSymbol } from "../ternary_linear/scheme.ts";
+import { factorType } from "../ternary_linear/groups.ts";
 import { kernelName, type TernaryKernel } from "../ternary_linear/spec.ts";
 import {
   inputBuffers,
   inputBytes,
   linearPrelude,
   linears,
+  matrixBytes,
   uniqueShapes,
 } from "../ternary_linear/template.ts";
 import { zig } from "../writer.ts";
@@ -88,6 +90,7 @@ export function stepSource(spec: ModelSpec, options: StepOptions): string {
 }
 
 function contextOf(spec: ModelSpec, options: StepOptions): Context {
+  checkKernel(spec, options.kernel);
   const queries = spec.numAttentionHeads * spec.headDim;
   const shapes = ternaryShapes(spec);
   return {
@@ -100,6 +103,20 @@ function contextOf(spec: ModelSpec, options: StepOptions): Context {
     maxFeatures: Math.max(...shapes.map((shape) => shape.k)),
     maxOutputs: Math.max(...shapes.map((shape) => paddedRows(shape.n))),
   };
+}
+
+/** @throws {RangeError} If the kernel rounds inputs otherwise than the model; see `kernelsFor`. */
+function checkKernel({ groups }: ModelSpec, kernel: TernaryKernel): void {
+  const [wanted, has] = [groups, kernel.scheme.groups].map((one) =>
+    one && [one.size, factorType(one)].join()
+  );
+  if (wanted === has) return;
+  throw new RangeError(
+    `Cannot use ${kernelName(kernel)} as the model has ${
+      wanted ? `groups of ${wanted}` : "no groups"
+    }` +
+      `: the kernel has ${has ? `groups of ${has}` : "none"}`,
+  );
 }
 
 function header({ spec, options }: Context): string {
@@ -133,7 +150,7 @@ function norms({ spec }: Context): string {
   if (spec.qkNorm) add(spec.headDim, spec.rmsNormEps);
   const ks = [...new Set(ternaryShapes(spec).map((shape) => shape.k))];
   if (spec.linearNormEps !== null) ks.forEach((k) => add(k, spec.linearNormEps!));
-  return [...byKey.values(), ...ks.map(quantize)].join("\n");
+  return [...byKey.values(), ...ks.map((k) => quantize(k, spec.groups))].join("\n");
 }
 
 /** Buffers of one step, each `max_tokens` rows: name, Zig type and elements a token. */
@@ -254,7 +271,7 @@ function state(context: Context): string {
         return @ptrCast(@alignCast(bytes));
     }
 
-    ${spec.rowScales ? ROW_SCALED_LINEAR : SCALED_LINEAR}
+    ${hasMatrixScales(spec) ? SCALED_LINEAR : spec.rowScales ? ROW_SCALED_LINEAR : FACTORED_LINEAR}
 
     inline fn inputOf(model: *const Model, comptime input: usize) Quantized {
         return switch (input) {
@@ -282,7 +299,10 @@ const EXPERT_FIELDS = zig`
   groups: [*]u32,
 `;
 
-/** A linear of the layer: `scale` is its place among the layer's scales, or where its rows' scales lie. */
+/**
+ * A linear of the layer: `scale` is its place among the layer's scales, or where its rows' scales or its
+ * groups' factors lie.
+ */
 const SCALED_LINEAR = zig`
   inline fn linearAt(layer: [*]const u8, comptime scale: usize, comptime codes: usize, comptime bias: ?usize) Linear {
       return .{
@@ -301,6 +321,22 @@ const ROW_SCALED_LINEAR = zig`
       };
   }
 `;
+
+const FACTORED_LINEAR = zig`
+  inline fn linearAt(layer: [*]const u8, comptime factors: usize, comptime codes: usize, comptime bias: ?usize) Linear {
+      return .{
+          .codes = layer + codes,
+          .factors = @ptrCast(@alignCast(layer + factors)),
+          .bias = if (bias) |offset| floats(layer + offset) else null,
+      };
+  }
+`;
+
+/** Where the factors of a linear are: its place among the layer's scales, or a region of its own. */
+function scalePlace(spec: ModelSpec, name: LinearName): string | number {
+  if (hasMatrixScales(spec)) return LINEAR_NAMES.indexOf(name);
+  return spec.rowScales ? `at.${name}_scales` : `at.${name}_factors`;
+}
 
 /** Words before the lists of a batch: tokens, block table stride, logit rows. */
 export const BATCH_HEADER = 4;
@@ -545,7 +581,7 @@ function groupLinears(context: Context, symbol: string, group: LinearGroup): str
     const bias = spec.biases.includes(name) ? `at.${name}_bias` : "null";
     return zig`
       ${linearSymbol(shapes[i])}(linearAt(layer, ${
-      spec.rowScales ? `at.${name}_scales` : LINEAR_NAMES.indexOf(name)
+      scalePlace(spec, name)
     }, at.${name}_codes, ${bias}), inputOf(model, ${input}), step.batch.tokens, model.${
       group.outputs[i]
     }, ${paddedRows(shapes[i].n)}, overlap(mine, ${from}, ${counts[i]}));
@@ -880,7 +916,7 @@ function probeBytes(context: Context): number {
   const { scheme } = options.kernel;
   const tokens = probeTokens(context);
   return Math.max(
-    ...ternaryShapes(spec).map(({ n, k }) => scheme.layout.packedBytes(n, k)),
+    ...ternaryShapes(spec).map((shape) => matrixBytes(scheme, shape)),
     tokens * inputBytes(scheme, maxFeatures),
     4 * tokens * maxOutputs,
     8 * paddedFloats(maxFeatures),

@@ -1,13 +1,16 @@
 import { BLOCK_ROWS } from "../layouts/layout.ts";
 import { ROWS32, STEP_BYTES, STEP_FEATURES, stepsOf } from "../layouts/rows32.ts";
+import type { Groups } from "../model_spec.ts";
 import { activationStride } from "../norm_quantize/template.ts";
 import { zig } from "../writer.ts";
 import { type Dialect, dialectPrelude, type Tile } from "./dialects.ts";
+import { groupCount, groupOut, groupSteps, groupSums } from "./groups.ts";
 import type { Scheme } from "./scheme.ts";
 import {
   callUnpacked,
   finishFunction,
   SUMS,
+  sumsOfGroups,
   sumsOfInputs,
   unpackedFunctions,
   unpackedTokens,
@@ -18,37 +21,115 @@ const SLICE_FEATURES = 512;
 
 /** Multiplies codes 0, 1, 2 by int8 activations: 2 bits a weight, for every instruction set. */
 export function multiply(dialect: Dialect): Scheme {
-  const { maskedTiles, packedTiles, unpackedTiles, partialGroups } = dialect;
-  const unpacks = unpackedTiles.length > 0;
+  const { partialGroups } = dialect;
+  const sliceFeatures = Math.min(SLICE_FEATURES, 4 * partialGroups);
+  const finish = "finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);";
+  const out = "FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride }";
   return {
     name: "multiply",
     layout: ROWS32,
+    withGroups: (groups) => multiplyGroups(dialect, groups, sliceFeatures),
     provedTokens: provedTokens(dialect),
     inputBuffers: () => [SUMS],
-    prelude: [
-      dialectPrelude(dialect),
-      finishFunction(),
-      planeFunction(),
-      maskedTiles.length > 0 ? maskedTile() : "",
-      packedTiles.length > 0 ? packedTile(dialect) : "",
-      unpacks ? unpackedFunctions(dialect, Math.min(SLICE_FEATURES, 4 * partialGroups)) : "",
-      unpacks ? unpackFunction() : "",
-    ].filter((text) => text !== "").join("\n"),
+    prelude: prelude(dialect, [finishFunction(), FIRST_SUMS], sliceFeatures),
     prepare: sumsOfInputs,
-    linear: (shape) =>
+    linear: ({ n, k }) =>
       zig`
-        ${unpacks ? callUnpacked(dialect, shape) : ""}
+        ${dialect.unpackedTiles.length > 0 ? callUnpacked(dialect, { n, k }) : ""}
         const sums: [*]i32 = @ptrCast(y);
-        for (blocks[0]..blocks[1]) |block| {
-            const w = linear.codes + block * ${stepsOf(shape.k) * STEP_BYTES};
-            const row = block * ${BLOCK_ROWS};
-            var t: usize = 0;
-            ${tileLoops(dialect, shape.k)}
-            finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
-        }
+        ${blockLoop(dialect, k, out, finish)}
       `,
   };
 }
+
+/**
+ * As `multiply`, a group after the other. Groups that are larger than a slice of unpacked codes are not
+ * unpacked before: no model has them.
+ */
+function multiplyGroups(whole: Dialect, groups: Groups, sliceFeatures: number): Scheme {
+  const fits = groups.size <= sliceFeatures;
+  const dialect = fits ? whole : { ...whole, unpackedTiles: [], unpackFrom: Infinity };
+  const finish = "finishRows(linear, .{ 0, tokens }, row, y, y_stride);";
+  return {
+    name: "multiply",
+    layout: ROWS32,
+    groups,
+    provedTokens: provedTokens(dialect),
+    inputBuffers: (k) => [groupSums(groups, k)],
+    prelude: prelude(dialect, [groupOut(groups)], groups.size, groups),
+    prepare: (k) => sumsOfGroups(groups, k),
+    linear: ({ n, k }) => {
+      const out = `groupOut(${groupCount(groups, k)}, linear, x, t, block, y, y_stride)`;
+      return zig`
+        ${dialect.unpackedTiles.length > 0 ? callUnpacked(dialect, { n, k }) : ""}
+        ${blockLoop(dialect, k, out, finish)}
+      `;
+    },
+  };
+}
+
+function prelude(
+  dialect: Dialect,
+  outs: readonly string[],
+  sliceFeatures: number,
+  groups?: Groups,
+): string {
+  const { maskedTiles, packedTiles, unpackedTiles } = dialect;
+  const unpacks = unpackedTiles.length > 0;
+  return [
+    dialectPrelude(dialect),
+    ...outs,
+    planeFunction(),
+    groupConstant(groups),
+    maskedTiles.length > 0 ? maskedTile() : "",
+    packedTiles.length > 0 ? packedTile(dialect) : "",
+    unpacks ? unpackedFunctions(dialect, sliceFeatures, groups) : "",
+    unpacks ? unpackFunction() : "",
+  ].filter((text) => text !== "").join("\n");
+}
+
+function groupConstant(groups?: Groups): string {
+  return groups === undefined
+    ? zig`
+      /// Steps of 16 features whose exact sums are put out together: all of a row.
+      const group_steps = 1 << 30;
+    `
+    : zig`
+      /// Steps of 16 features of a group.
+      const group_steps = ${groupSteps(groups)};
+    `;
+}
+
+/** All tokens of a block, then the next block. */
+function blockLoop(dialect: Dialect, k: number, out: string, finish: string): string {
+  return zig`
+    for (blocks[0]..blocks[1]) |block| {
+        const w = linear.codes + block * ${stepsOf(k) * STEP_BYTES};
+        const row = block * ${BLOCK_ROWS};
+        var t: usize = 0;
+        ${tileLoops(dialect, k, out)}
+        ${finish}
+    }
+  `;
+}
+
+const FIRST_SUMS = zig`
+  /// Takes exact sums of all features, which are scaled afterwards.
+  const FirstSums = struct {
+      y: [*]i32,
+      y_stride: usize,
+
+      inline fn start(_: FirstSums, _: usize, _: usize, _: usize) Sums {
+          return @splat(0);
+      }
+
+      inline fn factorsOf(_: FirstSums, _: usize, _: usize) void {}
+
+      inline fn put(out: FirstSums, t: usize, _: usize, row: usize, sums: Sums, _: void) void {
+          out.y[t * out.y_stride + row ..][0..vector_rows].* = sums;
+      }
+  };
+`;
 
 /** One of each tile for few tokens, and of those for many as many as there have to be. */
 export function provedTokens(dialect: Dialect): number[] {
@@ -57,11 +138,11 @@ export function provedTokens(dialect: Dialect): number[] {
 }
 
 /** Tiles for few tokens, largest first. */
-function tileLoops({ maskedTiles, packedTiles }: Dialect, k: number): string[] {
+function tileLoops({ maskedTiles, packedTiles }: Dialect, k: number, out: string): string[] {
   const loop = (name: string) => ({ m, vectors }: Tile) =>
     `while (t + ${m} <= tokens) : (t += ${m}) ${name}(${m}, ${vectors}, ${stepsOf(k)}, ${
       activationStride(k)
-    }, w, t == 0, x.codes + t * ${activationStride(k)}, sums + t * y_stride + row, y_stride);`;
+    }, w, t == 0, x.codes + t * ${activationStride(k)}, ${out});`;
   const tiles = [
     ...maskedTiles.map((tile) => ({ m: tile.m, text: loop("maskedTile")(tile) })),
     ...packedTiles.map((tile) => ({ m: tile.m, text: loop("packedTile")(tile) })),
@@ -94,31 +175,36 @@ const FETCH_AHEAD = zig`
 function maskedTile(): string {
   return zig`
     /// Sums of code * x for a block of 32 rows and m tokens. A code is 0, 1 or 2 for weight -1, 0, +1, so
-    /// the caller subtracts the sum of x.
-    fn maskedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, y: [*]i32, y_stride: usize) void {
+    /// that they are larger than those of weights by the sum of x.
+    fn maskedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, out: anytype) void {
         // A product is at most 128 * 128 in size, and a lane adds four of them a step to each plane.
         comptime if (steps * 4 * 128 * 128 >= 1 << 31) @compileError("sums overflow int32");
         inline for (0..block_vectors / vectors) |part| {
-            var acc: [m][vectors][4]Sums = @splat(@splat(@splat(@splat(0))));
-            for (0..steps) |step| {
-                const from = w + step * ${STEP_BYTES} + part * vectors * vector_rows * 4;
-                ${FETCH_AHEAD}
-                inline for (0..4) |i| {
-                    inline for (0..vectors) |v| {
-                        const all: Codes = from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*;
-                        const codes = all & @as(Codes, @splat(3 << (2 * i)));
-                        inline for (0..m) |t| {
-                            const x_t = broadcastFour(x + t * x_stride + step * ${STEP_FEATURES}, i);
-                            acc[t][v][i] = addProducts(acc[t][v][i], codes, x_t);
+            var g: usize = 0;
+            while (g * group_steps < steps) : (g += 1) {
+                var acc: [m][vectors][4]Sums = @splat(@splat(@splat(@splat(0))));
+                for (g * group_steps..@min((g + 1) * group_steps, steps)) |step| {
+                    const from = w + step * ${STEP_BYTES} + part * vectors * vector_rows * 4;
+                    ${FETCH_AHEAD}
+                    inline for (0..4) |i| {
+                        inline for (0..vectors) |v| {
+                            const all: Codes = from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*;
+                            const codes = all & @as(Codes, @splat(3 << (2 * i)));
+                            inline for (0..m) |t| {
+                                const x_t = broadcastFour(x + t * x_stride + step * ${STEP_FEATURES}, i);
+                                acc[t][v][i] = addProducts(acc[t][v][i], codes, x_t);
+                            }
                         }
                     }
                 }
-            }
-            inline for (0..m) |t| {
                 inline for (0..vectors) |v| {
-                    var sums = acc[t][v][0];
-                    inline for (1..4) |i| sums += acc[t][v][i] >> @splat(2 * i);
-                    y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows].* = sums;
+                    const row = (part * vectors + v) * vector_rows;
+                    const factors = out.factorsOf(g, row);
+                    inline for (0..m) |t| {
+                        var sums = out.start(t, g, row) + acc[t][v][0];
+                        inline for (1..4) |i| sums += acc[t][v][i] >> @splat(2 * i);
+                        out.put(t, g, row, sums, factors);
+                    }
                 }
             }
         }
@@ -129,32 +215,38 @@ function maskedTile(): string {
 function packedTile({ partialGroups }: Dialect): string {
   return zig`
     /// Sums of code * x for a block of 32 rows and m tokens. A code is 0, 1 or 2 for weight -1, 0, +1, so
-    /// the caller subtracts the sum of x.
-    fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, y: [*]i32, y_stride: usize) void {
-        const partial_steps = @min(${Math.floor(partialGroups / 4)}, steps);
+    /// that they are larger than those of weights by the sum of x.
+    fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, out: anytype) void {
+        const partial_steps = @min(${Math.floor(partialGroups / 4)}, group_steps, steps);
         inline for (0..block_vectors / vectors) |part| {
-            var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
-            var first: usize = 0;
-            while (first < steps) : (first += partial_steps) {
-                var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
-                for (first..@min(first + partial_steps, steps)) |step| {
-                    const from = w + step * ${STEP_BYTES} + part * vectors * vector_rows * 4;
-                    ${FETCH_AHEAD}
-                    inline for (0..4) |i| {
-                        var codes: [vectors]Codes = undefined;
-                        inline for (0..vectors) |v| codes[v] = plane(from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*, i);
-                        inline for (0..m) |t| {
-                            const x_t = broadcastFour(x + t * x_stride + step * ${STEP_FEATURES}, i);
-                            inline for (0..vectors) |v| acc[t][v] = addProducts(acc[t][v], codes[v], x_t);
+            var g: usize = 0;
+            while (g * group_steps < steps) : (g += 1) {
+                const last: usize = @min((g + 1) * group_steps, steps);
+                var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
+                var first = g * group_steps;
+                while (first < last) : (first += partial_steps) {
+                    var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
+                    for (first..@min(first + partial_steps, last)) |step| {
+                        const from = w + step * ${STEP_BYTES} + part * vectors * vector_rows * 4;
+                        ${FETCH_AHEAD}
+                        inline for (0..4) |i| {
+                            var codes: [vectors]Codes = undefined;
+                            inline for (0..vectors) |v| codes[v] = plane(from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*, i);
+                            inline for (0..m) |t| {
+                                const x_t = broadcastFour(x + t * x_stride + step * ${STEP_FEATURES}, i);
+                                inline for (0..vectors) |v| acc[t][v] = addProducts(acc[t][v], codes[v], x_t);
+                            }
                         }
                     }
+                    inline for (0..m) |t| {
+                        inline for (0..vectors) |v| sums[t][v] += widen(acc[t][v]);
+                    }
                 }
-                inline for (0..m) |t| {
-                    inline for (0..vectors) |v| sums[t][v] += widen(acc[t][v]);
+                inline for (0..vectors) |v| {
+                    const row = (part * vectors + v) * vector_rows;
+                    const factors = out.factorsOf(g, row);
+                    inline for (0..m) |t| out.put(t, g, row, out.start(t, g, row) + sums[t][v], factors);
                 }
-            }
-            inline for (0..m) |t| {
-                inline for (0..vectors) |v| y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows].* = sums[t][v];
             }
         }
     }

@@ -1,12 +1,12 @@
 import type { TernaryLayout } from "../layouts/layout.ts";
-import type { Shape } from "../model_spec.ts";
+import type { Groups, Shape } from "../model_spec.ts";
 
 export type { Shape } from "../model_spec.ts";
 
 /** One array of the quantised input of linears, `elements` a token. */
 export interface InputBuffer {
   name: string;
-  type: "i8" | "i16" | "i32" | "f64";
+  type: "i8" | "i16" | "i32" | "f32" | "f64";
   elements: number;
 }
 
@@ -17,6 +17,10 @@ export interface InputBuffer {
 export interface Scheme {
   readonly name: string;
   readonly layout: TernaryLayout;
+  /** What inputs are rounded by, and weights scaled by; absent: by token, and by matrix or row. */
+  readonly groups?: Groups;
+  /** The same for models with groups; absent where the scheme's words do not end where groups do. */
+  withGroups?(groups: Groups): Scheme;
   /** Counts of tokens that between them run every tile: what a proof and a probe must try. */
   readonly provedTokens: readonly number[];
   /** Arrays that the scheme needs beside the int8 codes, for k features. */
@@ -31,6 +35,7 @@ export interface Scheme {
   /**
    * Body of `fn linear_{n}x{k}(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride:
    * usize, blocks: [2]usize) void`.
+   * With groups it computes what `groupedDot` of `reference.ts` says, in the place of exact sums.
    */
   linear(shape: Shape): string;
 }

@@ -29,14 +29,8 @@ export function smmlaTile(): string {
         return @shuffle(i8, a, b, [16]i32{ 0, 1, 2, 3, 4, 5, 6, 7, -1, -2, -3, -4, -5, -6, -7, -8 });
     }
 
-    /// Adds four rows' sums of one token to y & keep.
-    inline fn putSums(sums: Sums, keep: i32, y: [*]i32) void {
-        y[0..4].* = (@as(Sums, y[0..4].*) & @as(Sums, @splat(keep))) + sums;
-    }
-
-    /// Sums of codes * x for a block and m tokens, added to y & keep. A
-    /// single token is multiplied twice.
-    fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, keep: i32, y: [*]i32, y_stride: usize) void {
+    /// Sums of codes * x of slice g for a block and m tokens. A single token is multiplied twice.
+    fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, g: usize, out: anytype) void {
         const couples = (m + 1) / 2;
         inline for (0..block_vectors / vectors) |part| {
             var acc: [couples][2 * vectors]Sums = @splat(@splat(@splat(0)));
@@ -52,14 +46,17 @@ export function smmlaTile(): string {
                     }
                 }
             }
-            inline for (0..couples) |c| {
-                inline for (0..vectors) |v| {
+            inline for (0..vectors) |v| {
+                const row = (part * vectors + v) * 4;
+                const factors = out.factorsOf(g, row);
+                inline for (0..couples) |c| {
                     // Rows 0 and 1, then 2 and 3; of each, one token and the other.
                     const low = acc[c][2 * v];
                     const high = acc[c][2 * v + 1];
-                    const y_c = y + 2 * c * y_stride + (part * vectors + v) * 4;
-                    putSums(@shuffle(i32, low, high, [4]i32{ 0, 2, -1, -3 }), keep, y_c);
-                    if (m > 1) putSums(@shuffle(i32, low, high, [4]i32{ 1, 3, -2, -4 }), keep, y_c + y_stride);
+                    const first = @shuffle(i32, low, high, [4]i32{ 0, 2, -1, -3 });
+                    const second = @shuffle(i32, low, high, [4]i32{ 1, 3, -2, -4 });
+                    out.put(2 * c, g, row, out.start(2 * c, g, row) + first, factors);
+                    if (m > 1) out.put(2 * c + 1, g, row, out.start(2 * c + 1, g, row) + second, factors);
                 }
             }
         }

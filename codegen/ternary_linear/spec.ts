@@ -1,4 +1,5 @@
 import type { Isa } from "../isa.ts";
+import type { Groups } from "../model_spec.ts";
 import type { TernaryLayout } from "../layouts/layout.ts";
 import { AVX2, AVX512, AVX_VNNI, NEON, NEON_DOTPROD, NEON_I8MM, PORTABLE } from "./dialects.ts";
 import { lookup, LOOKUP_10, LOOKUP_48, LOOKUP_9 } from "./lookup.ts";
@@ -52,6 +53,28 @@ export const TERNARY_KERNELS: readonly TernaryKernel[] = [
   { isa: "portable", scheme: multiply(PORTABLE) },
 ];
 
+const grouped = new Map<string, readonly TernaryKernel[]>();
+
+/**
+ * The rows of the registry for a model: all of them, or with groups those whose scheme can do them, which
+ * is multiplication. Words of lookups hold 9, 10, 24 or 48 features: with each group of 128 filled up to
+ * whole words, lookup9, lookup48 and shuffle24 take 1.88 bits a weight where multiplication takes 2, 6 %
+ * less with the factors, and lookup10 waits for its own multiplications.
+ *
+ * @returns The same objects for equal groups.
+ */
+export function kernelsFor(groups?: Groups): readonly TernaryKernel[] {
+  if (groups === undefined) return TERNARY_KERNELS;
+  const { size, weightScales, scaleType } = groups;
+  const key = JSON.stringify([size, weightScales, scaleType]);
+  const rows = grouped.get(key) ?? TERNARY_KERNELS.flatMap(({ isa, scheme }) => {
+    const own = scheme.withGroups?.(groups);
+    return own === undefined ? [] : [{ isa, scheme: own }];
+  });
+  grouped.set(key, rows);
+  return rows;
+}
+
 /** A kernel's name in reports and file names: `avx512-lookup`. */
 export function kernelName({ isa, scheme }: TernaryKernel): string {
   return `${isa}-${scheme.name}`;
@@ -62,16 +85,20 @@ export function kernelName({ isa, scheme }: TernaryKernel): string {
  *
  * @param cpuVendor As CPUID or /proc/cpuinfo spells it, such as `AuthenticAMD`; null if unknown.
  */
-export function defaultKernel(isa: Isa, cpuVendor: string | null = null): TernaryKernel {
-  const kernels = TERNARY_KERNELS.filter((kernel) => kernel.isa === isa);
+export function defaultKernel(
+  isa: Isa,
+  cpuVendor: string | null = null,
+  groups?: Groups,
+): TernaryKernel {
+  const kernels = kernelsFor(groups).filter((kernel) => kernel.isa === isa);
   // Every AMD CPU with AVX-512 is a Zen 4 or later.
   const name = isa === "avx512" && cpuVendor === "AuthenticAMD" ? "lookup48" : "multiply";
   return kernels.find((kernel) => kernel.scheme.name === name) ?? kernels[0];
 }
 
 /** The kernel of an instruction set that every CPU with it runs well. */
-export function ternaryKernel(isa: Isa): TernaryKernel {
-  return defaultKernel(isa);
+export function ternaryKernel(isa: Isa, groups?: Groups): TernaryKernel {
+  return defaultKernel(isa, null, groups);
 }
 
 /** Layouts in which packed files exist. */

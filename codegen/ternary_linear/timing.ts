@@ -3,7 +3,15 @@ import { activationStride } from "../norm_quantize/template.ts";
 import { zig } from "../writer.ts";
 import { linearSymbol, prepareSymbol, type Scheme, type Shape } from "./scheme.ts";
 import { kernelName, type TernaryKernel } from "./spec.ts";
-import { inputBytes, linearPrelude, linears, uniqueShapes } from "./template.ts";
+import { groupCount } from "./groups.ts";
+import {
+  bareLinear,
+  inputBytes,
+  linearPrelude,
+  linears,
+  matrixBytes,
+  uniqueShapes,
+} from "./template.ts";
 
 /** Symbol that makes a timer of a linear. */
 export function timerSymbol(shape: Shape): string {
@@ -11,8 +19,8 @@ export function timerSymbol(shape: Shape): string {
 }
 
 /** Matrices to be timed begin on cache lines of their own, as in a packed file. */
-export function timedMatrixBytes(scheme: Scheme, { n, k }: Shape): number {
-  return Math.ceil(scheme.layout.packedBytes(n, k) / 64) * 64;
+export function timedMatrixBytes(scheme: Scheme, shape: Shape): number {
+  return Math.ceil(matrixBytes(scheme, shape) / 64) * 64;
 }
 
 /**
@@ -53,6 +61,8 @@ function timer(): string {
     const Timer = struct {
         team: *Team,
         run: *const fn (Linear, Quantized, usize, [*]f32, usize, [2]usize) void,
+        /// The linear of a matrix at an address.
+        linear: *const fn ([*]const u8) Linear,
         prepare: *const fn (Quantized, usize) void,
         x: Quantized,
         tokens: usize,
@@ -78,8 +88,8 @@ function timer(): string {
                     for (tokens[0]..tokens[1]) |t| timer.prepare(timer.x, t);
                     team.barrier();
                 }
-                const codes = timer.weights + round % timer.matrices * timer.matrix_bytes;
-                timer.run(.{ .codes = codes, .scale = 1, .bias = null }, timer.x, timer.tokens, timer.y, timer.y_stride, blocks);
+                const weights = timer.weights + round % timer.matrices * timer.matrix_bytes;
+                timer.run(timer.linear(weights), timer.x, timer.tokens, timer.y, timer.y_stride, blocks);
                 team.barrier();
             }
         }
@@ -107,7 +117,15 @@ function timer(): string {
 function timerOf(scheme: Scheme, shape: Shape): string {
   const { n, k } = shape;
   const bytes = inputBytes(scheme, k);
+  const { groups } = scheme;
+  const inverses = groups === undefined
+    ? "x.inverse[t] = 1;"
+    : `@memset(x.inverse[t * ${groupCount(groups, k)} ..][0..${groupCount(groups, k)}], 1);`;
   return zig`
+    fn timed_${linearSymbol(shape)}(weights: [*]const u8) Linear {
+        return ${bareLinear(scheme, shape)};
+    }
+
     /// A timer of ${n} x ${k}: matrices of ${
     timedMatrixBytes(scheme, shape)
   } bytes each, the first one offset bytes from weights. codes: (tokens, ${k}) int8, copied. Null if
@@ -126,12 +144,13 @@ function timerOf(scheme: Scheme, shape: Shape): string {
         const x = inputIn_k${k}(memory, count);
         for (0..count) |t| {
             @memcpy(x.codes[t * ${activationStride(k)} ..][0..${k}], codes[t * ${k} ..][0..${k}]);
-            x.inverse[t] = 1;
+            ${inverses}
             ${prepareSymbol(k)}(x, t);
         }
         timer.* = .{
             .team = team,
             .run = ${linearSymbol(shape)},
+            .linear = timed_${linearSymbol(shape)},
             .prepare = ${prepareSymbol(k)},
             .x = x,
             .tokens = count,
@@ -149,13 +168,19 @@ function timerOf(scheme: Scheme, shape: Shape): string {
   `;
 }
 
+/** Bytes of the codes, and inverses, that a bare linear takes. */
+export function codeBytes({ groups }: Scheme, k: number, tokens: number): number {
+  if (groups === undefined) return tokens * k;
+  return Math.ceil(tokens * k / 64) * 64 + 4 * tokens * groupCount(groups, k);
+}
+
 /** Every tile of every linear, on all blocks of a matrix of zero bytes. */
 function probe(scheme: Scheme, shapes: readonly Shape[]): string {
   const tokens = Math.max(...scheme.provedTokens);
   const most = (bytesOf: (shape: Shape) => number) =>
     Math.ceil(Math.max(...shapes.map(bytesOf)) / 64) * 64;
-  const codesAt = most((shape) => scheme.layout.packedBytes(shape.n, shape.k));
-  const outputsAt = codesAt + most(({ k }) => tokens * k);
+  const codesAt = most((shape) => matrixBytes(scheme, shape));
+  const outputsAt = codesAt + most(({ k }) => codeBytes(scheme, k, tokens));
   const bytes = outputsAt + most(({ n }) => 4 * tokens * paddedRows(n));
   const calls = shapes.flatMap((shape) =>
     scheme.provedTokens.map((count) =>

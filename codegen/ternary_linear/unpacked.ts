@@ -1,7 +1,9 @@
 import { BLOCK_ROWS, blocksOf } from "../layouts/layout.ts";
 import { activationStride } from "../norm_quantize/template.ts";
+import type { Groups } from "../model_spec.ts";
 import { zig } from "../writer.ts";
 import { type Dialect, vectorsOf } from "./dialects.ts";
+import { groupCount } from "./groups.ts";
 import type { InputBuffer, Shape } from "./scheme.ts";
 
 /**
@@ -45,11 +47,17 @@ export function callUnpacked(dialect: Dialect, { n, k }: Shape): string {
  * 16 features.
  *
  * @param sliceFeatures A multiple of 16, so few that no lane of sums overflows.
+ * @param groups Where inputs are rounded by groups, which are then the slices.
  */
-export function unpackedFunctions(dialect: Dialect, sliceFeatures: number): string {
+export function unpackedFunctions(
+  dialect: Dialect,
+  sliceFeatures: number,
+  groups?: Groups,
+): string {
   if (sliceFeatures > 4 * dialect.partialGroups) {
     throw new RangeError(`Sums of ${sliceFeatures} features overflow their lanes`);
   }
+  const body = groups === undefined ? exactSlices(dialect) : groupSlices(dialect);
   return zig`
     /// Shape of a matrix and how its input lies: bytes from one token's activations to the next, and
     /// tokens that share an unpacking.
@@ -59,9 +67,11 @@ export function unpackedFunctions(dialect: Dialect, sliceFeatures: number): stri
 
     ${dialect.unpackedTile ?? broadcastTile(dialect)}
 
-    /// All tokens: y holds the integer sums of codes * x until they are scaled.
+    ${body.out}
+
+    /// All tokens${body.note}.
     inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
-        const sums: [*]i32 = @ptrCast(y);
+        const slices = (matrix.features + slice_features - 1) / slice_features;
         // Up to the end of the last step activations are zero, whatever the codes are.
         var codes: Slice align(64) = @splat(@splat(@splat(0)));
         var t_0: usize = 0;
@@ -69,24 +79,76 @@ export function unpackedFunctions(dialect: Dialect, sliceFeatures: number): stri
             const t_1 = @min(t_0 + matrix.token_group, tokens);
             for (blocks[0]..blocks[1]) |block| {
                 const row = block * ${BLOCK_ROWS};
-                for (0..(matrix.features + slice_features - 1) / slice_features) |slice| {
+                for (0..slices) |slice| {
                     const steps = unpackSlice(matrix, linear.codes, block, slice, &codes);
-                    // The first slice finds whatever was in y before. A branch in the tiles would cost more.
-                    const keep: i32 = if (slice == 0) 0 else -1;
                     const x_slice = x.codes + slice * slice_features;
                     var t = t_0;
-                    ${dialect.unpackedTiles.map(tileLoop)}
+                    ${body.tiles}
                 }
-                finishBlock(true, linear, x, .{ t_0, t_1 }, row, y, y_stride);
+                ${body.finish}
             }
         }
     }
   `;
 }
 
-function tileLoop({ m, vectors }: { m: number; vectors: number }): string {
-  return `while (t + ${m} <= t_1) : (t += ${m}) unpackedTile(${m}, ${vectors}, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);`;
+/** What differs where slices are only parts of exact sums, and where they are groups. */
+interface SliceBody {
+  out: string;
+  note: string;
+  tiles: readonly string[];
+  finish: string;
 }
+
+function exactSlices({ unpackedTiles }: Dialect): SliceBody {
+  return {
+    out: MORE_SUMS,
+    note: ": y holds the integer sums of codes * x until they are scaled",
+    tiles: unpackedTiles.map((tile) =>
+      tileLoop(
+        tile,
+        "MoreSums{ .y = @as([*]i32, @ptrCast(y)) + t * y_stride + row, .y_stride = y_stride, .keep = if (slice == 0) 0 else -1 }",
+      )
+    ),
+    finish: "finishBlock(true, linear, x, .{ t_0, t_1 }, row, y, y_stride);",
+  };
+}
+
+function groupSlices({ unpackedTiles }: Dialect): SliceBody {
+  return {
+    out: "",
+    note: ", a group of features after the other",
+    tiles: unpackedTiles.map((tile) =>
+      tileLoop(tile, "groupOut(slices, linear, x, t, block, y, y_stride)")
+    ),
+    finish: "finishRows(linear, .{ t_0, t_1 }, row, y, y_stride);",
+  };
+}
+
+function tileLoop({ m, vectors }: { m: number; vectors: number }, out: string): string {
+  return `while (t + ${m} <= t_1) : (t += ${m}) unpackedTile(${m}, ${vectors}, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice, ${out});`;
+}
+
+const MORE_SUMS = zig`
+  /// Takes exact sums of slices, which add up in y. The first slice finds whatever was in y before: a
+  /// branch in the tiles would cost more than \`keep\`, 0 for that and -1 for the others.
+  const MoreSums = struct {
+      y: [*]i32,
+      y_stride: usize,
+      keep: i32,
+
+      inline fn start(out: MoreSums, t: usize, _: usize, row: usize) Sums {
+          const before: Sums = out.y[t * out.y_stride + row ..][0..vector_rows].*;
+          return before & @as(Sums, @splat(out.keep));
+      }
+
+      inline fn factorsOf(_: MoreSums, _: usize, _: usize) void {}
+
+      inline fn put(out: MoreSums, t: usize, _: usize, row: usize, sums: Sums, _: void) void {
+          out.y[t * out.y_stride + row ..][0..vector_rows].* = sums;
+      }
+  };
+`;
 
 function broadcastTile(dialect: Dialect): string {
   return zig`
@@ -99,11 +161,11 @@ function broadcastTile(dialect: Dialect): string {
         out[g + 1][v] = odd;
     }
 
-    /// Sums of codes * x for a block and m tokens, added to y & keep.
-    fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, keep: i32, y: [*]i32, y_stride: usize) void {
+    /// Sums of codes * x of slice g for a block and m tokens.
+    fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, g: usize, out: anytype) void {
         inline for (0..block_vectors / vectors) |part| {
             var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
-            inline for (0..m) |t| @prefetch(y + t * y_stride + part * vectors * vector_rows, .{ .rw = .write });
+            inline for (0..m) |t| @prefetch(out.y + t * out.y_stride + part * vectors * vector_rows, .{ .rw = .write });
             for (0..steps) |step| {
                 inline for (0..4) |i| {
                     inline for (0..m) |t| {
@@ -112,11 +174,10 @@ function broadcastTile(dialect: Dialect): string {
                     }
                 }
             }
-            inline for (0..m) |t| {
-                inline for (0..vectors) |v| {
-                    const y_v = y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows];
-                    y_v.* = (@as(Sums, y_v.*) & @as(Sums, @splat(keep))) + widen(acc[t][v]);
-                }
+            inline for (0..vectors) |v| {
+                const row = (part * vectors + v) * vector_rows;
+                const factors = out.factorsOf(g, row);
+                inline for (0..m) |t| out.put(t, g, row, out.start(t, g, row) + widen(acc[t][v]), factors);
             }
         }
     }
@@ -125,6 +186,24 @@ function broadcastTile(dialect: Dialect): string {
 
 /** Sum of a token's activations: what sums of codes 0, 1, 2 for weights -1, 0, +1 have too much. */
 export const SUMS: InputBuffer = { name: "sums", type: "i32", elements: 1 };
+
+/** As `sumsOfInputs`, of each group. */
+export function sumsOfGroups(groups: Groups, k: number): string {
+  const lanes = 16;
+  const count = groupCount(groups, k);
+  return zig`
+    const codes = x.codes + t * ${activationStride(k)};
+    for (0..${count}) |g| {
+        var sums: math.I = @splat(0);
+        const last: usize = @min((g + 1) * ${groups.size / lanes}, ${Math.ceil(k / lanes)});
+        for (g * ${groups.size / lanes}..last) |i| {
+            const some: @Vector(${lanes}, i8) = codes[i * ${lanes} ..][0..${lanes}].*;
+            sums += @as(math.I, some);
+        }
+        x.sums[t * ${count} + g] = @reduce(.Add, sums);
+    }
+  `;
+}
 
 /** Fills `SUMS`. Padding activations are zero. */
 export function sumsOfInputs(k: number): string {

@@ -1,18 +1,22 @@
 import type { TernaryLayout } from "../layouts/layout.ts";
 import {
   expertShapes,
+  type Groups,
   layerLinears,
   type LinearName,
   linearShape,
   type ModelSpec,
   type Shape,
 } from "../model_spec.ts";
+import { factorBytes } from "./groups.ts";
 
 /** Linears of one shape that a token goes through, in all layers together. */
 export interface LinearWork extends Shape {
   perToken: number;
   /** True if an input is made for each of them; false if they read what was made for another one. */
   makesInput: boolean;
+  /** What their inputs are rounded by; the same for all linears of a model. */
+  groups?: Groups;
 }
 
 /** Linears that read the same input, which is made once. */
@@ -31,7 +35,8 @@ export function linearWork(spec: ModelSpec): LinearWork[] {
     const before = works.get(key)?.perToken ?? 0;
     works.set(key, { n, k, makesInput, perToken: before + perToken * spec.numHiddenLayers });
   }
-  return [...works.values()];
+  const { groups } = spec;
+  return [...works.values()].map((work) => groups === undefined ? work : { ...work, groups });
 }
 
 function layerWork(spec: ModelSpec): LinearWork[] {
@@ -63,7 +68,9 @@ export function weightsOf(works: readonly LinearWork[]): number {
   return works.reduce((sum, { n, k, perToken }) => sum + n * k * perToken, 0);
 }
 
-/** Bytes of packed weights that a token reads. */
+/** Bytes of packed weights, and factors of their groups, that a token reads. */
 export function bytesPerToken(layout: TernaryLayout, works: readonly LinearWork[]): number {
-  return works.reduce((sum, { n, k, perToken }) => sum + layout.packedBytes(n, k) * perToken, 0);
+  return works.reduce((sum, { n, k, groups, perToken }) => {
+    return sum + (layout.packedBytes(n, k) + factorBytes(groups, { n, k })) * perToken;
+  }, 0);
 }

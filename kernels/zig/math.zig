@@ -106,14 +106,19 @@ pub inline fn exp(x_in: F) F {
 
 /// Sixteen elements of a matrix in its checkpoint's type, widened to f32 without loss.
 pub inline fn widen(comptime T: type, p: [*]const T) F {
-    if (T == f32) return load(p);
+    return widenTo(lanes, T, p);
+}
+
+/// As `widen`, for another number of elements.
+pub inline fn widenTo(comptime count: usize, comptime T: type, p: [*]const T) @Vector(count, f32) {
+    if (T == f32) return p[0..count].*;
     if (T == f16) {
-        const v: @Vector(lanes, f16) = p[0..lanes].*;
+        const v: @Vector(count, f16) = p[0..count].*;
         return @floatCast(v);
     }
     // bf16 is kept as u16: the upper half of an f32.
-    const bits: @Vector(lanes, u16) = p[0..lanes].*;
-    const words: @Vector(lanes, u32) = bits;
+    const bits: @Vector(count, u16) = p[0..count].*;
+    const words: @Vector(count, u32) = bits;
     return @bitCast(words << @splat(16));
 }
 

@@ -72,11 +72,11 @@ inline fn putCodes(out: *Slice, g: usize, comptime v: usize, even: Codes, odd: C
     out[g + 1][v] = odd;
 }
 
-/// Sums of codes * x for a block and m tokens, added to y & keep.
-fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, keep: i32, y: [*]i32, y_stride: usize) void {
+/// Sums of codes * x of slice g for a block and m tokens.
+fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, g: usize, out: anytype) void {
     inline for (0..block_vectors / vectors) |part| {
         var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
-        inline for (0..m) |t| @prefetch(y + t * y_stride + part * vectors * vector_rows, .{ .rw = .write });
+        inline for (0..m) |t| @prefetch(out.y + t * out.y_stride + part * vectors * vector_rows, .{ .rw = .write });
         for (0..steps) |step| {
             inline for (0..4) |i| {
                 inline for (0..m) |t| {
@@ -85,18 +85,36 @@ fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice,
                 }
             }
         }
-        inline for (0..m) |t| {
-            inline for (0..vectors) |v| {
-                const y_v = y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows];
-                y_v.* = (@as(Sums, y_v.*) & @as(Sums, @splat(keep))) + widen(acc[t][v]);
-            }
+        inline for (0..vectors) |v| {
+            const row = (part * vectors + v) * vector_rows;
+            const factors = out.factorsOf(g, row);
+            inline for (0..m) |t| out.put(t, g, row, out.start(t, g, row) + widen(acc[t][v]), factors);
         }
     }
 }
 
+/// Takes exact sums of slices, which add up in y. The first slice finds whatever was in y before: a
+/// branch in the tiles would cost more than \`keep\`, 0 for that and -1 for the others.
+const MoreSums = struct {
+    y: [*]i32,
+    y_stride: usize,
+    keep: i32,
+
+    inline fn start(out: MoreSums, t: usize, _: usize, row: usize) Sums {
+        const before: Sums = out.y[t * out.y_stride + row ..][0..vector_rows].*;
+        return before & @as(Sums, @splat(out.keep));
+    }
+
+    inline fn factorsOf(_: MoreSums, _: usize, _: usize) void {}
+
+    inline fn put(out: MoreSums, t: usize, _: usize, row: usize, sums: Sums, _: void) void {
+        out.y[t * out.y_stride + row ..][0..vector_rows].* = sums;
+    }
+};
+
 /// All tokens: y holds the integer sums of codes * x until they are scaled.
 inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
-    const sums: [*]i32 = @ptrCast(y);
+    const slices = (matrix.features + slice_features - 1) / slice_features;
     // Up to the end of the last step activations are zero, whatever the codes are.
     var codes: Slice align(64) = @splat(@splat(@splat(0)));
     var t_0: usize = 0;
@@ -104,15 +122,13 @@ inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, 
         const t_1 = @min(t_0 + matrix.token_group, tokens);
         for (blocks[0]..blocks[1]) |block| {
             const row = block * 32;
-            for (0..(matrix.features + slice_features - 1) / slice_features) |slice| {
+            for (0..slices) |slice| {
                 const steps = unpackSlice(matrix, linear.codes, block, slice, &codes);
-                // The first slice finds whatever was in y before. A branch in the tiles would cost more.
-                const keep: i32 = if (slice == 0) 0 else -1;
                 const x_slice = x.codes + slice * slice_features;
                 var t = t_0;
-                while (t + 6 <= t_1) : (t += 6) unpackedTile(6, 2, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
-                while (t + 2 <= t_1) : (t += 2) unpackedTile(2, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
-                while (t + 1 <= t_1) : (t += 1) unpackedTile(1, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
+                while (t + 6 <= t_1) : (t += 6) unpackedTile(6, 2, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice, MoreSums{ .y = @as([*]i32, @ptrCast(y)) + t * y_stride + row, .y_stride = y_stride, .keep = if (slice == 0) 0 else -1 });
+                while (t + 2 <= t_1) : (t += 2) unpackedTile(2, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice, MoreSums{ .y = @as([*]i32, @ptrCast(y)) + t * y_stride + row, .y_stride = y_stride, .keep = if (slice == 0) 0 else -1 });
+                while (t + 1 <= t_1) : (t += 1) unpackedTile(1, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice, MoreSums{ .y = @as([*]i32, @ptrCast(y)) + t * y_stride + row, .y_stride = y_stride, .keep = if (slice == 0) 0 else -1 });
             }
             finishBlock(true, linear, x, .{ t_0, t_1 }, row, y, y_stride);
         }

@@ -55,6 +55,22 @@ inline fn finishBlock(comptime coded: bool, linear: Linear, x: Quantized, tokens
     }
 }
 
+/// Takes exact sums of all features, which are scaled afterwards.
+const FirstSums = struct {
+    y: [*]i32,
+    y_stride: usize,
+
+    inline fn start(_: FirstSums, _: usize, _: usize, _: usize) Sums {
+        return @splat(0);
+    }
+
+    inline fn factorsOf(_: FirstSums, _: usize, _: usize) void {}
+
+    inline fn put(out: FirstSums, t: usize, _: usize, row: usize, sums: Sums, _: void) void {
+        out.y[t * out.y_stride + row ..][0..vector_rows].* = sums;
+    }
+};
+
 /// The codes in bits 2i, 2i + 1 of every byte.
 inline fn plane(packed_codes: Codes, comptime i: u4) Codes {
     const Words = @Vector(@typeInfo(Codes).vector.len / 2, u16);
@@ -63,68 +79,82 @@ inline fn plane(packed_codes: Codes, comptime i: u4) Codes {
     return shifted & @as(Codes, @splat(3));
 }
 
+/// Steps of 16 features whose exact sums are put out together: all of a row.
+const group_steps = 1 << 30;
+
 /// Sums of code * x for a block of 32 rows and m tokens. A code is 0, 1 or 2 for weight -1, 0, +1, so
-/// the caller subtracts the sum of x.
-fn maskedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, y: [*]i32, y_stride: usize) void {
+/// that they are larger than those of weights by the sum of x.
+fn maskedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, out: anytype) void {
     // A product is at most 128 * 128 in size, and a lane adds four of them a step to each plane.
     comptime if (steps * 4 * 128 * 128 >= 1 << 31) @compileError("sums overflow int32");
     inline for (0..block_vectors / vectors) |part| {
-        var acc: [m][vectors][4]Sums = @splat(@splat(@splat(@splat(0))));
-        for (0..steps) |step| {
-            const from = w + step * 128 + part * vectors * vector_rows * 4;
-            if (fresh) {
-                inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 8192 + 64 * line, .{ .locality = 2 });
-            }
-            inline for (0..4) |i| {
-                inline for (0..vectors) |v| {
-                    const all: Codes = from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*;
-                    const codes = all & @as(Codes, @splat(3 << (2 * i)));
-                    inline for (0..m) |t| {
-                        const x_t = broadcastFour(x + t * x_stride + step * 16, i);
-                        acc[t][v][i] = addProducts(acc[t][v][i], codes, x_t);
+        var g: usize = 0;
+        while (g * group_steps < steps) : (g += 1) {
+            var acc: [m][vectors][4]Sums = @splat(@splat(@splat(@splat(0))));
+            for (g * group_steps..@min((g + 1) * group_steps, steps)) |step| {
+                const from = w + step * 128 + part * vectors * vector_rows * 4;
+                if (fresh) {
+                    inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 8192 + 64 * line, .{ .locality = 2 });
+                }
+                inline for (0..4) |i| {
+                    inline for (0..vectors) |v| {
+                        const all: Codes = from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*;
+                        const codes = all & @as(Codes, @splat(3 << (2 * i)));
+                        inline for (0..m) |t| {
+                            const x_t = broadcastFour(x + t * x_stride + step * 16, i);
+                            acc[t][v][i] = addProducts(acc[t][v][i], codes, x_t);
+                        }
                     }
                 }
             }
-        }
-        inline for (0..m) |t| {
             inline for (0..vectors) |v| {
-                var sums = acc[t][v][0];
-                inline for (1..4) |i| sums += acc[t][v][i] >> @splat(2 * i);
-                y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows].* = sums;
+                const row = (part * vectors + v) * vector_rows;
+                const factors = out.factorsOf(g, row);
+                inline for (0..m) |t| {
+                    var sums = out.start(t, g, row) + acc[t][v][0];
+                    inline for (1..4) |i| sums += acc[t][v][i] >> @splat(2 * i);
+                    out.put(t, g, row, sums, factors);
+                }
             }
         }
     }
 }
 
 /// Sums of code * x for a block of 32 rows and m tokens. A code is 0, 1 or 2 for weight -1, 0, +1, so
-/// the caller subtracts the sum of x.
-fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, y: [*]i32, y_stride: usize) void {
-    const partial_steps = @min(524288, steps);
+/// that they are larger than those of weights by the sum of x.
+fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, out: anytype) void {
+    const partial_steps = @min(524288, group_steps, steps);
     inline for (0..block_vectors / vectors) |part| {
-        var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
-        var first: usize = 0;
-        while (first < steps) : (first += partial_steps) {
-            var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
-            for (first..@min(first + partial_steps, steps)) |step| {
-                const from = w + step * 128 + part * vectors * vector_rows * 4;
-                if (fresh) {
-                    inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 8192 + 64 * line, .{ .locality = 2 });
-                }
-                inline for (0..4) |i| {
-                    var codes: [vectors]Codes = undefined;
-                    inline for (0..vectors) |v| codes[v] = plane(from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*, i);
-                    inline for (0..m) |t| {
-                        const x_t = broadcastFour(x + t * x_stride + step * 16, i);
-                        inline for (0..vectors) |v| acc[t][v] = addProducts(acc[t][v], codes[v], x_t);
+        var g: usize = 0;
+        while (g * group_steps < steps) : (g += 1) {
+            const last: usize = @min((g + 1) * group_steps, steps);
+            var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
+            var first = g * group_steps;
+            while (first < last) : (first += partial_steps) {
+                var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
+                for (first..@min(first + partial_steps, last)) |step| {
+                    const from = w + step * 128 + part * vectors * vector_rows * 4;
+                    if (fresh) {
+                        inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 8192 + 64 * line, .{ .locality = 2 });
+                    }
+                    inline for (0..4) |i| {
+                        var codes: [vectors]Codes = undefined;
+                        inline for (0..vectors) |v| codes[v] = plane(from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*, i);
+                        inline for (0..m) |t| {
+                            const x_t = broadcastFour(x + t * x_stride + step * 16, i);
+                            inline for (0..vectors) |v| acc[t][v] = addProducts(acc[t][v], codes[v], x_t);
+                        }
                     }
                 }
+                inline for (0..m) |t| {
+                    inline for (0..vectors) |v| sums[t][v] += widen(acc[t][v]);
+                }
             }
-            inline for (0..m) |t| {
-                inline for (0..vectors) |v| sums[t][v] += widen(acc[t][v]);
+            inline for (0..vectors) |v| {
+                const row = (part * vectors + v) * vector_rows;
+                const factors = out.factorsOf(g, row);
+                inline for (0..m) |t| out.put(t, g, row, out.start(t, g, row) + sums[t][v], factors);
             }
-        }
-        inline for (0..m) |t| {
-            inline for (0..vectors) |v| y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows].* = sums[t][v];
         }
     }
 }
@@ -177,10 +207,10 @@ fn linear_96x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         const w = linear.codes + block * 512;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 8 <= tokens) : (t += 8) packedTile(8, 2, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
-        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
-        while (t + 2 <= tokens) : (t += 2) maskedTile(2, 2, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
-        while (t + 1 <= tokens) : (t += 1) maskedTile(1, 2, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 8 <= tokens) : (t += 8) packedTile(8, 2, 4, 128, w, t == 0, x.codes + t * 128, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 4, 128, w, t == 0, x.codes + t * 128, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
+        while (t + 2 <= tokens) : (t += 2) maskedTile(2, 2, 4, 128, w, t == 0, x.codes + t * 128, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
+        while (t + 1 <= tokens) : (t += 1) maskedTile(1, 2, 4, 128, w, t == 0, x.codes + t * 128, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
         finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
@@ -214,10 +244,10 @@ fn linear_64x96(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         const w = linear.codes + block * 768;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 8 <= tokens) : (t += 8) packedTile(8, 2, 6, 160, w, t == 0, x.codes + t * 160, sums + t * y_stride + row, y_stride);
-        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 6, 160, w, t == 0, x.codes + t * 160, sums + t * y_stride + row, y_stride);
-        while (t + 2 <= tokens) : (t += 2) maskedTile(2, 2, 6, 160, w, t == 0, x.codes + t * 160, sums + t * y_stride + row, y_stride);
-        while (t + 1 <= tokens) : (t += 1) maskedTile(1, 2, 6, 160, w, t == 0, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        while (t + 8 <= tokens) : (t += 8) packedTile(8, 2, 6, 160, w, t == 0, x.codes + t * 160, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 2, 6, 160, w, t == 0, x.codes + t * 160, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
+        while (t + 2 <= tokens) : (t += 2) maskedTile(2, 2, 6, 160, w, t == 0, x.codes + t * 160, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
+        while (t + 1 <= tokens) : (t += 1) maskedTile(1, 2, 6, 160, w, t == 0, x.codes + t * 160, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
         finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }

@@ -56,6 +56,22 @@ inline fn finishBlock(comptime coded: bool, linear: Linear, x: Quantized, tokens
     }
 }
 
+/// Takes exact sums of all features, which are scaled afterwards.
+const FirstSums = struct {
+    y: [*]i32,
+    y_stride: usize,
+
+    inline fn start(_: FirstSums, _: usize, _: usize, _: usize) Sums {
+        return @splat(0);
+    }
+
+    inline fn factorsOf(_: FirstSums, _: usize, _: usize) void {}
+
+    inline fn put(out: FirstSums, t: usize, _: usize, row: usize, sums: Sums, _: void) void {
+        out.y[t * out.y_stride + row ..][0..vector_rows].* = sums;
+    }
+};
+
 /// The codes in bits 2i, 2i + 1 of every byte.
 inline fn plane(packed_codes: Codes, comptime i: u4) Codes {
     const Words = @Vector(@typeInfo(Codes).vector.len / 2, u16);
@@ -64,35 +80,44 @@ inline fn plane(packed_codes: Codes, comptime i: u4) Codes {
     return shifted & @as(Codes, @splat(3));
 }
 
+/// Steps of 16 features whose exact sums are put out together: all of a row.
+const group_steps = 1 << 30;
+
 /// Sums of code * x for a block of 32 rows and m tokens. A code is 0, 1 or 2 for weight -1, 0, +1, so
-/// the caller subtracts the sum of x.
-fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, y: [*]i32, y_stride: usize) void {
-    const partial_steps = @min(524288, steps);
+/// that they are larger than those of weights by the sum of x.
+fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize, comptime x_stride: usize, w: [*]const u8, fresh: bool, x: [*]const i8, out: anytype) void {
+    const partial_steps = @min(524288, group_steps, steps);
     inline for (0..block_vectors / vectors) |part| {
-        var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
-        var first: usize = 0;
-        while (first < steps) : (first += partial_steps) {
-            var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
-            for (first..@min(first + partial_steps, steps)) |step| {
-                const from = w + step * 128 + part * vectors * vector_rows * 4;
-                if (fresh) {
-                    inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 8192 + 64 * line, .{ .locality = 2 });
-                }
-                inline for (0..4) |i| {
-                    var codes: [vectors]Codes = undefined;
-                    inline for (0..vectors) |v| codes[v] = plane(from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*, i);
-                    inline for (0..m) |t| {
-                        const x_t = broadcastFour(x + t * x_stride + step * 16, i);
-                        inline for (0..vectors) |v| acc[t][v] = addProducts(acc[t][v], codes[v], x_t);
+        var g: usize = 0;
+        while (g * group_steps < steps) : (g += 1) {
+            const last: usize = @min((g + 1) * group_steps, steps);
+            var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
+            var first = g * group_steps;
+            while (first < last) : (first += partial_steps) {
+                var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
+                for (first..@min(first + partial_steps, last)) |step| {
+                    const from = w + step * 128 + part * vectors * vector_rows * 4;
+                    if (fresh) {
+                        inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 8192 + 64 * line, .{ .locality = 2 });
+                    }
+                    inline for (0..4) |i| {
+                        var codes: [vectors]Codes = undefined;
+                        inline for (0..vectors) |v| codes[v] = plane(from[v * vector_rows * 4 ..][0 .. vector_rows * 4].*, i);
+                        inline for (0..m) |t| {
+                            const x_t = broadcastFour(x + t * x_stride + step * 16, i);
+                            inline for (0..vectors) |v| acc[t][v] = addProducts(acc[t][v], codes[v], x_t);
+                        }
                     }
                 }
+                inline for (0..m) |t| {
+                    inline for (0..vectors) |v| sums[t][v] += widen(acc[t][v]);
+                }
             }
-            inline for (0..m) |t| {
-                inline for (0..vectors) |v| sums[t][v] += widen(acc[t][v]);
+            inline for (0..vectors) |v| {
+                const row = (part * vectors + v) * vector_rows;
+                const factors = out.factorsOf(g, row);
+                inline for (0..m) |t| out.put(t, g, row, out.start(t, g, row) + sums[t][v], factors);
             }
-        }
-        inline for (0..m) |t| {
-            inline for (0..vectors) |v| y[t * y_stride + (part * vectors + v) * vector_rows ..][0..vector_rows].* = sums[t][v];
         }
     }
 }
@@ -123,14 +148,8 @@ inline fn twoTokens(x: [*]const i8, other: [*]const i8) Activations {
     return @shuffle(i8, a, b, [16]i32{ 0, 1, 2, 3, 4, 5, 6, 7, -1, -2, -3, -4, -5, -6, -7, -8 });
 }
 
-/// Adds four rows' sums of one token to y & keep.
-inline fn putSums(sums: Sums, keep: i32, y: [*]i32) void {
-    y[0..4].* = (@as(Sums, y[0..4].*) & @as(Sums, @splat(keep))) + sums;
-}
-
-/// Sums of codes * x for a block and m tokens, added to y & keep. A
-/// single token is multiplied twice.
-fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, keep: i32, y: [*]i32, y_stride: usize) void {
+/// Sums of codes * x of slice g for a block and m tokens. A single token is multiplied twice.
+fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice, steps: usize, x: [*]const i8, comptime x_stride: usize, g: usize, out: anytype) void {
     const couples = (m + 1) / 2;
     inline for (0..block_vectors / vectors) |part| {
         var acc: [couples][2 * vectors]Sums = @splat(@splat(@splat(0)));
@@ -146,22 +165,44 @@ fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice,
                 }
             }
         }
-        inline for (0..couples) |c| {
-            inline for (0..vectors) |v| {
+        inline for (0..vectors) |v| {
+            const row = (part * vectors + v) * 4;
+            const factors = out.factorsOf(g, row);
+            inline for (0..couples) |c| {
                 // Rows 0 and 1, then 2 and 3; of each, one token and the other.
                 const low = acc[c][2 * v];
                 const high = acc[c][2 * v + 1];
-                const y_c = y + 2 * c * y_stride + (part * vectors + v) * 4;
-                putSums(@shuffle(i32, low, high, [4]i32{ 0, 2, -1, -3 }), keep, y_c);
-                if (m > 1) putSums(@shuffle(i32, low, high, [4]i32{ 1, 3, -2, -4 }), keep, y_c + y_stride);
+                const first = @shuffle(i32, low, high, [4]i32{ 0, 2, -1, -3 });
+                const second = @shuffle(i32, low, high, [4]i32{ 1, 3, -2, -4 });
+                out.put(2 * c, g, row, out.start(2 * c, g, row) + first, factors);
+                if (m > 1) out.put(2 * c + 1, g, row, out.start(2 * c + 1, g, row) + second, factors);
             }
         }
     }
 }
 
+/// Takes exact sums of slices, which add up in y. The first slice finds whatever was in y before: a
+/// branch in the tiles would cost more than \`keep\`, 0 for that and -1 for the others.
+const MoreSums = struct {
+    y: [*]i32,
+    y_stride: usize,
+    keep: i32,
+
+    inline fn start(out: MoreSums, t: usize, _: usize, row: usize) Sums {
+        const before: Sums = out.y[t * out.y_stride + row ..][0..vector_rows].*;
+        return before & @as(Sums, @splat(out.keep));
+    }
+
+    inline fn factorsOf(_: MoreSums, _: usize, _: usize) void {}
+
+    inline fn put(out: MoreSums, t: usize, _: usize, row: usize, sums: Sums, _: void) void {
+        out.y[t * out.y_stride + row ..][0..vector_rows].* = sums;
+    }
+};
+
 /// All tokens: y holds the integer sums of codes * x until they are scaled.
 inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
-    const sums: [*]i32 = @ptrCast(y);
+    const slices = (matrix.features + slice_features - 1) / slice_features;
     // Up to the end of the last step activations are zero, whatever the codes are.
     var codes: Slice align(64) = @splat(@splat(@splat(0)));
     var t_0: usize = 0;
@@ -169,16 +210,14 @@ inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, 
         const t_1 = @min(t_0 + matrix.token_group, tokens);
         for (blocks[0]..blocks[1]) |block| {
             const row = block * 32;
-            for (0..(matrix.features + slice_features - 1) / slice_features) |slice| {
+            for (0..slices) |slice| {
                 const steps = unpackSlice(matrix, linear.codes, block, slice, &codes);
-                // The first slice finds whatever was in y before. A branch in the tiles would cost more.
-                const keep: i32 = if (slice == 0) 0 else -1;
                 const x_slice = x.codes + slice * slice_features;
                 var t = t_0;
-                while (t + 8 <= t_1) : (t += 8) unpackedTile(8, 2, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
-                while (t + 4 <= t_1) : (t += 4) unpackedTile(4, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
-                while (t + 2 <= t_1) : (t += 2) unpackedTile(2, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
-                while (t + 1 <= t_1) : (t += 1) unpackedTile(1, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, keep, sums + t * y_stride + row, y_stride);
+                while (t + 8 <= t_1) : (t += 8) unpackedTile(8, 2, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice, MoreSums{ .y = @as([*]i32, @ptrCast(y)) + t * y_stride + row, .y_stride = y_stride, .keep = if (slice == 0) 0 else -1 });
+                while (t + 4 <= t_1) : (t += 4) unpackedTile(4, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice, MoreSums{ .y = @as([*]i32, @ptrCast(y)) + t * y_stride + row, .y_stride = y_stride, .keep = if (slice == 0) 0 else -1 });
+                while (t + 2 <= t_1) : (t += 2) unpackedTile(2, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice, MoreSums{ .y = @as([*]i32, @ptrCast(y)) + t * y_stride + row, .y_stride = y_stride, .keep = if (slice == 0) 0 else -1 });
+                while (t + 1 <= t_1) : (t += 1) unpackedTile(1, 4, &codes, steps, x_slice + t * matrix.x_stride, matrix.x_stride, slice, MoreSums{ .y = @as([*]i32, @ptrCast(y)) + t * y_stride + row, .y_stride = y_stride, .keep = if (slice == 0) 0 else -1 });
             }
             finishBlock(true, linear, x, .{ t_0, t_1 }, row, y, y_stride);
         }
@@ -255,9 +294,9 @@ fn linear_96x64(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         const w = linear.codes + block * 512;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 4 <= tokens) : (t += 4) packedTile(4, 4, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
-        while (t + 2 <= tokens) : (t += 2) packedTile(2, 8, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
-        while (t + 1 <= tokens) : (t += 1) packedTile(1, 8, 4, 128, w, t == 0, x.codes + t * 128, sums + t * y_stride + row, y_stride);
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 4, 4, 128, w, t == 0, x.codes + t * 128, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
+        while (t + 2 <= tokens) : (t += 2) packedTile(2, 8, 4, 128, w, t == 0, x.codes + t * 128, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
+        while (t + 1 <= tokens) : (t += 1) packedTile(1, 8, 4, 128, w, t == 0, x.codes + t * 128, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
         finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
@@ -295,9 +334,9 @@ fn linear_64x96(linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride
         const w = linear.codes + block * 768;
         const row = block * 32;
         var t: usize = 0;
-        while (t + 4 <= tokens) : (t += 4) packedTile(4, 4, 6, 160, w, t == 0, x.codes + t * 160, sums + t * y_stride + row, y_stride);
-        while (t + 2 <= tokens) : (t += 2) packedTile(2, 8, 6, 160, w, t == 0, x.codes + t * 160, sums + t * y_stride + row, y_stride);
-        while (t + 1 <= tokens) : (t += 1) packedTile(1, 8, 6, 160, w, t == 0, x.codes + t * 160, sums + t * y_stride + row, y_stride);
+        while (t + 4 <= tokens) : (t += 4) packedTile(4, 4, 6, 160, w, t == 0, x.codes + t * 160, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
+        while (t + 2 <= tokens) : (t += 2) packedTile(2, 8, 6, 160, w, t == 0, x.codes + t * 160, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
+        while (t + 1 <= tokens) : (t += 1) packedTile(1, 8, 6, 160, w, t == 0, x.codes + t * 160, FirstSums{ .y = sums + t * y_stride + row, .y_stride = y_stride });
         finishBlock(true, linear, x, .{ 0, tokens }, row, y, y_stride);
     }
 }
