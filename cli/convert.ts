@@ -12,7 +12,7 @@ import { createProgress } from "./progress.ts";
 interface ConvertFlags extends
   Pick<
     ConvertOptions,
-    "to" | "type" | "embeddingType" | "pre" | "quantize" | "force"
+    "to" | "type" | "embeddingType" | "pre" | "quantize" | "verify" | "force"
   > {
   splitMaxSize?: number;
   quiet?: boolean;
@@ -23,7 +23,7 @@ export function addConvertCommand(program: Command, context: Context): void {
   const command = program.command("convert")
     .description("rewrite a model in another format")
     .argument("<source>", "model folder or file")
-    .argument("<destination>", "name.gguf")
+    .argument("<destination>", "a file name.gguf, or a folder")
     .addOption(
       new Option("--to <format>", "default: as the destination's name ends").choices(
         CONVERT_FORMATS,
@@ -44,6 +44,7 @@ export function addConvertCommand(program: Command, context: Context): void {
     .addOption(
       new Option("--quantize <method>", "ternarise a plain float checkpoint").choices(["absmean"]),
     )
+    .option("--no-verify", "do not read the output back")
     .option("--force", "replace what is there");
   addQuietFlag(addJsonFlag(command))
     .addHelpText("after", CONVERT_HELP)
@@ -58,7 +59,7 @@ which bitnet.cpp reads. Default: tq2_0, and i2_s for models with sub-norms and s
 2B4T), which llama.cpp does not run.
 
 The output is made in DESTINATION.partial and renamed when it is whole. After Ctrl-C or a kill the
-same command goes on where it stopped.
+same command goes on where it stopped. Before that it is read back and compared with the source.
 
 Examples:
   trilith convert ./Falcon3-1B-Instruct-1.58bit falcon3.gguf
@@ -103,7 +104,13 @@ async function convertCommand(
   else printReport(report, io.stdout);
 }
 
-function printReport({ files, bytes: size, type, seconds }: ConvertReport, stdout: Output): void {
+function printReport(report: ConvertReport, stdout: Output): void {
+  const { files, bytes: size, type, seconds, verified } = report;
   for (const { path, bytes: size } of files) stdout.write(`${path}  ${bytes(size)}\n`);
   stdout.write(`Wrote ${bytes(size)}, ternary tensors in ${type}, in ${digits(seconds)} s\n`);
+  if (verified === null) return;
+  const { matrices, floats } = verified;
+  stdout.write(
+    `Read back: ${matrices} ternary matrices and ${floats} others are those of the source\n`,
+  );
 }

@@ -322,6 +322,7 @@ export const CONVERT_REPORT: ConvertReport = {
   files: [{ path: "/models/story.gguf", bytes: 2_500_000 }],
   bytes: 2_500_000,
   resumedBytes: 0,
+  verified: { matrices: 7, floats: 3 },
   seconds: 1.5,
 };
 

@@ -1,16 +1,19 @@
 /** Rewrites a model in another format, a tensor at a time. */
 import fs from "node:fs";
-import { basename, dirname, resolve } from "node:path";
+import { basename, dirname, join, resolve, sep } from "node:path";
 import type { FloatType, ModelSpec } from "../../codegen/model_spec.ts";
 import { headerIdentity } from "../checkpoint.ts";
 import { shown, UsageError } from "../errors.ts";
 import type { OnProgress } from "../types.ts";
-import { OutputError } from "./errors.ts";
+import { OutputError, outputError } from "./errors.ts";
 import { CONVERT_FORMATS, type ConvertFormat, type TernaryType } from "./formats.ts";
+import { checkedHalf } from "./ggml_blocks.ts";
 import { planGguf } from "./gguf_plan.ts";
 import type { PlannedFile } from "./plan.ts";
 import { openSource, type Source } from "./source.ts";
-import { publishFiles, stage, type Staging } from "./staging.ts";
+import { planSafetensors, writtenScale } from "./safetensors_plan.ts";
+import { publishFiles, publishFolder, removeStaging, stage, type Staging } from "./staging.ts";
+import { type Verified, verifyModel, type VerifyOptions } from "./verify.ts";
 
 export interface ConvertOptions {
   /** Default: as the destination's name ends. */
@@ -27,6 +30,8 @@ export interface ConvertOptions {
   quantize?: "absmean";
   /** Replace what is there. */
   force?: boolean;
+  /** Read the output back and compare it with the source. Default: true. */
+  verify?: boolean;
   onProgress?: OnProgress;
   signal?: AbortSignal;
 }
@@ -41,6 +46,8 @@ export interface ConvertReport {
   bytes: number;
   /** Bytes that an earlier, unfinished run had written. */
   resumedBytes: number;
+  /** What was read back and found equal; null where that was not wanted. */
+  verified: Verified | null;
   seconds: number;
 }
 
@@ -51,7 +58,7 @@ const WRITER_VERSION = 1;
  * Converts a model.
  *
  * @param path As of `loadModel`.
- * @param destination A `.gguf` file.
+ * @param destination A `.gguf` file, or a folder.
  * @throws {UsageError} If the options do not go together, or something is in the way.
  * @throws {UnsupportedModelError} If no reader of that format would run the model as it is.
  * @throws {OutputError} If the destination can't be written.
@@ -66,15 +73,15 @@ export async function convertModel(
   const target = resolve(destination);
   checkPlace(path, target, options);
   await using source = await openSource(path, { quantize: options.quantize });
-  const type = options.type ?? defaultType(source.config.spec);
-  const files = await planGguf(source, basename(target), { ...options, type });
-  checkOthers(target, files, options);
-  const staging = await stage(target, files, {
-    identity: identityOf(source, format, { ...options, type }),
-    onProgress: options.onProgress,
-    signal: options.signal,
-  });
-  const paths = await publish(staging, target);
+  const plan = await planOf(source, target, format, options);
+  if (format !== "safetensors") checkOthers(target, plan.files, options);
+  const { onProgress, signal } = options;
+  const identity = identityOf(source, format, options);
+  const staging = await stage(target, plan.files, { identity, onProgress, signal });
+  const isRead = options.verify !== false && format !== "gguf";
+  const verified = isRead ? await verify(source, staging, plan, options) : null;
+  const paths = await publish(staging, target, format);
+  const { files, type } = plan;
   const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
   return {
     source: path,
@@ -84,17 +91,71 @@ export async function convertModel(
     files: files.map(({ bytes }, i) => ({ path: paths[i], bytes })),
     bytes,
     resumedBytes: staging.resumedBytes,
+    verified,
     seconds: (performance.now() - startedMs) / 1000,
   };
 }
 
-function formatOf(destination: string, { to }: ConvertOptions): ConvertFormat {
-  if (to !== undefined) return to;
+function formatOf(destination: string, { to, type, pre }: ConvertOptions): ConvertFormat {
+  const format = to ?? formatOfName(destination);
+  const own = type !== undefined ? "--type" : pre !== undefined ? "--pre" : null;
+  if (own === null || format === "gguf") return format;
+  throw new UsageError(`Cannot use ${own} with ${format}: it says how GGUF files are written`);
+}
+
+function formatOfName(destination: string): ConvertFormat {
   if (/\.gguf$/i.test(destination)) return "gguf";
+  if (!/\.\w+$/.test(basename(destination)) || /[\\/]$/.test(destination)) return "safetensors";
   throw new UsageError(
     `Cannot tell the format of ${shown(destination)}: give --to ${CONVERT_FORMATS.join(", ")}, ` +
-      "or a name that ends in .gguf",
+      "or a name that ends in .gguf, or a folder's name without an ending",
   );
+}
+
+interface Plan {
+  files: PlannedFile[];
+  /** Of ternary tensors, for people. */
+  type: string;
+  /** What is left of a factor. */
+  writtenFactor: VerifyOptions["writtenFactor"];
+}
+
+async function planOf(
+  source: Source,
+  target: string,
+  format: ConvertFormat,
+  options: ConvertOptions,
+): Promise<Plan> {
+  if (format === "safetensors") {
+    return {
+      files: await planSafetensors(source, options),
+      type: "packed codes",
+      writtenFactor: (factor) => writtenScale(source.config, factor),
+    };
+  }
+  const type = options.type ?? defaultType(source.config.spec);
+  return {
+    files: await planGguf(source, basename(target), { ...options, type }),
+    type,
+    writtenFactor: type === "i2_s" ? (factor) => factor : checkedHalf,
+  };
+}
+
+/** @throws {OutputError} If what is on disk is not what was meant; it is then removed. */
+async function verify(
+  source: Source,
+  { folder, files }: Staging,
+  { writtenFactor }: Plan,
+  { onProgress, signal }: ConvertOptions,
+): Promise<Verified> {
+  const weights = files.length === 1 || /-00001-of-/.test(files[0].name) ? files[0].name : "";
+  try {
+    await using written = await openSource(join(folder, weights));
+    return await verifyModel(source, written, { writtenFactor, onProgress, signal });
+  } catch (error) {
+    if (!signal?.aborted) await removeStaging(folder);
+    throw error;
+  }
 }
 
 /** llama.cpp has no graph for sub-norms with squared ReLU, so only I2_S has readers for it. */
@@ -104,7 +165,7 @@ function defaultType(spec: ModelSpec): TernaryType {
 
 function checkPlace(path: string, target: string, { force }: ConvertOptions): void {
   const from = resolve(path);
-  if (target === from || from.startsWith(`${target}/`)) {
+  if (target === from || from.startsWith(`${target}${sep}`)) {
     throw new UsageError(`Cannot convert ${shown(path)} into itself: give another destination`);
   }
   if (!fs.existsSync(dirname(target))) {
@@ -112,7 +173,14 @@ function checkPlace(path: string, target: string, { force }: ConvertOptions): vo
       `Cannot write ${shown(target)}: its folder is not there: make it first`,
     );
   }
-  if (fs.existsSync(target) && !force) throw thereError(target);
+  if (!fs.existsSync(target)) return;
+  if (!force) throw thereError(target);
+  const isFolder = fs.statSync(target).isDirectory();
+  if (isFolder && !fs.existsSync(join(target, "config.json"))) {
+    throw new UsageError(
+      `Cannot replace ${shown(target)}: it is a folder without config.json: give another name`,
+    );
+  }
 }
 
 function thereError(target: string): UsageError {
@@ -147,6 +215,12 @@ function identityOf(source: Source, format: ConvertFormat, options: ConvertOptio
   ]);
 }
 
-async function publish(staging: Staging, _target: string): Promise<string[]> {
-  return await publishFiles(staging);
+async function publish(staging: Staging, target: string, format: ConvertFormat) {
+  try {
+    return format === "safetensors"
+      ? await publishFolder(staging, target)
+      : await publishFiles(staging);
+  } catch (error) {
+    throw outputError(target, error);
+  }
 }

@@ -29,6 +29,10 @@ export interface TernaryMatrix {
   factors: Float32Array;
   /** Features that a factor is for; k and more where a row has one. */
   groupSize: number;
+  /** (n,), added after scaling. */
+  bias: Float32Array | null;
+  /** (k,), weight of the RMSNorm that the linear applies to its own input. */
+  inputNorm: Float32Array | null;
   /** As it was read: float masters, where it was ternarised. */
   stored: StoredMatrix;
 }
@@ -61,9 +65,12 @@ export async function ternaryMatrix(
   name: LinearName,
 ): Promise<TernaryMatrix> {
   const { n, k } = linearShape(spec, name);
-  const { matrix, what, scale, rowScales, groupScales } = await weights.linear(layer, name);
+  const { matrix, what, scale, rowScales, groupScales, bias, inputNorm } = await weights.linear(
+    layer,
+    name,
+  );
   const { codes, scale: found } = ternaryOf(matrix, what);
-  const shape = { what, n, k, codes, stored: matrix };
+  const shape = { what, n, k, codes, bias, inputNorm, stored: matrix };
   if (groupScales !== undefined) {
     return { ...shape, factors: groupScales, groupSize: spec.groups!.size };
   }

@@ -14,7 +14,6 @@ import { OutputError, outputError } from "./errors.ts";
 import type { Part, PlannedFile } from "./plan.ts";
 
 const JOURNAL = "journal.jsonl";
-/** What is written between two lines of the journal: as much may be done again after a kill. */
 const SYNC_BYTES = 64 << 20;
 
 export interface Staging {
@@ -32,6 +31,8 @@ export interface StagingOptions {
   identity: string;
   /** Takes what is to be remembered of the parts since it was last called. */
   takeNotes?: () => unknown[];
+  /** What is written between two lines of the journal: as much may be done again after a kill. */
+  syncBytes?: number;
   onProgress?: OnProgress;
   signal?: AbortSignal;
 }
@@ -62,7 +63,10 @@ export async function stage(
     const earlier = await openFolder(folder, files, identityOf(files, options.identity));
     const notes = [...earlier.notes];
     const done = finishedBytes(files, earlier.parts);
-    await checkRoom(folder, files);
+    await checkRoom(folder, files).catch(async (error) => {
+      if (earlier.parts === 0) await removeStaging(folder);
+      throw error;
+    });
     await using job = await Job.open(folder, { ...options, files, notes, done });
     let before = 0;
     for (const file of files) {
@@ -218,7 +222,7 @@ class Job implements AsyncDisposable {
       }
       checkLength(part, from + blocks.end);
       this.#parts++;
-      if (this.#done - this.#journaled < SYNC_BYTES) continue;
+      if (this.#done - this.#journaled < (this.#options.syncBytes ?? SYNC_BYTES)) continue;
       await blocks.finish();
       await handle.datasync();
       await this.#tell();

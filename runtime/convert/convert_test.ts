@@ -1,0 +1,151 @@
+import assert from "node:assert/strict";
+import { Buffer } from "node:buffer";
+import fs from "node:fs";
+import path from "node:path";
+import { inFolder } from "../../kernels/test_helpers.ts";
+import { fixturePath } from "../../tests/fixtures.ts";
+import { loadModel } from "../mod.ts";
+import { openSafetensors } from "../safetensors.ts";
+import { convertModel } from "./convert.ts";
+
+const model = (name: string) => fixturePath(`models/${name}`);
+
+/** Bytes of every tensor of a file. */
+async function tensorsOf(file: string): Promise<Map<string, Uint8Array>> {
+  const opened = await openSafetensors(file);
+  try {
+    const tensors = new Map<string, Uint8Array>();
+    for (const name of opened.tensors.keys()) tensors.set(name, await opened.read(name));
+    return tensors;
+  } finally {
+    await opened.close();
+  }
+}
+
+async function compareFiles(actual: string, expected: string, left: RegExp): Promise<void> {
+  const [a, b] = [await tensorsOf(actual), await tensorsOf(expected)];
+  assert.deepEqual([...a.keys()].sort(), [...b.keys()].sort());
+  for (const [name, bytes] of b) {
+    if (!left.test(name)) assert.ok(Buffer.compare(a.get(name)!, bytes) === 0, name);
+  }
+}
+
+const NONE = /^$/;
+
+for (
+  const [name, twin, left] of [
+    ["bitnet-2b4t-packed", "bitnet-2b4t-packed", NONE],
+    // Factors are exact where the twin has them rounded to bfloat16.
+    ["bitnet-2b4t-bf16", "bitnet-2b4t-packed", /weight_scale$/],
+    ["llama3-158-packed-sharded", "llama3-158-packed", NONE],
+    ["llama-packed-rmsnorm", "llama-packed-rmsnorm", NONE],
+    ["bitnet-2b4t-packed-v5config", "bitnet-2b4t-packed-v5config", NONE],
+  ] as const
+) {
+  Deno.test(`convert: ${name} as a folder has the tensors of ${twin}`, () =>
+    inFolder(async (folder) => {
+      const target = path.join(folder, "out");
+      const report = await convertModel(model(name), target);
+      assert.equal(report.format, "safetensors");
+      assert.ok(report.verified!.matrices >= 21);
+      const file = "model.safetensors";
+      await compareFiles(path.join(target, file), path.join(model(twin), file), left);
+      assert.deepEqual(fs.readdirSync(folder), ["out"]);
+      for (const companion of ["tokenizer.json", "generation_config.json"]) {
+        const [ours, theirs] = [target, model(name)].map((at) =>
+          fs.readFileSync(path.join(at, companion), "utf8")
+        );
+        assert.equal(ours, theirs);
+      }
+    }));
+}
+
+async function lastLogits(folder: string, quantize?: "absmean"): Promise<Float32Array> {
+  await using opened = await loadModel(folder, { kernels: "reference", quantize });
+  for await (const { logits } of opened.logits([1, 2, 3, 4, 5])) return logits;
+  throw new Error("no logits");
+}
+
+for (const name of ["llama-online-rmsnorm", "llama-plain-bf16"]) {
+  Deno.test(`convert: ${name} gives the same logits from packed shards`, () =>
+    inFolder(async (folder) => {
+      const target = path.join(folder, "out");
+      const quantize = name.includes("plain") ? "absmean" : undefined;
+      const { files } = await convertModel(model(name), target, {
+        quantize,
+        splitMaxBytes: 200_000,
+      });
+      assert.ok(files.filter(({ path }) => path.endsWith(".safetensors")).length > 1);
+      const json = JSON.parse(fs.readFileSync(path.join(target, "config.json"), "utf8"));
+      assert.equal(json.quantization_config.linear_class, "autobitlinear");
+      assert.deepEqual(await lastLogits(target), await lastLogits(model(name), quantize));
+    }));
+}
+
+// ---------------------------------------------------------------- where it goes
+
+const SMALL = model("llama-autobit-offline");
+
+Deno.test("convert: what is there stays without --force, and is replaced with it", () =>
+  inFolder(async (folder) => {
+    const file = path.join(folder, "model.gguf");
+    fs.writeFileSync(file, "mine");
+    await assert.rejects(convertModel(SMALL, file), {
+      name: "UsageError",
+      message: /it is there already: add --force/,
+    });
+    assert.equal(fs.readFileSync(file, "utf8"), "mine");
+    await convertModel(SMALL, file, { force: true });
+    assert.equal(fs.readFileSync(file).toString("latin1", 0, 4), "GGUF");
+    const out = path.join(folder, "out");
+    fs.mkdirSync(out);
+    fs.writeFileSync(path.join(out, "letter.txt"), "mine");
+    await assert.rejects(convertModel(SMALL, out, { force: true }), {
+      name: "UsageError",
+      message: /Cannot replace .*out": it is a folder without config.json/,
+    });
+    fs.writeFileSync(path.join(out, "config.json"), "{}");
+    await convertModel(SMALL, out, { force: true });
+    assert.ok(fs.existsSync(path.join(out, "model.safetensors")));
+    assert.deepEqual(fs.readdirSync(folder).sort(), ["model.gguf", "out"]);
+  }));
+
+Deno.test("convert: a model is not converted into itself, nor into a folder that is not there", () =>
+  inFolder(async (folder) => {
+    for (
+      const [target, message] of [
+        [SMALL, /into itself/],
+        [path.dirname(SMALL), /into itself/],
+        [path.join(folder, "none", "model.gguf"), /its folder is not there/],
+        [path.join(folder, "model.bin"), /Cannot tell the format of/],
+      ] as const
+    ) {
+      await assert.rejects(convertModel(SMALL, target, { force: true }), {
+        name: "UsageError",
+        message,
+      });
+    }
+    await assert.rejects(convertModel(SMALL, path.join(folder, "out"), { type: "i2_s" }), {
+      name: "UsageError",
+      message: /Cannot use --type with safetensors/,
+    });
+    assert.deepEqual(fs.readdirSync(folder), []);
+  }));
+
+Deno.test("convert: what no reader of the format would run is refused, and nothing is left", () =>
+  inFolder(async (folder) => {
+    const file = path.join(folder, "model.gguf");
+    for (
+      const [name, options, message] of [
+        ["bitnet-2b4t-packed", { type: "tq2_0" }, /squared ReLU: use --type i2_s/],
+        ["llama-packed-rmsnorm", {}, /norms inside its linears: use/],
+        ["falcon3-158-packed", { type: "i2_s" }, /ffn_down has 720, use --type tq2_0/],
+      ] as const
+    ) {
+      await assert.rejects(convertModel(model(name), file, options), {
+        name: "UnsupportedModelError",
+        message,
+      });
+    }
+    assert.deepEqual(fs.readdirSync(folder), []);
+  }));

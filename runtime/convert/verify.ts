@@ -1,0 +1,203 @@
+/**
+ * Reads a converted model back, as any model is read, and compares it with its source: codes and
+ * factors of every ternary matrix, all other numbers bit for bit.
+ */
+import {
+  type FloatType,
+  layerLinears,
+  type LinearName,
+  type ModelSpec,
+} from "../../codegen/model_spec.ts";
+import { normsOf } from "../expected_tensors.ts";
+import type { OnProgress } from "../types.ts";
+import type { FloatMatrix, NormName } from "../weights.ts";
+import { OutputError } from "./errors.ts";
+import { convertFloats, FLOAT_BYTES } from "./floats.ts";
+import { rowChunks } from "./plan.ts";
+import { factorOf, type Source, type TernaryMatrix, ternaryMatrix } from "./source.ts";
+
+export interface VerifyOptions {
+  /** What is left of a factor in the written format. */
+  writtenFactor: (factor: number, matrix: TernaryMatrix) => number;
+  onProgress?: OnProgress;
+  signal?: AbortSignal;
+}
+
+/** What was compared. */
+export interface Verified {
+  /** Ternary matrices. */
+  matrices: number;
+  /** Vectors and matrices of floats. */
+  floats: number;
+}
+
+/** @throws {OutputError} Naming the first tensor that differs. */
+export async function verifyModel(
+  source: Source,
+  written: Source,
+  { writtenFactor, onProgress, signal }: VerifyOptions,
+): Promise<Verified> {
+  compareSpecs(source.config.spec, written.config.spec);
+  compareTokens(source, written);
+  const { spec } = source.config;
+  const verified = { matrices: 0, floats: await compareGlobals(source, written) };
+  for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
+    signal?.throwIfAborted();
+    onProgress?.({
+      phase: "verify",
+      message: "Reading back",
+      done: layer,
+      total: spec.numHiddenLayers,
+      unit: "layers",
+    });
+    for (const name of layerLinears(spec)) {
+      await compareLinear(source, written, layer, name, writtenFactor);
+      verified.matrices++;
+    }
+    verified.floats += await compareNorms(source, written, layer);
+  }
+  return verified;
+}
+
+function differs(what: string, how: string): OutputError {
+  return new OutputError(
+    `Cannot trust what was written: ${what} ${how}: memory or disk may be faulty, try again`,
+  );
+}
+
+/** How factors and floats are kept may differ between formats; the graph may not. */
+const OF_FORMATS: readonly (keyof ModelSpec)[] = [
+  "embeddingType",
+  "headType",
+  "rowScales",
+  "groups",
+  "headSketch",
+];
+
+function compareSpecs(expected: ModelSpec, actual: ModelSpec): void {
+  const keys = new Set([...Object.keys(expected), ...Object.keys(actual)] as (keyof ModelSpec)[]);
+  for (const key of keys) {
+    if (OF_FORMATS.includes(key)) continue;
+    const [a, b] = [expected, actual].map((spec) => JSON.stringify(spec[key]));
+    if (a !== b && !isNearlyEqual(expected[key], actual[key])) {
+      throw differs(key, `is ${b} in place of ${a}`);
+    }
+  }
+}
+
+/** GGUF keeps numbers in float32. */
+function isNearlyEqual(a: unknown, b: unknown): boolean {
+  return typeof a === "number" && typeof b === "number" && Math.fround(a) === Math.fround(b);
+}
+
+function compareTokens(source: Source, written: Source): void {
+  const { vocabSize } = source.tokenizer;
+  for (let id = 0; id < vocabSize; id++) {
+    const [a, b] = [source, written].map(({ tokenizer }) => tokenizer.tokenText(id));
+    if (a !== null && a !== b) throw differs(`token ${id}`, `is ${JSON.stringify(b)}`);
+  }
+}
+
+/** Tensors that stand once. @returns Their number. */
+async function compareGlobals(source: Source, written: Source): Promise<number> {
+  const { spec } = source.config;
+  const [a, b] = [source.weights, written.weights];
+  compareVectors(await a.finalNorm(), await b.finalNorm(), "the final norm");
+  await compareMatrices(a.embedding(), b.embedding(), "the embedding");
+  if (!spec.tieWordEmbeddings) await compareMatrices(a.head(), b.head(), "the head");
+  return spec.tieWordEmbeddings ? 2 : 3;
+}
+
+async function compareNorms(source: Source, written: Source, layer: number): Promise<number> {
+  const { spec } = source.config;
+  const [a, b] = [source.weights, written.weights];
+  const norms: readonly NormName[] = normsOf(spec);
+  for (const which of norms) {
+    const what = `the norm ${which} of layer ${layer}`;
+    compareVectors(await a.norm(layer, which), await b.norm(layer, which), what);
+  }
+  const heads = spec.qkNorm ? ["query", "key"] as const : [];
+  for (const which of heads) {
+    const what = `the norm of each ${which} of layer ${layer}`;
+    compareVectors(await a.headNorm!(layer, which), await b.headNorm!(layer, which), what);
+  }
+  return norms.length + heads.length;
+}
+
+async function compareLinear(
+  source: Source,
+  written: Source,
+  layer: number,
+  name: LinearName,
+  writtenFactor: VerifyOptions["writtenFactor"],
+): Promise<void> {
+  const expected = await ternaryMatrix(source, layer, name);
+  const actual = await ternaryMatrix(written, layer, name);
+  compareCodes(expected, actual);
+  compareFactors(expected, actual, writtenFactor);
+  const { biases, linearNormEps } = source.config.spec;
+  if (!biases.includes(name) && linearNormEps === null) return;
+  const [a, b] = [expected, actual].map(({ bias, inputNorm }) => ({ bias, inputNorm }));
+  if (a.bias !== null) compareVectors(a.bias, b.bias, `the bias of ${expected.what}`);
+  if (a.inputNorm !== null) {
+    compareVectors(a.inputNorm, b.inputNorm, `the norm of ${expected.what}`);
+  }
+}
+
+function compareCodes(expected: TernaryMatrix, actual: TernaryMatrix): void {
+  const { codes, k, what } = expected;
+  for (let i = 0; i < codes.length; i++) {
+    if (codes[i] === actual.codes[i]) continue;
+    const place = `at row ${Math.floor(i / k)}, column ${i % k}`;
+    throw differs(what, `has weight ${actual.codes[i] - 1} in place of ${codes[i] - 1} ${place}`);
+  }
+}
+
+/** Weights that may have another factor than their neighbours. */
+const STEP = 32;
+
+/** Factors count where there is a weight that is not zero. */
+function compareFactors(
+  expected: TernaryMatrix,
+  actual: TernaryMatrix,
+  writtenFactor: VerifyOptions["writtenFactor"],
+): void {
+  const { n, k, codes, what } = expected;
+  const isOne = expected.factors.length === 1 && actual.factors.length === 1;
+  for (let row = 0; row < (isOne ? 1 : n); row++) {
+    for (let column = 0; column < (isOne ? 1 : k); column += STEP) {
+      const wanted = writtenFactor(factorOf(expected, row, column), expected);
+      const found = factorOf(actual, row, column);
+      if (wanted === found || (!isOne && isZero(codes, row * k + column, k - column))) continue;
+      throw differs(what, `has factor ${found} in place of ${wanted} at row ${row}`);
+    }
+  }
+}
+
+function isZero(codes: Uint8Array, from: number, left: number): boolean {
+  return codes.subarray(from, from + Math.min(STEP, left)).every((code) => code === 1);
+}
+
+function compareVectors(expected: Float32Array, actual: Float32Array | null, what: string): void {
+  const at = expected.findIndex((value, i) => !Object.is(value, actual?.[i]));
+  if (at < 0 && expected.length === actual?.length) return;
+  throw differs(what, `has ${actual?.[at]} in place of ${expected[at]} at element ${at}`);
+}
+
+async function compareMatrices(
+  expected: FloatMatrix,
+  actual: FloatMatrix,
+  what: string,
+): Promise<void> {
+  const { rows, columns } = expected;
+  if (rows !== actual.rows || columns !== actual.columns) throw differs(what, "has another shape");
+  const type: FloatType = actual.type;
+  for (const { first, count } of rowChunks(rows, columns * FLOAT_BYTES.f32)) {
+    const wanted = convertFloats(await expected.readRows(first, count), expected.type, type, what);
+    const found = await actual.readRows(first, count);
+    const at = wanted.findIndex((byte, i) => byte !== found[i]);
+    if (at < 0) continue;
+    const row = first + Math.floor(at / (columns * FLOAT_BYTES[type]));
+    throw differs(what, `is not the same in row ${row}`);
+  }
+}
