@@ -8,7 +8,7 @@ import {
   type LinearName,
   type ModelSpec,
 } from "../../codegen/model_spec.ts";
-import { normsOf } from "../expected_tensors.ts";
+import { normsOf } from "../norms.ts";
 import type { OnProgress } from "../types.ts";
 import type { FloatMatrix, NormName } from "../weights.ts";
 import { OutputError } from "./errors.ts";
