@@ -1,12 +1,14 @@
 /**
  * A checkpoint as Hugging Face folders keep it: config.json beside model.safetensors, or beside
- * model.safetensors.index.json and the shards that it names. Gives one map of all tensors.
+ * model.safetensors.index.json and the shards that it names; or a GGUF file, which holds all that
+ * itself. Gives one map of all tensors.
  */
 import { createHash } from "node:crypto";
 import { open, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { type Companions, folderCompanions } from "./companions.ts";
 import { CheckpointError, reasonOf, shown, shownList } from "./errors.ts";
+import { ggufModels, type GgufOptions, onlyModel, openGguf } from "./gguf/checkpoint.ts";
 import { locateModel } from "./hub/locate.ts";
 import { isJsonObject, isMissing, parseJson, readTextFile } from "./json.ts";
 import { openSafetensors, type SafetensorsFile } from "./safetensors.ts";
@@ -18,7 +20,7 @@ const INDEX_FILE = "model.safetensors.index.json";
 const CONFIG_FILE = "config.json";
 
 export interface Checkpoint extends AsyncDisposable {
-  /** Folder of config.json, tokenizer.json and the weights. */
+  /** Folder of the weights, and of config.json, tokenizer.json and so on where they are files. */
   readonly folder: string;
   /** For people: the folder's own name, or the model's id in the hub's cache. */
   readonly name: string;
@@ -41,13 +43,15 @@ export interface Checkpoint extends AsyncDisposable {
 }
 
 /**
- * Opens a model folder, or a `.safetensors` file that has its config.json beside it; by its path,
- * or by its name on the hub if it is in the hub's cache.
+ * Opens a model folder, a `.safetensors` file that has its config.json beside it, or a GGUF file; by
+ * its path, or by its name on the hub if it is in the hub's cache.
  *
  * @throws {CheckpointError} If something is missing, damaged, or of a format that is not read.
  */
-export async function openCheckpoint(path: string): Promise<Checkpoint> {
-  const { folder, weightsFile } = await locate(locateModel(path));
+export async function openCheckpoint(path: string, options: GgufOptions = {}): Promise<Checkpoint> {
+  const located = await locate(locateModel(path));
+  if ("gguf" in located) return await openGguf(located.gguf, options);
+  const { folder, weightsFile } = located;
   const configText = await readTextFile(join(folder, CONFIG_FILE));
   if (configText === null) {
     throw new CheckpointError(
@@ -70,7 +74,9 @@ export function headerIdentity(checkpoint: Checkpoint): string {
   return hash.digest("hex");
 }
 
-async function locate(path: string): Promise<{ folder: string; weightsFile: string | null }> {
+type Located = { folder: string; weightsFile: string | null } | { gguf: string };
+
+async function locate(path: string): Promise<Located> {
   let info;
   try {
     info = await stat(path);
@@ -78,17 +84,25 @@ async function locate(path: string): Promise<{ folder: string; weightsFile: stri
     const reason = isMissing(error) ? "there is no such file or folder" : reasonOf(error);
     throw new CheckpointError(`Cannot open model ${shown(path)}: ${reason}`);
   }
-  if (info.isDirectory()) return { folder: resolve(path), weightsFile: null };
+  if (info.isDirectory()) return await locateInFolder(resolve(path));
   if (!info.isFile()) {
     throw new CheckpointError(`Cannot open model ${shown(path)}: it is neither file nor folder`);
   }
-  if (await isGguf(path)) throw ggufError(path);
+  if (await isGguf(path)) return { gguf: path };
   if (path.endsWith(".safetensors")) {
     return { folder: dirname(resolve(path)), weightsFile: basename(path) };
   }
   throw new CheckpointError(
-    `Cannot open model ${shown(path)}: give a model's folder or its .safetensors file`,
+    `Cannot open model ${shown(path)}: give a model's folder, its .safetensors or its .gguf file`,
   );
+}
+
+/** Safetensors win, as they have more digits; a GGUF file counts where it is the only model. */
+async function locateInFolder(folder: string): Promise<Located> {
+  const names = [SINGLE_FILE, INDEX_FILE].map((name) => exists(join(folder, name)));
+  if ((await Promise.all(names)).includes(true)) return { folder, weightsFile: null };
+  const models = await ggufModels(folder);
+  return models.length === 0 ? { folder, weightsFile: null } : { gguf: onlyModel(folder, models) };
 }
 
 async function isGguf(path: string): Promise<boolean> {
@@ -101,13 +115,6 @@ async function isGguf(path: string): Promise<boolean> {
   } finally {
     await handle.close();
   }
-}
-
-function ggufError(path: string): CheckpointError {
-  return new CheckpointError(
-    `Cannot open ${shown(path)} as it is a GGUF file: this version opens folders with ` +
-      `config.json and model.safetensors, get the model in that form`,
-  );
 }
 
 interface OpenedFiles {

@@ -9,6 +9,7 @@ import { type Companions, folderCompanions, parseQuickly } from "./companions.ts
 import { type AddedToken, AddedTokenSplitter, parseAddedTokens } from "./added_tokens.ts";
 import { Bpe, type BpeModel } from "./bpe.ts";
 import { CheckpointError, reasonOf, shown, UnsupportedModelError } from "./errors.ts";
+import { ggufFileCompanions, ggufModels, onlyModel } from "./gguf/checkpoint.ts";
 import { locateModel } from "./hub/locate.ts";
 import { isJsonObject, type Json, type JsonObject, readTextFile } from "./json.ts";
 import { BusyClock } from "./pause.ts";
@@ -50,7 +51,8 @@ const TOKENIZER_FILE = "tokenizer.json";
 const MAX_TOKENS = 10_000_000;
 
 /**
- * Loads a tokenizer.json, or that of a folder, with its tokenizer_config.json where there is one.
+ * Loads a tokenizer.json, or that of a folder, with its tokenizer_config.json where there is one; or
+ * the tokenizer in a GGUF file.
  *
  * @throws {CheckpointError} If it is missing or damaged.
  * @throws {UnsupportedModelError} If it is of a kind that this version does not run.
@@ -58,17 +60,22 @@ const MAX_TOKENS = 10_000_000;
 export async function loadTokenizer(model: string): Promise<StreamingTokenizer> {
   const fileOrFolder = locateModel(model);
   if (/\.gguf$/i.test(fileOrFolder)) {
-    throw new CheckpointError(
-      `Cannot read a tokenizer from ${shown(fileOrFolder)} as it is a GGUF file: ` +
-        `give a ${TOKENIZER_FILE}`,
-    );
+    return await readTokenizer(await ggufFileCompanions(fileOrFolder));
   }
   const isFolder = await stat(fileOrFolder).then((info) => info.isDirectory(), () => false);
-  if (isFolder) return await readTokenizer(folderCompanions(fileOrFolder));
+  if (isFolder) return await readTokenizer(await companionsIn(fileOrFolder));
   const text = await readTextFile(fileOrFolder);
   if (text === null) throw missingError(fileOrFolder);
   const config = await folderCompanions(dirname(fileOrFolder)).json("tokenizer_config.json");
   return createTokenizer(parseQuickly(text, TOKENIZER_FILE), config);
+}
+
+/** A folder's files, or what is in its GGUF model where it has nothing else. */
+async function companionsIn(folder: string): Promise<Companions> {
+  const companions = folderCompanions(folder);
+  if (await companions.text(TOKENIZER_FILE) !== null) return companions;
+  const models = await ggufModels(folder);
+  return models.length === 0 ? companions : await ggufFileCompanions(onlyModel(folder, models));
 }
 
 /** The tokenizer of a model. @throws As `loadTokenizer`. */

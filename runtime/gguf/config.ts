@@ -1,0 +1,262 @@
+/**
+ * A Hugging Face config.json from a GGUF file's keys.
+ *
+ * Sources: the gguf package's constants.py (names of keys); llama.cpp's converters for what each is
+ * made from, and its loaders for what is meant where a key is missing; transformers' configurations.
+ */
+import { CheckpointError, shown, UnsupportedModelError } from "../errors.ts";
+import type { Json, JsonObject } from "../json.ts";
+import { KeyReader, shortest } from "./keys.ts";
+import type { Metadata } from "./values.ts";
+
+/** What else a config.json is made from. */
+export interface ConfigInput {
+  metadata: Metadata;
+  /** By Hugging Face's names. */
+  tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>;
+  /** Values of the tables that divide RoPE's frequencies, where the file has them. */
+  ropeFactors: Partial<Record<"all" | "long" | "short", number[]>>;
+}
+
+type Adds = (keys: KeyReader, config: JsonObject, input: ConfigInput) => JsonObject;
+
+interface Architecture {
+  modelType: string;
+  /** What the architecture has beyond the keys of all. */
+  adds: Adds;
+  /** Whether rows of query and key heads are those of neighbouring pairs. */
+  hasTurnedRows?: boolean;
+}
+
+const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
+  "bitnet-b1.58": { modelType: "bitnet", adds: () => ({ hidden_act: "relu2" }) },
+  "bitnet-25": { modelType: "bitnet", adds: () => ({ hidden_act: "relu2" }) },
+  // 1bitLLM's reproduction.
+  bitnet: { modelType: "bitnet", adds: () => ({ hidden_act: "silu" }) },
+  llama: {
+    modelType: "llama",
+    adds: () => ({ hidden_act: "silu" }),
+    hasTurnedRows: true,
+  },
+  qwen3: { modelType: "qwen3", adds: () => ({ hidden_act: "silu" }) },
+  gemma3: { modelType: "gemma3_text", adds: gemma },
+  "gemma-embedding": { modelType: "gemma3_text", adds: gemma },
+  minicpm: { modelType: "minicpm", adds: miniCpm, hasTurnedRows: true },
+  maple: { modelType: "maple", adds: maple },
+};
+
+/** What a file's general.architecture is. @throws {UnsupportedModelError} If it is none we know. */
+export function architectureName(metadata: Metadata): string {
+  const name = new KeyReader(metadata).string("general.architecture");
+  if (name !== null && Object.hasOwn(ARCHITECTURES, name)) return name;
+  throw new UnsupportedModelError(
+    `Cannot run a GGUF model of architecture ${shown(name)}: this version runs ` +
+      Object.keys(ARCHITECTURES).join(", "),
+  );
+}
+
+/** Whether converters of this architecture reorder rows of query and key heads. */
+export function hasTurnedRows(architecture: string): boolean {
+  return ARCHITECTURES[architecture].hasTurnedRows === true;
+}
+
+/** Heads and their features, which reordering rows needs. @throws {CheckpointError} If malformed. */
+export function headsOf(metadata: Metadata): { query: number; key: number; headDim: number } {
+  const keys = new KeyReader(metadata, `${architectureName(metadata)}.`);
+  const query = positive(keys, "attention.head_count");
+  const hidden = positive(keys, "embedding_length");
+  const headDim = keys.count("attention.key_length") ?? hidden / query;
+  if (!Number.isInteger(headDim) || headDim < 2 || headDim % 2 !== 0) {
+    return keys.fail("attention.head_count", "such that heads have an even size", query);
+  }
+  return { query, key: keys.same("attention.head_count_kv") ?? query, headDim };
+}
+
+function positive(keys: KeyReader, key: string): number {
+  const value = keys.same(key);
+  return value !== null && Number.isSafeInteger(value) && value >= 1
+    ? value
+    : keys.fail(key, "a positive integer", value);
+}
+
+/**
+ * @returns config.json.
+ * @throws {CheckpointError} If keys are missing or malformed.
+ * @throws {UnsupportedModelError} If the model is of a kind that this version does not run.
+ */
+export function configOf(input: ConfigInput): JsonObject {
+  const { metadata, tensors } = input;
+  const name = architectureName(metadata);
+  const { modelType, adds } = ARCHITECTURES[name];
+  const keys = new KeyReader(metadata, `${name}.`);
+  const { query, key, headDim } = headsOf(metadata);
+  const embedding = tensors.get("model.embed_tokens.weight");
+  if (embedding === undefined) {
+    throw new CheckpointError(
+      "Cannot use the GGUF file: it has no token_embd.weight: it holds a vocabulary alone, " +
+        "or is one part of a split model",
+    );
+  }
+  const config: JsonObject = {
+    model_type: modelType,
+    hidden_size: positive(keys, "embedding_length"),
+    intermediate_size: keys.same("feed_forward_length") ?? 0,
+    num_hidden_layers: positive(keys, "block_count"),
+    num_attention_heads: query,
+    num_key_value_heads: key,
+    head_dim: headDim,
+    vocab_size: embedding.shape[0],
+    max_position_embeddings: keys.count("context_length") ?? 2048,
+    rms_norm_eps: shortest(keys.number("attention.layer_norm_rms_epsilon") ?? 1e-5),
+    tie_word_embeddings: !tensors.has("lm_head.weight"),
+    ...rope(keys, headDim, input),
+    ...tokens(metadata),
+    ...pooling(keys),
+  };
+  checkValueLength(keys, headDim);
+  return { ...config, ...adds(keys, config, input) };
+}
+
+function checkValueLength(keys: KeyReader, headDim: number): void {
+  const length = keys.count("attention.value_length") ?? headDim;
+  if (length !== headDim) keys.fail("attention.value_length", `${headDim}, as keys have`, length);
+}
+
+/** Tables win over formulas, as they are what the formulas give. */
+function rope(keys: KeyReader, headDim: number, input: ConfigInput): JsonObject {
+  const turned = rotaryFeatures(keys) ?? headDim;
+  const scaling = ropeScaling(keys, input);
+  return {
+    rope_theta: shortest(keys.number("rope.freq_base") ?? 10000),
+    ...(turned === headDim ? {} : { partial_rotary_factor: turned / headDim }),
+    ...(scaling === null ? {} : { rope_scaling: scaling }),
+  };
+}
+
+/** An early converter of Maple wrote 0 and the number for sliding layers. */
+function rotaryFeatures(keys: KeyReader): number | null {
+  return keys.count("rope.dimension_count") || keys.count("rope.dimension_count_swa");
+}
+
+function ropeScaling(keys: KeyReader, { ropeFactors }: ConfigInput): JsonObject | null {
+  const { all, long, short } = ropeFactors;
+  if (all !== undefined) return { rope_type: "divisors", divisors: all };
+  const original = keys.count("rope.scaling.original_context_length");
+  const originalLength = optional("original_max_position_embeddings", original);
+  if (long !== undefined && short !== undefined) {
+    return {
+      rope_type: "longrope",
+      long_factor: long,
+      short_factor: short,
+      ...originalLength,
+      ...optional("attention_factor", keys.number("rope.scaling.attn_factor")),
+    };
+  }
+  const type = keys.string("rope.scaling.type") ?? "none";
+  const factor = keys.number("rope.scaling.factor") ?? 1;
+  // Converters write a linear scaling of 1 for none.
+  if (type === "none" || type === "longrope" || (type === "linear" && factor === 1)) return null;
+  return { rope_type: type, factor: shortest(factor), ...originalLength, ...yarn(keys) };
+}
+
+function yarn(keys: KeyReader): JsonObject {
+  return {
+    ...optional("attention_factor", keys.number("rope.scaling.yarn_attn_factor")),
+    ...optional("beta_fast", keys.number("rope.scaling.yarn_beta_fast")),
+    ...optional("beta_slow", keys.number("rope.scaling.yarn_beta_slow")),
+  };
+}
+
+function optional(name: string, value: number | null): JsonObject {
+  return value === null ? {} : { [name]: shortest(value) };
+}
+
+function tokens(metadata: Metadata): JsonObject {
+  const keys = new KeyReader(metadata, "tokenizer.ggml.");
+  const bos = keys.count("bos_token_id");
+  const eos = keys.count("eos_token_id");
+  return {
+    ...(bos === null ? {} : { bos_token_id: bos }),
+    ...(eos === null ? {} : { eos_token_id: eos }),
+  };
+}
+
+const POOLING: Readonly<Record<number, string>> = { 1: "mean", 2: "cls", 3: "last" };
+
+/** How an embedding model makes one vector of many: a key of ours, as config.json has none. */
+function pooling(keys: KeyReader): JsonObject {
+  const type = keys.count("pooling_type") ?? 0;
+  if (type === 0) return {};
+  const name = POOLING[type] ?? keys.fail("pooling_type", "0, 1, 2 or 3", type);
+  return { pooling: name };
+}
+
+// ---------------------------------------------------------------- architectures
+
+/** Every sixth layer of Gemma sees all positions where the file does not say which. */
+const GEMMA_PATTERN = 6;
+
+function gemma(keys: KeyReader, config: JsonObject): JsonObject {
+  const window = keys.count("attention.sliding_window") ?? 0;
+  const layers = Number(config.num_hidden_layers);
+  return {
+    hidden_activation: "gelu_pytorch_tanh",
+    rope_theta: shortest(keys.number("rope.freq_base") ?? 1e6),
+    rope_local_base_freq: shortest(keys.number("rope.freq_base_swa") ?? 10000),
+    query_pre_attn_scalar: Number(config.head_dim),
+    // llama.cpp's converters add 1 to weights of norms, which Gemma's own code adds when it runs.
+    norm_weights_include_one: true,
+    ...(window === 0
+      ? { layer_types: Array(layers).fill("full_attention") }
+      : { sliding_window: window, layer_types: layerTypes(keys, layers, GEMMA_PATTERN) }),
+    ...(keys.flag("attention.causal") === false ? { use_bidirectional_attention: true } : {}),
+  };
+}
+
+/** A list of what slides, or the number n of which every nth layer does not. */
+function layerTypes(keys: KeyReader, layers: number, otherwise: number): Json[] {
+  const key = "attention.sliding_window_pattern";
+  const isNumber = typeof keys.metadata.get(keys.nameOf(key)) === "number";
+  const pattern = isNumber ? keys.count(key)! : keys.list(key) ?? otherwise;
+  const slides = (layer: number) =>
+    typeof pattern === "number" ? (layer + 1) % pattern !== 0 : pattern[layer];
+  if (typeof pattern !== "number" && pattern.length < layers) {
+    keys.fail(key, `a list of ${layers}, one for each layer`, `a list of ${pattern.length}`);
+  }
+  return Array.from(
+    { length: layers },
+    (_, layer) => slides(layer) ? "sliding_attention" : "full_attention",
+  );
+}
+
+/** Class defaults of MiniCPM, for files that are older than the keys. */
+const MINICPM = { embeddingScale: 12, scaleDepth: 1.4, dimModelBase: 256 };
+
+function miniCpm(keys: KeyReader, config: JsonObject): JsonObject {
+  const residual = keys.number("residual_scale");
+  const logits = keys.number("logit_scale");
+  const depth = Math.sqrt(Number(config.num_hidden_layers));
+  return {
+    hidden_act: "silu",
+    scale_emb: shortest(keys.number("embedding_scale") ?? MINICPM.embeddingScale),
+    scale_depth: residual === null ? MINICPM.scaleDepth : shortest(residual * depth),
+    dim_model_base: logits === null || logits === 0
+      ? MINICPM.dimModelBase
+      : shortest(Number(config.hidden_size) / logits),
+  };
+}
+
+function maple(keys: KeyReader, config: JsonObject): JsonObject {
+  const layers = Number(config.num_hidden_layers);
+  const limit = keys.same("swiglu_clamp_exp");
+  return {
+    hidden_act: "silu",
+    num_experts: positive(keys, "expert_count"),
+    num_experts_per_tok: positive(keys, "expert_used_count"),
+    moe_intermediate_size: positive(keys, "expert_feed_forward_length"),
+    norm_topk_prob: keys.flag("expert_weights_norm") ?? true,
+    sliding_window: positive(keys, "attention.sliding_window"),
+    layer_types: layerTypes(keys, layers, 4),
+    ...(limit === null ? {} : { swiglu_limit: shortest(limit) }),
+  };
+}
