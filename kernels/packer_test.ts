@@ -2,6 +2,10 @@ import assert from "node:assert/strict";
 import { type Isa, ISAS } from "../codegen/isa.ts";
 import { packMatrix, type TernaryLayout } from "../codegen/layouts/layout.ts";
 import {
+  type BlockKind,
+  isBlockKind,
+  isFloatKind,
+  STORED_BLOCKS,
   STORED_KINDS,
   storedBytes,
   type StoredKind,
@@ -42,10 +46,21 @@ function randomMatrix(kind: StoredKind, n: number, k: number, random: () => numb
   const bytes = new Uint8Array(storedBytes({ kind, n, k }));
   const code = () => Math.floor(random() * 3);
   if (kind === "codes") bytes.forEach((_, i) => bytes[i] = code());
-  else if (kind === "quarters") {
-    bytes.forEach((_, i) => bytes[i] = code() | code() << 2 | code() << 4 | code() << 6);
-  } else fillFloats(kind, bytes, random);
+  else if (isFloatKind(kind)) fillFloats(kind, bytes, random);
+  // Every byte is five trits.
+  else if (kind === "tq1" || kind === "ptq1") bytes.forEach((_, i) => bytes[i] = random() * 256);
+  else bytes.forEach((_, i) => bytes[i] = code() | code() << 2 | code() << 4 | code() << 6);
+  if (kind === "q2" || kind === "pq2") sprinkleZeros(kind, bytes, random);
   return { kind, bytes, n, k };
+}
+
+/** Some blocks get a factor of 0 or -0, and codes that must not count. */
+function sprinkleZeros(kind: BlockKind, bytes: Uint8Array, random: () => number): void {
+  const size = STORED_BLOCKS[kind].bytes;
+  for (let at = 0; at < bytes.length; at += size) {
+    if (random() < 0.7) continue;
+    bytes.fill(0xff, at, at + size).set([0, random() < 0.5 ? 0 : 0x80], at);
+  }
 }
 
 const SIZES = [0, -0, 1e-40, 0.5, 0.5, 1, 1, 1, 1.5, 3e4];
@@ -69,15 +84,16 @@ function fillFloats(kind: "f32" | "f16" | "bf16", bytes: Uint8Array, random: () 
 function expected(layout: TernaryLayout, matrix: StoredMatrix) {
   const { n, k, kind } = matrix;
   const { codes } = ternaryOf(matrix, "w");
-  const isFloat = kind !== "codes" && kind !== "quarters";
-  const factor = isFloat ? absmeanOf(rowSums(matrix), n * k)!.factor : 0;
+  const factor = isFloatKind(kind) ? absmeanOf(rowSums(matrix), n * k)!.factor : 0;
   return { packed: packMatrix(layout, codes, n, k), factor };
 }
 
 async function comparePacker(packer: NativePacker, layout: TernaryLayout, seed: number) {
   const random = randomOf(seed);
-  for (const [n, k] of SHAPES) {
+  for (const [n, features] of SHAPES) {
     for (const kind of KINDS) {
+      const step = isBlockKind(kind) ? STORED_BLOCKS[kind].weights : 1;
+      const k = Math.ceil(features / step) * step;
       const matrix = randomMatrix(kind, n, k, random);
       const { packed, factor } = expected(layout, matrix);
       const out = new Uint8Array(packed.length).fill(0xee);

@@ -6,9 +6,10 @@
  */
 import { LANES, treeSumWide } from "../codegen/float_reference.ts";
 import type { FloatType } from "../codegen/model_spec.ts";
-import type { StoredMatrix } from "../codegen/pack/stored.ts";
+import { isBlockKind, type StoredMatrix } from "../codegen/pack/stored.ts";
 import { CheckpointError } from "./errors.ts";
 import { valuesOf } from "./float_formats.ts";
+import { blockCodes } from "./gguf/ternary_blocks.ts";
 
 export interface Ternary {
   /** (n, k) row-major. */
@@ -27,6 +28,7 @@ export function ternaryOf(matrix: StoredMatrix, what: string): Ternary {
   const { kind, bytes, n, k } = matrix;
   if (kind === "codes") return { codes: checkedCodes(bytes, k, what), scale: null };
   if (kind === "quarters") return { codes: unpackCodes(bytes, n, k, what), scale: null };
+  if (isBlockKind(kind)) return { codes: checkedCodes(blockCodes(matrix), k, what), scale: null };
   return absmeanCodes(matrix, what);
 }
 
@@ -66,7 +68,7 @@ function codeError(codes: Uint8Array, row: number, k: number, what: string) {
   const column = codes.subarray(row * k, (row + 1) * k).indexOf(3);
   return new CheckpointError(
     `Cannot unpack ${what}: codes must be 0, 1 or 2: the code at row ${row}, column ${column} ` +
-      "is 3, the file is damaged",
+      "is 3: the file is damaged, or its weights have a fourth value and are not ternary",
   );
 }
 

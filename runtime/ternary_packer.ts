@@ -4,7 +4,7 @@ import { sketchRow } from "../codegen/head/reference.ts";
 import { PARAMETERS } from "../codegen/head/sketch.ts";
 import { packMatrix, type TernaryLayout, ZERO_CODE } from "../codegen/layouts/layout.ts";
 import { type FloatType, SKETCH_ROWS } from "../codegen/model_spec.ts";
-import type { StoredMatrix } from "../codegen/pack/stored.ts";
+import { isFloatKind, type StoredMatrix } from "../codegen/pack/stored.ts";
 import { NativePacker } from "../kernels/packer.ts";
 import { absmeanOf, ternaryOf } from "./ternary.ts";
 
@@ -78,8 +78,7 @@ export function openPacker(path: string, layout: TernaryLayout, threads: number)
     layout,
     async pack(matrix, what, out) {
       checkRoom(layout, matrix, what, out);
-      const isFloat = matrix.kind !== "codes" && matrix.kind !== "quarters";
-      const absmean = isFloat
+      const absmean = isFloatKind(matrix.kind)
         ? absmeanOf(await native.rowSums(matrix), matrix.n * matrix.k)
         : { factor: 0, scale: null };
       if (absmean === null) throw faultOf(matrix, what);

@@ -11,6 +11,18 @@ export const STORED_KINDS = {
   f32: 2,
   f16: 3,
   bf16: 4,
+  /** Ternary types of GGUF files, see `runtime/gguf/ternary_blocks.ts`: I2_S as x86 has it, */
+  i2s: 5,
+  /** TQ1_0, */
+  tq1: 6,
+  /** TQ2_0, */
+  tq2: 7,
+  /** Q2_0, */
+  q2: 8,
+  /** PQ2_0 */
+  pq2: 9,
+  /** and PTQ1_0. Where a block's factor is 0, so are its weights. */
+  ptq1: 10,
 } as const;
 export type StoredKind = keyof typeof STORED_KINDS;
 
@@ -28,6 +40,27 @@ export interface StoredMatrix {
   exact?: boolean;
 }
 
+/** Kinds that have factors between their codes, or behind them. */
+export type BlockKind = "i2s" | "tq1" | "tq2" | "q2" | "pq2" | "ptq1";
+
+/** Blocks of neighbouring weights of a row: features must divide into them. */
+export const STORED_BLOCKS: Readonly<Record<BlockKind, { weights: number; bytes: number }>> = {
+  i2s: { weights: 128, bytes: 32 },
+  tq1: { weights: 256, bytes: 54 },
+  tq2: { weights: 256, bytes: 66 },
+  q2: { weights: 64, bytes: 18 },
+  pq2: { weights: 128, bytes: 34 },
+  ptq1: { weights: 128, bytes: 28 },
+};
+
+export function isBlockKind(kind: StoredKind): kind is BlockKind {
+  return Object.hasOwn(STORED_BLOCKS, kind);
+}
+
+export function isFloatKind(kind: StoredKind): kind is "f32" | "f16" | "bf16" {
+  return kind === "f32" || kind === "f16" || kind === "bf16";
+}
+
 /** Bytes of such a matrix. */
 export function storedBytes({ kind, n, k }: Omit<StoredMatrix, "bytes">): number {
   switch (kind) {
@@ -40,5 +73,7 @@ export function storedBytes({ kind, n, k }: Omit<StoredMatrix, "bytes">): number
     case "f16":
     case "bf16":
       return n * k * 2;
+    default:
+      return n * k / STORED_BLOCKS[kind].weights * STORED_BLOCKS[kind].bytes;
   }
 }

@@ -26,7 +26,35 @@ pub const Kind = enum(i32) {
     f32 = 2,
     f16 = 3,
     bf16 = 4,
+    /// Ternary types of GGUF files: blocks of codes, and but for I2_S the factor of each in half precision.
+    i2s = 5,
+    tq1 = 6,
+    tq2 = 7,
+    q2 = 8,
+    pq2 = 9,
+    ptq1 = 10,
 };
+
+/// How a type lies that has blocks.
+const Block = struct {
+    /// 64 weights each.
+    lines: usize,
+    bytes: usize,
+    /// Where the factor is; null if it is not in the block.
+    factor: ?usize,
+};
+
+fn blockOf(kind: Kind) ?Block {
+    return switch (kind) {
+        .i2s => .{ .lines = 2, .bytes = 32, .factor = null },
+        .tq1 => .{ .lines = 4, .bytes = 54, .factor = 52 },
+        .tq2 => .{ .lines = 4, .bytes = 66, .factor = 64 },
+        .q2 => .{ .lines = 1, .bytes = 18, .factor = 0 },
+        .pq2 => .{ .lines = 2, .bytes = 34, .factor = 0 },
+        .ptq1 => .{ .lines = 2, .bytes = 28, .factor = 26 },
+        .codes, .quarters, .f32, .f16, .bf16 => null,
+    };
+}
 
 pub const Matrix = struct {
     bytes: [*]const u8,
@@ -43,12 +71,14 @@ fn elementBytes(kind: Kind) usize {
         .codes, .quarters => 1,
         .f16, .bf16 => 2,
         .f32 => 4,
+        .i2s, .tq1, .tq2, .q2, .pq2, .ptq1 => unreachable,
     };
 }
 
 /// The codes of features `from` .. `from + count` of a row go to `out`; what is left of the last line
 /// becomes zero weights. Not 0 if one of the codes is 3, which is none.
 fn readRow(comptime kind: Kind, matrix: Matrix, row: usize, from: usize, count: usize, out: [*]u8) u8 {
+    if (comptime blockOf(kind)) |block| return readBlocks(kind, block, matrix, row, from, count, out);
     const quarter = (matrix.n + 3) / 4;
     const stored = if (kind == .quarters) row % quarter else row;
     const shift: u3 = if (kind == .quarters) @intCast(2 * (row / quarter)) else 0;
@@ -84,7 +114,117 @@ inline fn decode(comptime kind: Kind, p: [*]const u8, shift: u3, factor: f32) Li
         .f32 => return ternarise(f32, p, factor),
         .f16 => return ternarise(f16, p, factor),
         .bf16 => return ternarise(u16, p, factor),
+        .i2s, .tq1, .tq2, .q2, .pq2, .ptq1 => unreachable,
     }
+}
+
+/// As readRow; features divide into blocks, and `from` and `count` into lines.
+fn readBlocks(comptime kind: Kind, comptime block: Block, matrix: Matrix, row: usize, from: usize, count: usize, out: [*]u8) u8 {
+    const row_bytes = matrix.k / (block.lines * line_codes) * block.bytes;
+    const source = matrix.bytes + row * row_bytes;
+    var seen: Line = @splat(0);
+    for (from / line_codes..(from + count) / line_codes) |line| {
+        const codes = decodeBlock(kind, block, source + line / block.lines * block.bytes, line % block.lines);
+        seen |= codes & (codes >> @splat(1));
+        out[line * line_codes - from ..][0..line_codes].* = codes;
+    }
+    return @reduce(.Or, seen) & 1;
+}
+
+/// A line of a block. Where the factor is 0 so are the weights, whatever their codes.
+inline fn decodeBlock(comptime kind: Kind, comptime block: Block, p: [*]const u8, line: usize) Line {
+    if (block.factor) |at| {
+        // -0 is a 0 too.
+        if (std.mem.readInt(u16, p[at..][0..2], .little) << 1 == 0) return @splat(zero_code);
+    }
+    switch (kind) {
+        .i2s => return twoShifts(p, @intCast(4 - 4 * line), true),
+        .tq2 => return twoShifts(p + line / 2 * 32, @intCast(line % 2 * 4), false),
+        .q2, .pq2 => return fourFold(p + 2 + line * 16),
+        .tq1 => switch (@as(u2, @intCast(line))) {
+            inline else => |at| return tritLine(tq1_segments[4 * @as(usize, at) ..][0..4], p),
+        },
+        .ptq1 => switch (@as(u1, @intCast(line))) {
+            inline else => |at| return tritLine(ptq1_segments[4 * @as(usize, at) ..][0..4], p),
+        },
+        .codes, .quarters, .f32, .f16, .bf16 => unreachable,
+    }
+}
+
+/// 32 codes at bits `shift` of 32 bytes and 32 two bits above; in the other order if `high_first`.
+inline fn twoShifts(p: [*]const u8, shift: u3, comptime high_first: bool) Line {
+    const bytes: @Vector(32, u8) = p[0..32].*;
+    const mask: @Vector(32, u8) = @splat(3);
+    const low = (bytes >> @splat(shift)) & mask;
+    const high = (bytes >> @splat(shift + 2)) & mask;
+    return if (high_first) std.simd.join(high, low) else std.simd.join(low, high);
+}
+
+/// Four neighbouring codes in each of 16 bytes, the first in the lowest bits.
+inline fn fourFold(p: [*]const u8) Line {
+    const bytes: @Vector(16, u8) = p[0..16].*;
+    const sources: @Vector(line_codes, i32) = comptime blk: {
+        var mask: [line_codes]i32 = undefined;
+        for (&mask, 0..) |*lane, i| lane.* = i / 4;
+        break :blk mask;
+    };
+    const shifts: @Vector(line_codes, u3) = comptime blk: {
+        var each: [line_codes]u3 = undefined;
+        for (&each, 0..) |*lane, i| lane.* = 2 * (i % 4);
+        break :blk each;
+    };
+    const codes = @shuffle(u8, bytes, undefined, sources) >> shifts;
+    return codes & @as(Line, @splat(3));
+}
+
+/// 16 weights that are trits of bytes: the byte of each in the block, and 3 to the power of its place.
+const Segment = struct { bytes: [16]u8, powers: [16]u8 };
+
+/// Weight i of a part is trit i / width of byte i % width.
+fn segment(comptime from: usize, comptime width: usize, comptime first: usize) Segment {
+    var found: Segment = undefined;
+    for (0..16) |lane| part(&found, lane, from, width, first + lane);
+    return found;
+}
+
+fn part(found: *Segment, lane: usize, from: usize, width: usize, i: usize) void {
+    found.bytes[lane] = @intCast(from + i % width);
+    found.powers[lane] = std.math.pow(u8, 3, @intCast(i / width));
+}
+
+/// Five trits in each of 32 bytes, then of 16; then four in each of 4.
+const tq1_segments = blk: {
+    @setEvalBranchQuota(10000);
+    var all: [16]Segment = undefined;
+    for (0..10) |i| all[i] = segment(0, 32, 16 * i);
+    for (0..5) |i| all[10 + i] = segment(32, 16, 16 * i);
+    all[15] = segment(48, 4, 0);
+    break :blk all;
+};
+
+/// Five trits in each of 16 bytes, then of 8; then four in each of 2.
+const ptq1_segments = blk: {
+    @setEvalBranchQuota(10000);
+    var all: [8]Segment = undefined;
+    for (0..5) |i| all[i] = segment(0, 16, 16 * i);
+    for (0..3) |i| all[5 + i] = segment(16, 8, 16 * i);
+    for (8..16) |lane| part(&all[7], lane, 24, 2, lane - 8);
+    break :blk all;
+};
+
+inline fn tritLine(comptime segments: *const [4]Segment, p: [*]const u8) Line {
+    var codes: [line_codes]u8 = undefined;
+    inline for (segments, 0..) |each, i| codes[16 * i ..][0..16].* = trits(each, p);
+    return codes;
+}
+
+/// A byte is ceil(v * 256 / 243) of its trits v in base 3: times 3^i mod 256, its next trit is on top.
+inline fn trits(comptime each: Segment, p: [*]const u8) @Vector(16, u8) {
+    var bytes: [16]u8 = undefined;
+    inline for (each.bytes, 0..) |at, lane| bytes[lane] = p[at];
+    const shifted = @as(@Vector(16, u8), bytes) *% @as(@Vector(16, u8), each.powers);
+    const wide: @Vector(16, u16) = shifted;
+    return @truncate((wide * @as(@Vector(16, u16), @splat(3))) >> @splat(8));
 }
 
 /// round(w * factor) clamped to -1 .. 1, plus 1. Ties go to even: 0.5 becomes 0.
@@ -273,7 +413,7 @@ const Sums = struct {
                 .f32 => rowSum(f32, sums.matrix, row),
                 .f16 => rowSum(f16, sums.matrix, row),
                 .bf16 => rowSum(u16, sums.matrix, row),
-                .codes, .quarters => 0,
+                .codes, .quarters, .i2s, .tq1, .tq2, .q2, .pq2, .ptq1 => 0,
             };
         }
     }

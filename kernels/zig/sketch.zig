@@ -27,7 +27,7 @@ const Sketch = struct {
             .f32 => sketch.roundRow(f32, row),
             .f16 => sketch.roundRow(f16, row),
             .bf16 => sketch.roundRow(u16, row),
-            .codes, .quarters => unreachable,
+            else => unreachable,
         };
     }
 
