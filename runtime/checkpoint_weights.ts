@@ -1,15 +1,22 @@
-/** A checkpoint as a WeightSource: packed or master weights, as they are stored. */
-import { type LinearName, linearShape } from "../codegen/model_spec.ts";
+/** A checkpoint as a WeightSource: packed, ternary or master weights, as they are stored. */
+import { type LinearName, linearShape, type Shape } from "../codegen/model_spec.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { floatTypeOf, isPacked, type ModelConfig } from "./config.ts";
 import { CheckpointError, shown } from "./errors.ts";
 import { toFloat32 } from "./float_formats.ts";
+import { widenedType } from "./gguf/float_blocks.ts";
+import { blockKindOf } from "./gguf/ternary_blocks.ts";
+import { ternaryBlocks, wideMatrix } from "./gguf/weights.ts";
+import { grainOfQuantization } from "./quantization.ts";
 import type { Allocate, FloatMatrix, NormName, TernaryWeights, WeightSource } from "./weights.ts";
 
 /** `config` must come from the same checkpoint: its shapes were checked against these tensors. */
 export function openWeights(config: ModelConfig, checkpoint: Checkpoint): WeightSource {
   return new CheckpointWeights(config, checkpoint);
 }
+
+/** What is stored of a linear. */
+type Stored = Pick<TernaryWeights, "matrix" | "scale" | "rowScales" | "groupScales">;
 
 class CheckpointWeights implements WeightSource {
   readonly #config: ModelConfig;
@@ -21,23 +28,41 @@ class CheckpointWeights implements WeightSource {
   }
 
   async linear(layer: number, name: LinearName, allocate?: Allocate): Promise<TernaryWeights> {
-    const { spec, tensorNames, quantization } = this.#config;
+    const { spec, tensorNames } = this.#config;
     const path = tensorNames.linear(layer, name);
-    const weight = `${path}.weight`;
-    const scale = isPacked(quantization) ? await this.#packedScale(`${path}.weight_scale`) : null;
-    const kind = scale === null ? floatTypeOf(this.#checkpoint.tensors, weight) : "quarters";
+    const stored = await this.#stored(path, linearShape(spec, name), allocate);
     const hasNorm = spec.linearNormEps !== null;
     return {
-      matrix: {
-        kind,
-        bytes: await this.#checkpoint.read(weight, allocate),
-        ...linearShape(spec, name),
-      },
-      what: shown(weight),
-      scale,
-      bias: spec.biases.includes(name) ? await this.#bias(path, scale) : null,
+      ...stored,
+      what: shown(`${path}.weight`),
+      bias: spec.biases.includes(name) ? await this.#bias(path, stored.scale) : null,
       inputNorm: hasNorm ? await this.#vector(`${path}.rms_norm.weight`) : null,
     };
+  }
+
+  async #stored(path: string, shape: Shape, allocate?: Allocate): Promise<Stored> {
+    const { quantization } = this.#config;
+    const name = `${path}.weight`;
+    if (isPacked(quantization)) {
+      const scale = await this.#packedScale(`${path}.weight_scale`);
+      const bytes = await this.#checkpoint.read(name, allocate);
+      return { matrix: { kind: "quarters", bytes, ...shape }, scale };
+    }
+    const { dtype } = this.#checkpoint.tensors.get(name)!;
+    const kind = blockKindOf(dtype);
+    if (kind !== null && quantization.kind === "ternary") {
+      const bytes = await this.#checkpoint.read(name, allocate);
+      const grain = grainOfQuantization(quantization);
+      return ternaryBlocks({ kind, bytes, ...shape }, grain, shown(name));
+    }
+    if (widenedType(dtype) !== null) {
+      const bytes = await wideMatrix(this.#checkpoint, name, "f32").readRows(0, shape.n);
+      return { matrix: { kind: "f32", bytes, ...shape }, scale: null };
+    }
+    const bytes = await this.#checkpoint.read(name, allocate);
+    const matrix = { kind: floatTypeOf(this.#checkpoint.tensors, name), bytes, ...shape };
+    const exact = quantization.kind === "ternary";
+    return { matrix: exact ? { ...matrix, exact } : matrix, scale: null };
   }
 
   norm(layer: number, which: NormName): Promise<Float32Array> {
@@ -90,7 +115,9 @@ class CheckpointWeights implements WeightSource {
 
   #matrix(name: string): FloatMatrix {
     const checkpoint = this.#checkpoint;
-    const { shape: [rows, columns], byteLength } = checkpoint.tensors.get(name)!;
+    const { shape: [rows, columns], byteLength, dtype } = checkpoint.tensors.get(name)!;
+    const widened = widenedType(dtype);
+    if (widened !== null) return wideMatrix(checkpoint, name, widened);
     const rowBytes = byteLength / rows;
     return {
       type: floatTypeOf(checkpoint.tensors, name),

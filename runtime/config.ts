@@ -7,7 +7,7 @@ import { type HiddenAct, LINEAR_NAMES, type ModelSpec } from "../codegen/model_s
 import type { Checkpoint } from "./checkpoint.ts";
 import { ConfigReader } from "./config_reader.ts";
 import { CheckpointError, shown, shownList, UnsupportedModelError } from "./errors.ts";
-import { checkTensors, floatTypeOf } from "./expected_tensors.ts";
+import { checkTensors, matrixTypeOf } from "./expected_tensors.ts";
 import { isJsonObject, type Json, parseJson } from "./json.ts";
 import { architectureOf } from "./models/all.ts";
 import type {
@@ -17,9 +17,16 @@ import type {
   ModelType,
   Tensors,
 } from "./models/architecture.ts";
-import { type Quantization, type QuantizationOptions, readQuantization } from "./quantization.ts";
+import {
+  factorParts,
+  isTernaryMaster,
+  type Quantization,
+  type QuantizationOptions,
+  readQuantization,
+} from "./quantization.ts";
 import { readRopeScaling, type RopeScaling } from "./rope_scaling.ts";
 import { type TensorNames, tensorNamesOf } from "./tensor_names.ts";
+import { ternaryGrain } from "./ternary_grain.ts";
 
 export type { RopeScaling } from "./rope_scaling.ts";
 export type { TensorNames } from "./tensor_names.ts";
@@ -60,13 +67,20 @@ const MAX_POSITIONS = 2 ** 31 - 1;
  * @throws {UnsupportedModelError} If the model is of a kind that this version does not run.
  * @throws {NotTernaryError} If it is a plain float model and `quantize` is not set.
  */
-// deno-lint-ignore require-await -- whether floats are ternary is to be seen in the weights.
 export async function readModelConfig(
   checkpoint: Checkpoint,
   options: ConfigOptions = {},
 ): Promise<ModelConfig> {
   const json = parseJson(checkpoint.configText, "config.json");
-  return parseModelConfig(json, checkpoint.tensors, { name: checkpoint.name, ...options });
+  const grain = saysHowWeightsAre(json) ? null : await ternaryGrain(checkpoint);
+  return parseModelConfig(json, checkpoint.tensors, { name: checkpoint.name, grain, ...options });
+}
+
+/** Otherwise the weights themselves are asked. */
+function saysHowWeightsAre(json: Json): boolean {
+  if (!isJsonObject(json)) return true;
+  const config = new ConfigReader(json, "config.json");
+  return config.has("quantization_config") || isTernaryMaster(config);
 }
 
 /** As `readModelConfig`, from a parsed config.json and the header's tensors. */
@@ -92,10 +106,11 @@ export function parseModelConfig(
     linearNormEps: readLinearNormEps(config, quantization),
     biases: LINEAR_NAMES.filter((name) => tensors.has(`${tensorNames.linear(0, name)}.bias`)),
     tieWordEmbeddings: tied,
-    embeddingType: floatTypeOf(tensors, tensorNames.embedding),
-    headType: floatTypeOf(tensors, tensorNames.head),
+    embeddingType: matrixTypeOf(tensors, tensorNames.embedding),
+    headType: matrixTypeOf(tensors, tensorNames.head),
     ...architecture.graph?.({ config, tensors, shape }),
   };
+  Object.assign(spec, factorParts(quantization, spec.experts !== undefined));
   checkTensors(spec, quantization, tensorNames, tensors);
   return {
     spec,

@@ -7,11 +7,13 @@ import {
   type ModelSpec,
 } from "../codegen/model_spec.ts";
 import { CheckpointError, shown, shownList, UnsupportedModelError } from "./errors.ts";
+import { widenedType } from "./gguf/float_blocks.ts";
+import { blockKindOf } from "./gguf/ternary_blocks.ts";
 import type { Tensors } from "./models/architecture.ts";
 import { normSize, normsOf } from "./norms.ts";
 import { isPacked, type Quantization, ROWS_PER_BYTE } from "./quantization.ts";
 import type { TensorNames } from "./tensor_names.ts";
-import type { TensorInfo } from "./tensors.ts";
+import { GGML_TYPES, type TensorInfo } from "./tensors.ts";
 
 const FLOAT_TYPES: Readonly<Record<string, FloatType>> = { F32: "f32", F16: "f16", BF16: "bf16" };
 
@@ -24,6 +26,13 @@ export function floatTypeOf(tensors: Tensors, name: string): FloatType {
   throw new UnsupportedModelError(
     `Cannot run this model: ${shown(name)} must be F32, F16 or BF16: current value is ${dtype}`,
   );
+}
+
+/** The type in which an embedding or a head is given: GGUF's quantised ones are widened. */
+export function matrixTypeOf(tensors: Tensors, name: string): FloatType {
+  const dtype = tensors.get(name)?.dtype;
+  const widened = dtype === undefined ? null : widenedType(dtype);
+  return widened ?? floatTypeOf(tensors, name);
 }
 
 function missingTensorsError(names: readonly string[]): CheckpointError {
@@ -40,6 +49,9 @@ interface ExpectedTensor {
 }
 
 const FLOATS = Object.keys(FLOAT_TYPES);
+const TERNARY = GGML_TYPES.filter((type) => blockKindOf(type) !== null);
+/** What embeddings and heads may be, and linears that are ternarised. */
+const MATRICES = [...FLOATS, ...GGML_TYPES];
 
 /**
  * @throws {CheckpointError} If a tensor is missing or of another shape.
@@ -90,8 +102,8 @@ function* expectedTensors(
   names: TensorNames,
 ): Generator<ExpectedTensor> {
   const matrix = [[spec.vocabSize, spec.hiddenSize]];
-  yield { name: names.embedding, shapes: matrix, types: FLOATS };
-  if (!spec.tieWordEmbeddings) yield { name: names.head, shapes: matrix, types: FLOATS };
+  yield { name: names.embedding, shapes: matrix, types: MATRICES };
+  if (!spec.tieWordEmbeddings) yield { name: names.head, shapes: matrix, types: MATRICES };
   yield { name: names.finalNorm, shapes: [[spec.hiddenSize]], types: FLOATS };
   for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
     for (const which of normsOf(spec)) {
@@ -115,12 +127,17 @@ function* expectedOfLinear(
     yield { name: `${path}.weight`, shapes: [[rows, k]], types: ["U8"] };
     yield { name: `${path}.weight_scale`, shapes: [[1], []], types: FLOATS };
   } else {
-    yield { name: `${path}.weight`, shapes: [[n, k]], types: FLOATS };
+    yield { name: `${path}.weight`, shapes: [[n, k]], types: linearTypes(quantization) };
   }
   if (spec.biases.includes(name)) yield { name: `${path}.bias`, shapes: [[n]], types: FLOATS };
   if (spec.linearNormEps !== null) {
     yield { name: `${path}.rms_norm.weight`, shapes: [[k]], types: FLOATS };
   }
+}
+
+function linearTypes({ kind }: Quantization): readonly string[] {
+  if (kind === "ternary") return [...TERNARY, ...FLOATS];
+  return kind === "absmean" ? MATRICES : FLOATS;
 }
 
 /**

@@ -4,10 +4,13 @@
  * Sources: transformers' integrations/bitnet.py; 1bitLLM's configuration_bitnet.py (weight_bits,
  * input_bits).
  */
+import type { FloatType, ModelSpec } from "../codegen/model_spec.ts";
 import type { ConfigReader } from "./config_reader.ts";
+import type { Grain } from "./exact_ternary.ts";
 import { NotTernaryError, shown, shownList, UnsupportedModelError } from "./errors.ts";
 import type { Tensors } from "./models/architecture.ts";
 import type { TensorNames } from "./tensor_names.ts";
+import type { TernaryGrain } from "./ternary_grain.ts";
 
 /**
  * How linears are kept. `bitnet` is transformers' quant_method of that name: `offline` weights are
@@ -30,11 +33,15 @@ export type Quantization =
     scales: "matrix" | "row" | "group";
     /** Features of a group of weights; null where those have none. */
     groupSize: number | null;
+    /** A type that holds all factors exactly. */
+    scaleType: FloatType;
   };
 
 export interface QuantizationOptions {
   /** Accept a plain float model and ternarise its linears. */
   quantize?: "absmean";
+  /** What samples of the weights say; null if they are not ternary as they stand. */
+  grain?: TernaryGrain | null;
 }
 
 /** Packed codes: four output rows to a byte. */
@@ -65,6 +72,7 @@ export function readQuantization(
         'quantization_config: add {"quant_method": "bitnet", "linear_class": ...} as its maker says',
     );
   }
+  if (options.grain) return ternaryOf(options.grain);
   if (options.quantize === "absmean") return { kind: "absmean" };
   if (isTernaryMaster(config)) {
     return { kind: "bitnet", linearClass: "autobitlinear", mode: "online", useRmsNorm: false };
@@ -72,8 +80,39 @@ export function readQuantization(
   throw notTernaryError("its linears are plain floating point");
 }
 
+function ternaryOf({ grain, scaleType }: TernaryGrain): Quantization {
+  return typeof grain === "number"
+    ? { kind: "ternary", scales: "group", groupSize: grain, scaleType }
+    : { kind: "ternary", scales: grain, groupSize: null, scaleType };
+}
+
+/** What factors share, as `exact_ternary.ts` has it. */
+export function grainOfQuantization(quantization: Quantization): Grain {
+  if (quantization.kind !== "ternary") return "matrix";
+  const { scales, groupSize } = quantization;
+  return scales === "group" ? groupSize! : scales;
+}
+
+/** Features that are rounded together where only rows of weights have factors of their own. */
+const INPUT_GROUP = 128;
+
+/**
+ * Parts of the graph that follow from how weights are kept. One factor a matrix is what BitNet's
+ * training gives, whose inputs are rounded by token; finer ones are of models whose inputs are floats.
+ */
+export function factorParts(
+  quantization: Quantization,
+  hasExperts: boolean,
+): Pick<ModelSpec, "rowScales" | "groups"> {
+  if (quantization.kind !== "ternary" || quantization.scales === "matrix") return {};
+  const { scales, groupSize, scaleType } = quantization;
+  if (scales === "group") return { groups: { size: groupSize!, weightScales: true, scaleType } };
+  if (hasExperts) return { rowScales: true };
+  return { rowScales: true, groups: { size: INPUT_GROUP, weightScales: false } };
+}
+
 /** 1bitLLM's masters, ternarised at each call by their own code; others say is_bitnet_config. */
-function isTernaryMaster(config: ConfigReader): boolean {
+export function isTernaryMaster(config: ConfigReader): boolean {
   const isOneBit = config.get("weight_bits") === 1 && config.get("input_bits") === 8;
   return isOneBit || config.flag("is_bitnet_config", false);
 }

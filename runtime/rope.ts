@@ -55,13 +55,14 @@ export function inverseFrequencies({ ropeTheta, ropeScaling, spec }: RopeConfig)
   const frequencies = new Float32Array(features / 2);
   for (let i = 0; i < frequencies.length; i++) {
     const exponent = f(2 * i / features);
-    frequencies[i] = scaled(f(1 / f(exactPow(theta, exponent))), ropeScaling);
+    frequencies[i] = scaled(f(1 / f(exactPow(theta, exponent))), ropeScaling, i);
   }
   return frequencies;
 }
 
-function scaled(frequency: number, scaling: RopeScaling | null): number {
+function scaled(frequency: number, scaling: RopeScaling | null, i: number): number {
   if (scaling === null) return frequency;
+  if (scaling.ropeType === "divisors") return f(frequency / f(scaling.divisors[i]));
   if (scaling.ropeType === "linear") return f(frequency / f(scaling.factor));
   return scaledLlama3(frequency, scaling);
 }

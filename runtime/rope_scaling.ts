@@ -5,6 +5,8 @@ import { shown, UnsupportedModelError } from "./errors.ts";
 /** Ways to stretch RoPE to longer contexts, under transformers' names. */
 export type RopeScaling =
   | { ropeType: "linear"; factor: number }
+  /** What each frequency is divided by: a GGUF file's rope_freqs.weight, not a type of transformers. */
+  | { ropeType: "divisors"; divisors: readonly number[] }
   | {
     ropeType: "llama3";
     factor: number;
@@ -28,11 +30,19 @@ export function readRopeScaling(
   const ropeType = section?.string("rope_type") ?? section?.string("type") ?? "default";
   if (section === null || ropeType === "default") return null;
   if (ropeType === "linear") return { ropeType, factor: section.number("factor", 1, MAX_FACTOR) };
+  if (ropeType === "divisors") return { ropeType, divisors: readDivisors(section) };
   if (ropeType === "llama3") return readLlama3(section, maxPositionEmbeddings);
   throw new UnsupportedModelError(
     `Cannot run this model: rope_scaling of type ${shown(ropeType)} is not known: ` +
       "this version has linear and llama3",
   );
+}
+
+function readDivisors(section: ConfigReader): number[] {
+  const divisors = section.get("divisors");
+  const isSound = Array.isArray(divisors) &&
+    divisors.every((divisor) => typeof divisor === "number" && divisor > 0);
+  return isSound ? divisors as number[] : section.fail("divisors", "positive numbers", divisors);
 }
 
 function readLlama3(section: ConfigReader, maxPositionEmbeddings: number): RopeScaling {

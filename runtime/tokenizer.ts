@@ -72,10 +72,10 @@ export async function loadTokenizer(model: string): Promise<StreamingTokenizer> 
 
 /** A folder's files, or what is in its GGUF model where it has nothing else. */
 async function companionsIn(folder: string): Promise<Companions> {
-  const companions = folderCompanions(folder);
-  if (await companions.text(TOKENIZER_FILE) !== null) return companions;
-  const models = await ggufModels(folder);
-  return models.length === 0 ? companions : await ggufFileCompanions(onlyModel(folder, models));
+  const hasFile = await stat(join(folder, TOKENIZER_FILE)).then(() => true, () => false);
+  const models = hasFile ? [] : await ggufModels(folder);
+  if (models.length === 0) return folderCompanions(folder);
+  return await ggufFileCompanions(onlyModel(folder, models));
 }
 
 /** The tokenizer of a model. @throws As `loadTokenizer`. */

@@ -125,12 +125,21 @@ function checkValueLength(keys: KeyReader, headDim: number): void {
 /** Tables win over formulas, as they are what the formulas give. */
 function rope(keys: KeyReader, headDim: number, input: ConfigInput): JsonObject {
   const turned = rotaryFeatures(keys) ?? headDim;
+  for (const table of Object.values(input.ropeFactors)) checkFactors(table, turned / 2);
   const scaling = ropeScaling(keys, input);
   return {
     rope_theta: shortest(keys.number("rope.freq_base") ?? 10000),
     ...(turned === headDim ? {} : { partial_rotary_factor: turned / headDim }),
     ...(scaling === null ? {} : { rope_scaling: scaling }),
   };
+}
+
+function checkFactors({ length }: readonly number[], pairs: number): void {
+  if (length === pairs) return;
+  throw new CheckpointError(
+    `Cannot use the GGUF file: a table of RoPE's factors must have ${pairs}, one for each pair of ` +
+      `features: current value is ${length}`,
+  );
 }
 
 /** An early converter of Maple wrote 0 and the number for sliding layers. */

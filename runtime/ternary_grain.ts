@@ -1,0 +1,159 @@
+/**
+ * Whether a checkpoint's weights are ternary as they stand, and what has a factor of its own: told by
+ * samples of some layers, which is checked for all weights when they are packed.
+ */
+import { type FloatType, LINEAR_NAMES } from "../codegen/model_spec.ts";
+import { type BlockKind, STORED_BLOCKS } from "../codegen/pack/stored.ts";
+import type { Checkpoint } from "./checkpoint.ts";
+import { finerGrain, type Grain, grainOf, GROUP_SIZES } from "./exact_ternary.ts";
+import { blockFactors, blockKindOf } from "./gguf/ternary_blocks.ts";
+import { LINEAR_PATHS } from "./tensor_names.ts";
+import type { TensorInfo } from "./tensors.ts";
+
+export interface TernaryGrain {
+  grain: Grain;
+  /** A type that holds all factors exactly. */
+  scaleType: FloatType;
+}
+
+const FLOAT_KINDS: Partial<Record<TensorInfo["dtype"], FloatType>> = {
+  F32: "f32",
+  F16: "f16",
+  BF16: "bf16",
+};
+/** Rows that are read at a place, and places in a matrix. */
+const SAMPLE_ROWS = 32;
+const SAMPLE_PLACES = 4;
+
+/** @returns Null if linears are of no ternary type, and of floats that are not ternary. */
+export async function ternaryGrain(checkpoint: Checkpoint): Promise<TernaryGrain | null> {
+  const names = sampledTensors(checkpoint);
+  const hasTernary = names.some((name) => isTernary(checkpoint, name));
+  let found: TernaryGrain | null = null;
+  for (const name of names) {
+    const grain = await sampledGrain(checkpoint, name);
+    // Floats among ternary tensors must be ternary too, which packing says more about.
+    if (grain === null && hasTernary) continue;
+    if (grain === null) return null;
+    found = found === null ? grain : coarsestCommon(found, grain);
+  }
+  return found;
+}
+
+function isTernary(checkpoint: Checkpoint, name: string): boolean {
+  return blockKindOf(checkpoint.tensors.get(name)!.dtype) !== null;
+}
+
+function coarsestCommon(a: TernaryGrain, b: TernaryGrain): TernaryGrain {
+  return {
+    grain: finerGrain(a.grain, b.grain),
+    scaleType: a.scaleType === b.scaleType ? a.scaleType : "f32",
+  };
+}
+
+/** The linears of the first, the middle and the last layer. */
+function sampledTensors({ tensors }: Checkpoint): string[] {
+  const layers = new Set<number>();
+  for (const name of tensors.keys()) {
+    const layer = /^model\.layers\.(\d{1,6})\./.exec(name)?.[1];
+    if (layer !== undefined) layers.add(Number(layer));
+  }
+  const last = Math.max(0, ...layers);
+  const experts = ["gate", "up", "down"].map((name) => `mlp.experts.${name}_proj`);
+  const paths = [...LINEAR_NAMES.map((name) => LINEAR_PATHS[name]), ...experts];
+  return [...new Set([0, last >> 1, last])].flatMap((layer) =>
+    paths.map((path) => `model.layers.${layer}.${path}.weight`)
+  ).filter((name) => tensors.has(name));
+}
+
+async function sampledGrain(checkpoint: Checkpoint, name: string): Promise<TernaryGrain | null> {
+  const { dtype, shape, byteLength } = checkpoint.tensors.get(name)!;
+  if (dtype === "I2_S") return { grain: "matrix", scaleType: "f32" };
+  const kind = blockKindOf(dtype);
+  const type = FLOAT_KINDS[dtype];
+  if (shape.length < 2 || shape.includes(0) || (kind === null && type === undefined)) return null;
+  const k = shape.at(-1)!;
+  const rows = shape.reduce((product, size) => product * size, 1) / k;
+  const count = Math.min(SAMPLE_ROWS, rows);
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  for (let place = 0; place < SAMPLE_PLACES; place++) {
+    const first = Math.floor((rows - count) * place / (SAMPLE_PLACES - 1));
+    const rowBytes = byteLength / rows;
+    parts.push(await checkpoint.readRange(name, first * rowBytes, count * rowBytes));
+  }
+  const bytes = joined(parts);
+  const n = SAMPLE_PLACES * count;
+  // Experts are matrices of their own.
+  const isStack = shape.length > 2;
+  const grain = kind === null
+    ? grainOf({ kind: type!, bytes, n, k })
+    : grainOfFactors(blockFactors(bytes, kind, n * k, name), kind, k);
+  if (grain === null) return null;
+  return {
+    grain: isStack && grain === "matrix" ? "row" : grain,
+    scaleType: type ?? "f16",
+  };
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const out = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}
+
+/** The coarsest grain in which blocks have one factor; blocks of zeros fit any. */
+export function grainOfFactors(factors: Float32Array, kind: BlockKind, k: number): Grain {
+  const { weights } = STORED_BLOCKS[kind];
+  const perRow = k / weights;
+  if (isShared(factors, factors.length)) return "matrix";
+  if (isShared(factors, perRow)) return "row";
+  const sizes = GROUP_SIZES.filter((size) => size > weights && k % size === 0);
+  return sizes.find((size) => isShared(factors, size / weights)) ?? weights;
+}
+
+/** Whether each `count` neighbours have one factor but for zeros. */
+function isShared(factors: Float32Array, count: number): boolean {
+  for (let from = 0; from < factors.length; from += count) {
+    let common = 0;
+    for (let i = from; i < from + count; i++) {
+      if (factors[i] === 0) continue;
+      if (common !== 0 && factors[i] !== common) return false;
+      common = factors[i];
+    }
+  }
+  return true;
+}
+
+/** Factors of blocks as those of a grain. @throws {CheckpointError} Through `fail`, where they differ. */
+export function factorsIn(
+  factors: Float32Array,
+  kind: BlockKind,
+  k: number,
+  grain: Grain,
+  fail: (index: number) => never,
+): Float32Array {
+  const { weights } = STORED_BLOCKS[kind];
+  const perRow = k / weights;
+  const count = grain === "matrix" ? factors.length : grain === "row" ? perRow : grain / weights;
+  if (count < 1) return repeated(factors, 1 / count);
+  const out = new Float32Array(Math.ceil(factors.length / count));
+  for (let i = 0; i < factors.length; i++) {
+    const at = Math.floor(i / count);
+    if (factors[i] === 0 || out[at] === factors[i]) continue;
+    if (out[at] !== 0) fail(i);
+    out[at] = factors[i];
+  }
+  return out;
+}
+
+/** Groups may be smaller than blocks. */
+function repeated(factors: Float32Array, times: number): Float32Array {
+  return Float32Array.from(
+    { length: factors.length * times },
+    (_, i) => factors[Math.floor(i / times)],
+  );
+}
