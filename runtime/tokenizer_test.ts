@@ -322,7 +322,7 @@ Deno.test("files: missing, SentencePiece only, damaged, of another model", async
   await withFolder({ "tokenizer.model": "x" }, async (folder) => {
     await assert.rejects(loadTokenizer(folder), /AutoTokenizer.save_pretrained/);
   });
-  await assert.rejects(loadTokenizer("m.GGUF"), /is a GGUF file: give a tokenizer.json/);
+  await assert.rejects(loadTokenizer("m.GGUF"), /"m.GGUF": there is no such file/);
   await withFolder({ "tokenizer.json": '{"model":' }, async (folder) => {
     await assert.rejects(loadTokenizer(folder), CheckpointError);
   });
