@@ -17,6 +17,11 @@ const SYMBOLS = {
     result: "void",
     async: true,
   },
+  trilith_magnitudes: {
+    parameters: ["pointer", "i32", "buffer", "i32", "i32", "i32", "buffer"],
+    result: "i32",
+    async: true,
+  },
   trilith_sketch: {
     parameters: [
       "pointer",
@@ -75,6 +80,28 @@ export class NativePacker {
     const { trilith_row_sums } = this.#library.symbols;
     await trilith_row_sums(this.#team, STORED_KINDS[kind], bytes, n, k, sums);
     return sums;
+  }
+
+  /**
+   * Magnitudes of a float matrix that is ternary as it stands, (n, ceil(k / size)), as `exactFactors` of
+   * `runtime/exact_ternary.ts`; null if it is not.
+   */
+  async magnitudes(
+    { kind, bytes, n, k }: StoredMatrix,
+    size: number,
+  ): Promise<Float32Array | null> {
+    const out = new Float32Array(n * Math.ceil(k / size));
+    const { trilith_magnitudes } = this.#library.symbols;
+    const fault = await trilith_magnitudes(
+      this.#team,
+      STORED_KINDS[kind],
+      bytes,
+      n,
+      k,
+      size,
+      out,
+    );
+    return fault === 0 ? out : null;
   }
 
   /**

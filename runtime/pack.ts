@@ -286,10 +286,11 @@ async function layerBytes(
 /** Adds a linear's regions. @returns Its scale. */
 async function packLinear(
   { spec, packer, buffers }: Job,
-  { name, weights }: LoadedLinear,
+  { name, weights: loaded }: LoadedLinear,
   regions: Map<string, Uint8Array<ArrayBuffer>>,
 ): Promise<number> {
   const { n, k } = linearShape(spec, name);
+  const weights = await withFactors(spec, packer, loaded);
   const { matrix, what, bias, inputNorm } = weights;
   if (spec.biases.includes(name)) regions.set(`${name}_bias`, floatBytes(bias!, n));
   if (spec.linearNormEps !== null) regions.set(`${name}_norm`, floatBytes(inputNorm!, k));
@@ -307,6 +308,22 @@ async function packLinear(
     regions.set(`${name}_factors`, factorsOf(spec.groups, { n, k }, weights, scale));
   }
   return scale;
+}
+
+/** Floats that are ternary as they stand get the factors that the model's spec asks for. */
+async function withFactors(
+  { groups, rowScales }: ModelSpec,
+  packer: TernaryPacker,
+  weights: TernaryWeights,
+): Promise<TernaryWeights> {
+  const { matrix, what } = weights;
+  if (!matrix.exact) return weights;
+  if (groups?.weightScales) {
+    return { ...weights, groupScales: await packer.factors(matrix, groups.size, what) };
+  }
+  if (rowScales) return { ...weights, rowScales: await packer.factors(matrix, "row", what) };
+  const [scale] = await packer.factors(matrix, "matrix", what);
+  return { ...weights, scale };
 }
 
 /**

@@ -8,6 +8,7 @@ import { LANES, treeSumWide } from "../codegen/float_reference.ts";
 import type { FloatType } from "../codegen/model_spec.ts";
 import { isBlockKind, type StoredMatrix } from "../codegen/pack/stored.ts";
 import { CheckpointError } from "./errors.ts";
+import { signCodes } from "./exact_ternary.ts";
 import { valuesOf } from "./float_formats.ts";
 import { blockCodes } from "./gguf/ternary_blocks.ts";
 
@@ -29,6 +30,7 @@ export function ternaryOf(matrix: StoredMatrix, what: string): Ternary {
   if (kind === "codes") return { codes: checkedCodes(bytes, k, what), scale: null };
   if (kind === "quarters") return { codes: unpackCodes(bytes, n, k, what), scale: null };
   if (isBlockKind(kind)) return { codes: checkedCodes(blockCodes(matrix), k, what), scale: null };
+  if (matrix.exact) return { codes: signCodes(matrix), scale: null };
   return absmeanCodes(matrix, what);
 }
 

@@ -6,6 +6,7 @@ import { packMatrix, type TernaryLayout, ZERO_CODE } from "../codegen/layouts/la
 import { type FloatType, SKETCH_ROWS } from "../codegen/model_spec.ts";
 import { isFloatKind, type StoredMatrix } from "../codegen/pack/stored.ts";
 import { NativePacker } from "../kernels/packer.ts";
+import { exactFactors, type Grain } from "./exact_ternary.ts";
 import { absmeanOf, ternaryOf } from "./ternary.ts";
 
 /** Packs ternary matrices in one layout. */
@@ -15,10 +16,16 @@ export interface TernaryPacker extends Disposable {
    * Packs a matrix into `out`, `layout.packedBytes(n, k)` bytes, all of which it fills.
    *
    * @param what Names the tensor in errors.
-   * @returns The scale of a matrix of floats, else null.
+   * @returns The scale of a matrix of floats that are ternarised, else null.
    * @throws {CheckpointError} If a code is 3 or a weight is not finite.
    */
   pack(matrix: StoredMatrix, what: string, out: Uint8Array): Promise<number | null>;
+  /**
+   * Factors of a matrix of floats that is ternary as it stands, see `exactFactors`.
+   *
+   * @throws {CheckpointError} If it is not.
+   */
+  factors(matrix: StoredMatrix, grain: Grain, what: string): Promise<Float32Array>;
   /**
    * A piece of a head's sketch: its levels packed as a ternary matrix of 2 * SKETCH_ROWS rows, and
    * its floats, (PARAMETERS, SKETCH_ROWS). See `codegen/head/sketch.ts`.
@@ -37,6 +44,7 @@ export function referencePacker(layout: TernaryLayout): TernaryPacker {
       out.set(packMatrix(layout, codes, matrix.n, matrix.k));
       return Promise.resolve(scale);
     },
+    factors: (matrix, grain, what) => Promise.resolve(exactFactors(matrix, grain, what)),
     async sketch(rows, dither, packed) {
       const { codes, floats } = emptyPiece(rows.k);
       for (let r = 0; r < rows.n; r++) {
@@ -51,6 +59,15 @@ export function referencePacker(layout: TernaryLayout): TernaryPacker {
     },
     [Symbol.dispose]: () => {},
   };
+}
+
+/** Floats times infinity are -infinity, not a number, or infinity: codes by sign. */
+const SIGNS = { factor: Infinity, scale: null };
+
+/** The one magnitude that all rows have, but for rows of zeros; null if they have several. */
+function onlyFactor(rows: Float32Array): Float32Array | null {
+  const largest = rows.reduce((a, b) => Math.max(a, b), 0);
+  return rows.every((row) => row === 0 || row === largest) ? Float32Array.of(largest) : null;
 }
 
 /** Zero levels, and no floats yet. */
@@ -78,12 +95,20 @@ export function openPacker(path: string, layout: TernaryLayout, threads: number)
     layout,
     async pack(matrix, what, out) {
       checkRoom(layout, matrix, what, out);
-      const absmean = isFloatKind(matrix.kind)
+      const absmean = matrix.exact
+        ? SIGNS
+        : isFloatKind(matrix.kind)
         ? absmeanOf(await native.rowSums(matrix), matrix.n * matrix.k)
         : { factor: 0, scale: null };
       if (absmean === null) throw faultOf(matrix, what);
       if (await native.pack(matrix, absmean.factor, out)) return absmean.scale;
       throw faultOf(matrix, what);
+    },
+    async factors(matrix, grain, what) {
+      const found = await native.magnitudes(matrix, typeof grain === "number" ? grain : matrix.k);
+      const factors = found !== null && grain === "matrix" ? onlyFactor(found) : found;
+      // The native packer says only that something is wrong; the reference says what.
+      return factors ?? exactFactors(matrix, grain, what);
     },
     async sketch(rows, dither, packed) {
       const { codes, floats } = emptyPiece(rows.k);

@@ -447,3 +447,84 @@ pub export fn trilith_row_sums(team: *Team, kind: i32, bytes: [*]const u8, n: i3
     };
     team.run(@ptrCast(&sums), Sums.body);
 }
+
+// ---------------------------------------------------------------- floats that are ternary as they stand
+
+const Magnitudes = struct {
+    matrix: Matrix,
+    kind: Kind,
+    /// Features that share a magnitude.
+    size: usize,
+    /// (n, ceil(k / size)).
+    out: [*]f32,
+    fault: std.atomic.Value(u8) = .init(0),
+
+    fn body(context: *anyopaque, team: *Team, thread: u32) void {
+        const self: *Magnitudes = @ptrCast(@alignCast(context));
+        const mine = math.share(self.matrix.n, thread, team.threads);
+        const good = switch (self.kind) {
+            .f32 => self.rows(f32, u32, mine),
+            .f16 => self.rows(f16, u16, mine),
+            .bf16 => self.rows(u16, u16, mine),
+            else => false,
+        };
+        if (!good) self.fault.store(1, .monotonic);
+    }
+
+    fn rows(self: *const Magnitudes, comptime T: type, comptime Bits: type, mine: [2]usize) bool {
+        const elements: [*]const Bits = @ptrCast(@alignCast(self.matrix.bytes));
+        const groups = ceilDiv(self.matrix.k, self.size);
+        for (mine[0]..mine[1]) |row| {
+            const values = elements[row * self.matrix.k ..][0..self.matrix.k];
+            for (0..groups) |g| {
+                const last: usize = @min((g + 1) * self.size, self.matrix.k);
+                const magnitude = magnitudeOf(Bits, values[g * self.size .. last]) orelse return false;
+                self.out[row * groups + g] = finite(T, magnitude) orelse return false;
+            }
+        }
+        return true;
+    }
+};
+
+/// The bits of the one magnitude that all values have that are not 0; null if they have several.
+fn magnitudeOf(comptime Bits: type, values: []const Bits) ?Bits {
+    const lanes = 64 / @sizeOf(Bits);
+    const V = @Vector(lanes, Bits);
+    const sizes_of: V = @splat(std.math.maxInt(Bits) >> 1);
+    var largest: V = @splat(0);
+    var i: usize = 0;
+    while (i + lanes <= values.len) : (i += lanes) largest = @max(largest, @as(V, values[i..][0..lanes].*) & sizes_of);
+    var magnitude = @reduce(.Max, largest);
+    for (values[i..]) |value| magnitude = @max(magnitude, value & (std.math.maxInt(Bits) >> 1));
+    var others: V = @splat(0);
+    i = 0;
+    while (i + lanes <= values.len) : (i += lanes) {
+        const size = @as(V, values[i..][0..lanes].*) & sizes_of;
+        others |= @select(Bits, size == @as(V, @splat(magnitude)), @as(V, @splat(0)), size);
+    }
+    var rest = @reduce(.Or, others);
+    for (values[i..]) |value| {
+        const size = value & (std.math.maxInt(Bits) >> 1);
+        if (size != magnitude) rest |= size;
+    }
+    return if (rest == 0) magnitude else null;
+}
+
+/// A value of its bits, or null if it is infinite or none. bf16 is kept as u16.
+fn finite(comptime T: type, bits: anytype) ?f32 {
+    const value: f32 = if (T == u16) @bitCast(@as(u32, bits) << 16) else @as(T, @bitCast(bits));
+    return if (std.math.isFinite(value)) value else null;
+}
+
+/// The magnitude of each group of `size` features of each row of a float matrix that is ternary as it
+/// stands, see runtime/exact_ternary.ts. Returns 1 if it is not, else 0.
+pub export fn trilith_magnitudes(team: *Team, kind: i32, bytes: [*]const u8, n: i32, k: i32, size: i32, out: [*]f32) i32 {
+    var magnitudes: Magnitudes = .{
+        .matrix = .{ .bytes = bytes, .n = @intCast(n), .k = @intCast(k), .factor = 0 },
+        .kind = @fromBackingInt(kind),
+        .size = @intCast(size),
+        .out = out,
+    };
+    team.run(@ptrCast(&magnitudes), Magnitudes.body);
+    return magnitudes.fault.load(.monotonic);
+}
