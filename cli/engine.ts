@@ -16,7 +16,7 @@ import type {
   TuneOptions,
   TuneReport,
 } from "../runtime/reports.ts";
-import type { CatalogueModel } from "../runtime/hub/catalogue_memory.ts";
+import type { RemoteModel } from "../runtime/hub/remote_models.ts";
 import type { LocalModel, ModelRemoval } from "../runtime/hub/models.ts";
 import type { PullOptions, PullReport } from "../runtime/hub/pull.ts";
 import type { LoadOptions, Model, Tokenizer } from "../runtime/types.ts";
@@ -41,7 +41,7 @@ export interface Engine {
   locateModel(text: string): Promise<string>;
   pullModel(text: string, options: PullOptions): Promise<PullReport>;
   listModels(): Promise<LocalModel[]>;
-  remoteModels(): Promise<CatalogueModel[]>;
+  remoteModels(): Promise<RemoteModel[]>;
   modelRemoval(text: string): Promise<ModelRemoval>;
   removeModels(removal: ModelRemoval): Promise<void>;
   convertModel(
@@ -97,7 +97,7 @@ export const engine: Engine = {
     return (await import("../runtime/hub/models.ts")).listModels();
   },
   async remoteModels() {
-    return (await import("../runtime/hub/catalogue_memory.ts")).remoteModels();
+    return (await import("../runtime/hub/remote_models.ts")).remoteModels();
   },
   async modelRemoval(text) {
     return (await import("../runtime/hub/models.ts")).modelRemoval(text);

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import type { CatalogueModel } from "../runtime/hub/catalogue_memory.ts";
+import type { RemoteModel } from "../runtime/hub/remote_models.ts";
 import type { LocalModel } from "../runtime/hub/local_models.ts";
 import type { Context } from "./context.ts";
 import { addJsonFlag } from "./flags.ts";
@@ -24,8 +24,8 @@ export function addListCommand(program: Command, context: Context): void {
 const LIST_HELP = `
 Names of both lists can be given to --model and to pull.
 --json prints [{"name", "repo", "commit", "revisions", "path", "format", "bytes", "runs", "note"}];
-with --remote [{"name", "repo", "file", "licence", "parameters", "contextSize", "downloadBytes",
-"memoryBytes", "revision", "note"}], null where it is not known.
+with --remote [{"name", "repo", "file", "revision", "licence", "downloadBytes", "memoryBytes",
+"contextSize", "note"}], null where it is not known.
 
 Examples:
   trilith list
@@ -60,7 +60,7 @@ function localTable(models: readonly LocalModel[], stdout: Output): string {
   return table(stdout, ["name", "commit", "format", "size", "runs", "note"], rows);
 }
 
-function remoteTable(models: readonly CatalogueModel[], stdout: Output): string {
+function remoteTable(models: readonly RemoteModel[], stdout: Output): string {
   const rows = models.map((model) => [
     model.name,
     model.repo,
@@ -74,6 +74,7 @@ function remoteTable(models: readonly CatalogueModel[], stdout: Output): string 
   return `${table(stdout, headings, rows)}\n${REMOTE_NOTE}`;
 }
 
-const REMOTE_NOTE = `Memory is that of the packed weights and 4,096 tokens of f32 keys and values.
-? is what could not be verified; \`pull NAME --dry-run\` asks the hub. Licences are the authors'.
+const REMOTE_NOTE =
+  `Download is the weights alone. Memory is the packed weights and up to 4,096 tokens of keys and values.
+? is what could not be verified: \`pull NAME --dry-run\` asks the hub. The licences are their authors'.
 `;

@@ -10,6 +10,7 @@ const REASONS: Record<string, string> = {
   ENOSPC: "its file system is full, what was fetched is kept",
   EDQUOT: "this user's quota of disk space is used up, what was fetched is kept",
   ENOTDIR: "a part of its path is a file",
+  EEXIST: "a part of its path is a file",
   EFBIG: "its file system does not take files of that size",
   EIO: "its disk reports errors",
 };

@@ -104,7 +104,13 @@ export function entriesOf(folder: string): fs.Dirent[] {
 
 /** Size of what a path leads to, or null if it leads nowhere. */
 export function sizeAt(file: string): number | null {
-  return fs.statSync(file, { throwIfNoEntry: false })?.size ?? null;
+  try {
+    return fs.statSync(file).size;
+  } catch (error) {
+    const { code } = error as { code?: string };
+    if (code === "ENOENT" || code === "ENOTDIR" || code === "ELOOP") return null;
+    throw error;
+  }
 }
 
 /** Backup programs leave out folders with this file. Source: the Cache Directory Tagging standard. */

@@ -26,7 +26,7 @@ const PAGE = /^([^/]+\/[^/]+)\/(?:tree|blob|resolve)\/([^/]+)(?:\/(.+))?$/;
  */
 export function parseHubName(text: string): HubName | null {
   const listed = catalogueEntry(text);
-  if (listed !== null) return { repo: listed.repo, revision: null, file: listed.file ?? null };
+  if (listed !== null) return { repo: listed.repo, revision: null, file: listed.file };
   const explicit = SCHEME.test(text) || ADDRESS.test(text);
   const name = ADDRESS.test(text)
     ? ofAddress(text.replace(ADDRESS, ""))
@@ -59,7 +59,12 @@ function ofAddress(rest: string): HubName | null {
   const [path] = rest.split(/[?#]/, 1);
   const [, repo, revision, file] = PAGE.exec(path) ?? [];
   if (repo === undefined) return ofParts(path.replace(/\/+$/, ""));
-  return checked(repo, decodeURIComponent(revision), file ? decodeURIComponent(file) : null);
+  try {
+    return checked(repo, decodeURIComponent(revision), file ? decodeURIComponent(file) : null);
+  } catch {
+    // A percent sign that escapes nothing.
+    return null;
+  }
 }
 
 function ofParts(text: string): HubName | null {

@@ -8,7 +8,7 @@ import fs from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { isJsonObject, type Json } from "../json.ts";
 import { HubError } from "./errors.ts";
-import { blobPath, sizeAt } from "./layout.ts";
+import { blobPath } from "./layout.ts";
 
 /** From `start` up to, not including, `end`. */
 export type Range = readonly [start: number, end: number];
@@ -90,9 +90,12 @@ export class Partial implements AsyncDisposable {
     return true;
   }
 
+  /** Keeps what came for the next time. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (fs.existsSync(dataPath(this.blob))) this.#note();
     await this.handle.close();
+    if (!fs.existsSync(dataPath(this.blob))) return;
+    if (this.#done.length > 0) this.#note();
+    else this.#remove();
   }
 
   /** The hub names large files by SHA-256, small ones as git does. */
@@ -151,9 +154,10 @@ function readNote(blob: string, bytes: number): Range[] {
   const ranges = note.done.filter((range): range is [number, number] => isRange(range, bytes));
   if (ranges.length !== note.done.length) return [];
   const done = joined(ranges);
-  const written = sizeAt(dataPath(blob)) ?? 0;
-  const isDevice = !fs.statSync(dataPath(blob), { throwIfNoEntry: false })?.isFile();
-  return isDevice || written >= (done.at(-1)?.[1] ?? 0) ? done : [];
+  const data = fs.statSync(dataPath(blob), { throwIfNoEntry: false });
+  // A device has no size.
+  const isThere = data !== undefined && (!data.isFile() || data.size >= (done.at(-1)?.[1] ?? 0));
+  return isThere ? done : [];
 }
 
 function parsedNote(blob: string): Json {
