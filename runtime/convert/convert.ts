@@ -78,8 +78,7 @@ export async function convertModel(
   const { onProgress, signal } = options;
   const identity = identityOf(source, format, options);
   const staging = await stage(target, plan.files, { identity, onProgress, signal });
-  const isRead = options.verify !== false && format !== "gguf";
-  const verified = isRead ? await verify(source, staging, plan, options) : null;
+  const verified = options.verify === false ? null : await verify(source, staging, plan, options);
   const paths = await publish(staging, target, format);
   const { files, type } = plan;
   const bytes = files.reduce((sum, file) => sum + file.bytes, 0);

@@ -1,10 +1,13 @@
 /** The model that is converted, opened. */
-import { type LinearName, linearShape } from "../../codegen/model_spec.ts";
+import { type FloatType, type LinearName, linearShape } from "../../codegen/model_spec.ts";
 import type { StoredMatrix } from "../../codegen/pack/stored.ts";
 import { type Checkpoint, openCheckpoint } from "../checkpoint.ts";
 import { openWeights } from "../checkpoint_weights.ts";
 import { type ConfigOptions, type ModelConfig, readModelConfig } from "../config.ts";
+import { exactFactors, type Grain } from "../exact_ternary.ts";
+import { toFloat32 } from "../float_formats.ts";
 import { readGenerationDefaults } from "../generation_config.ts";
+import { grainOfQuantization } from "../quantization.ts";
 import { ternaryOf } from "../ternary.ts";
 import { checkTokenizerFits, readTokenizer, type StreamingTokenizer } from "../tokenizer.ts";
 import type { GenerationDefaults } from "../types.ts";
@@ -60,7 +63,7 @@ export async function openSource(path: string, options: ConfigOptions = {}): Pro
 
 /** Reads a matrix and takes its codes out. */
 export async function ternaryMatrix(
-  { config: { spec }, weights }: Pick<Source, "config" | "weights">,
+  { config: { spec, quantization }, weights }: Pick<Source, "config" | "weights">,
   layer: number,
   name: LinearName,
 ): Promise<TernaryMatrix> {
@@ -69,12 +72,28 @@ export async function ternaryMatrix(
     layer,
     name,
   );
+  const rest = { what, n, k, bias, inputNorm, stored: matrix };
+  if (matrix.exact && quantization.kind === "ternary") {
+    const grain = grainOfQuantization(quantization);
+    const factors = exactFactors(matrix, grain, what);
+    return { ...rest, codes: signCodes(matrix), factors, groupSize: groupSizeOf(grain, k) };
+  }
   const { codes, scale: found } = ternaryOf(matrix, what);
-  const shape = { what, n, k, codes, bias, inputNorm, stored: matrix };
+  const shape = { ...rest, codes };
   if (groupScales !== undefined) {
     return { ...shape, factors: groupScales, groupSize: spec.groups!.size };
   }
   return { ...shape, factors: rowScales ?? Float32Array.of(scale ?? found!), groupSize: k };
+}
+
+/** Codes of floats that are ternary as they stand. */
+function signCodes({ kind, bytes }: StoredMatrix): Uint8Array {
+  const values = toFloat32(bytes, kind as FloatType);
+  return Uint8Array.from(values, (value) => 1 + Math.sign(value));
+}
+
+function groupSizeOf(grain: Grain, k: number): number {
+  return typeof grain === "number" ? grain : k;
 }
 
 /** The factor of a weight. */
