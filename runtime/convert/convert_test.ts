@@ -4,6 +4,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { inFolder } from "../../kernels/test_helpers.ts";
 import { fixturePath } from "../../tests/fixtures.ts";
+import { tensorBytes } from "../../tests/gguf_file.ts";
 import { loadModel } from "../mod.ts";
 import { openSafetensors } from "../safetensors.ts";
 import { convertModel } from "./convert.ts";
@@ -81,6 +82,36 @@ for (const name of ["llama-online-rmsnorm", "llama-plain-bf16"]) {
       assert.deepEqual(await lastLogits(target), await lastLogits(model(name), quantize));
     }));
 }
+
+for (const name of ["llama3-158-I2_S", "bitnet-silu-TQ1_0", "bitnet-silu-TQ1_0-quantize"]) {
+  Deno.test(`convert: ${name} gives the same logits from a folder`, () =>
+    inFolder(async (folder) => {
+      const target = path.join(folder, "out");
+      const gguf = fixturePath(`models-gguf/${name}.gguf`);
+      await convertModel(gguf, target);
+      assert.deepEqual(await lastLogits(target), await lastLogits(gguf));
+    }));
+}
+
+Deno.test("convert: from GGUF type to GGUF type the tensors are those that others made", () =>
+  inFolder(async (folder) => {
+    const gguf = (name: string) => fixturePath(`models-gguf/${name}.gguf`);
+    for (
+      const [from, to, type] of [
+        ["llama3-158-I2_S", "llama3-158-TQ1_0", "tq1_0"],
+        ["llama3-158-TQ1_0", "llama3-158-TQ2_0", "tq2_0"],
+        ["llama31-158-ropescaled-TQ2_0", "llama31-158-ropescaled-TQ2_0", "tq2_0"],
+      ] as const
+    ) {
+      const file = path.join(folder, "model.gguf");
+      await convertModel(gguf(from), file, { type, force: true });
+      const [ours, theirs] = [file, gguf(to)].map((each) => tensorBytes(fs.readFileSync(each)));
+      assert.deepEqual([...ours.keys()].sort(), [...theirs.keys()].sort());
+      for (const [name, bytes] of theirs) {
+        assert.ok(Buffer.compare(ours.get(name)!, bytes) === 0, `${to}: ${name}`);
+      }
+    }
+  }));
 
 // ---------------------------------------------------------------- where it goes
 

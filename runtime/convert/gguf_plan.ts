@@ -224,16 +224,21 @@ function linearScalingKeys(arch: Architecture, scaling: RopeScaling | null): Ggu
 }
 
 /**
- * What each pair's frequency is divided by under Llama 3's scaling, as llama.cpp keeps it in
- * rope_freqs.weight.
+ * What each pair's frequency is divided by, as llama.cpp keeps it in rope_freqs.weight; null where
+ * keys say it all.
  *
  * Source: transformers' modeling_rope_utils.py, _compute_llama3_parameters.
  */
-export function ropeFactors(
+export function ropeDivisors(
   theta: number,
   headDim: number,
-  scaling: Extract<RopeScaling, { ropeType: "llama3" }>,
-): Float32Array {
+  scaling: RopeScaling | null,
+): Float32Array | null {
+  if (scaling === null || scaling.ropeType === "linear") return null;
+  if (scaling.ropeType === "divisors") return Float32Array.from(scaling.divisors);
+  if (scaling.ropeType !== "llama3") {
+    throw cannot("its scaling of RoPE has no keys: use --to packed");
+  }
   const { factor, lowFreqFactor: low, highFreqFactor: high } = scaling;
   const original = scaling.originalMaxPositionEmbeddings;
   return Float32Array.from({ length: headDim / 2 }, (_, i) => {
@@ -253,12 +258,10 @@ function tensorsOf(source: Source, arch: Architecture, options: GgufOptions): Pl
   if (!spec.tieWordEmbeddings) {
     embeddings.push(matrixTensor("output.weight", weights.head(), options));
   }
-  const factors: Planned[] = ropeScaling?.ropeType === "llama3"
-    ? [
-      vectorTensor("rope_freqs.weight", spec.headDim / 2, () =>
-        Promise.resolve(ropeFactors(ropeTheta, spec.headDim, ropeScaling))),
-    ]
-    : [];
+  const divisors = ropeDivisors(ropeTheta, spec.headDim, ropeScaling);
+  const factors: Planned[] = divisors === null
+    ? []
+    : [vectorTensor("rope_freqs.weight", divisors.length, () => Promise.resolve(divisors))];
   const layers = Array.from(
     { length: spec.numHiddenLayers },
     (_, layer) => layerTensors(source, arch, layer, options),

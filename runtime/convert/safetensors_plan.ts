@@ -118,8 +118,25 @@ function configText({ checkpoint, config }: Source): string {
     modules_to_not_convert: before.modules_to_not_convert ?? ["lm_head"],
     ...norms,
   };
-  const written = { ...json, quantization_config: quantization };
+  const written = { ...withKnownRope(json), quantization_config: quantization };
   return `${JSON.stringify(written, null, 2)}\n`;
+}
+
+/**
+ * What a GGUF file divides frequencies by, as a type of transformers: "longrope" with one table for
+ * short and long contexts, and no change of the attention.
+ */
+function withKnownRope(json: JsonObject): JsonObject {
+  const scaling = json.rope_scaling ?? null;
+  if (!isJsonObject(scaling) || scaling.rope_type !== "divisors") return json;
+  const rope = {
+    rope_type: "longrope",
+    short_factor: scaling.divisors,
+    long_factor: scaling.divisors,
+    original_max_position_embeddings: json.max_position_embeddings,
+    attention_factor: 1,
+  };
+  return { ...json, rope_scaling: rope };
 }
 
 async function companionFiles({ checkpoint }: Source): Promise<PlannedFile[]> {

@@ -8,7 +8,9 @@ import {
   type LinearName,
   type ModelSpec,
 } from "../../codegen/model_spec.ts";
+import type { ModelConfig } from "../config.ts";
 import { normsOf } from "../norms.ts";
+import { inverseFrequencies } from "../rope.ts";
 import type { OnProgress } from "../types.ts";
 import type { FloatMatrix, NormName } from "../weights.ts";
 import { OutputError } from "./errors.ts";
@@ -38,6 +40,7 @@ export async function verifyModel(
   { writtenFactor, onProgress, signal }: VerifyOptions,
 ): Promise<Verified> {
   compareSpecs(source.config.spec, written.config.spec);
+  compareRope(source.config, written.config);
   compareTokens(source, written);
   const { spec } = source.config;
   const verified = { matrices: 0, floats: await compareGlobals(source, written) };
@@ -88,6 +91,15 @@ function compareSpecs(expected: ModelSpec, actual: ModelSpec): void {
 /** GGUF keeps numbers in float32. */
 function isNearlyEqual(a: unknown, b: unknown): boolean {
   return typeof a === "number" && typeof b === "number" && Math.fround(a) === Math.fround(b);
+}
+
+/** Formats say in different ways how positions are turned, which end in the same frequencies. */
+const MOST_RELATIVE_DIFFERENCE = 1e-6;
+
+function compareRope(expected: ModelConfig, actual: ModelConfig): void {
+  const [a, b] = [expected, actual].map(inverseFrequencies);
+  const at = a.findIndex((wanted, i) => !(Math.abs(b[i] / wanted - 1) < MOST_RELATIVE_DIFFERENCE));
+  if (at >= 0) throw differs(`the RoPE frequency of pair ${at}`, `is ${b[at]}, not ${a[at]}`);
 }
 
 function compareTokens(source: Source, written: Source): void {
