@@ -170,6 +170,8 @@ function checkGroups({ groups, ternaryHead, ternaryEmbedding, ...spec }: ModelSp
     ? "either rows or groups have factors, not both"
     : spec.headSketch && ternaryHead
     ? "a ternary head has no sketch"
+    : (ternaryHead || ternaryEmbedding) && !weightScales
+    ? "groups of a ternary head or embedding must have factors"
     : spec.tieWordEmbeddings && Boolean(ternaryHead) !== Boolean(ternaryEmbedding)
     ? "a head and an embedding that are tied are both ternary, or neither"
     : null;
@@ -206,7 +208,24 @@ export function ternaryShapes(spec: ModelSpec): Shape[] {
     ...layerLinears(spec).map((name) => linearShape(spec, name)),
     ...(spec.experts === undefined ? [] : expertShapes(spec)),
     ...(hasSketch(spec) ? [sketchShape(spec)] : []),
+    ...(spec.ternaryHead ? [headPiece(spec)] : []),
   ];
+}
+
+/**
+ * Rows of a ternary head or embedding that are one matrix, so that packing reads them in parts and no
+ * vocabulary gives a shape that kernels must be measured for anew.
+ */
+export const HEAD_ROWS = 1024;
+
+/** One piece of a ternary head or embedding. */
+export function headPiece({ vocabSize, hiddenSize }: ModelSpec): Shape {
+  return { n: Math.min(HEAD_ROWS, paddedRows(vocabSize)), k: hiddenSize };
+}
+
+/** Pieces of a ternary head or embedding; the last one may have fewer rows. */
+export function headPieces(spec: ModelSpec): number {
+  return Math.ceil(spec.vocabSize / headPiece(spec).n);
 }
 
 /**

@@ -13,6 +13,7 @@ import {
   type Shape,
 } from "./model_spec.ts";
 import { sketchSizes } from "./head/sketch.ts";
+import { ternaryMatrices, ternaryMatrixBytes, ternaryMatrixSizes } from "./head/ternary.ts";
 import { factorBytes } from "./ternary_linear/groups.ts";
 import { paddedFloats } from "./norm_quantize/template.ts";
 
@@ -45,6 +46,8 @@ export interface PackedPlan {
   bodyBytesPerToken: number;
   /** Bytes of the head's sketch that a token reads; 0 where there is none. */
   sketchBytes: number;
+  /** Bytes of the head's matrix. */
+  headBytes: number;
   /** Bytes of one row of the head. */
   headRowBytes: number;
 }
@@ -63,6 +66,7 @@ export function planOf(spec: ModelSpec, layout: TernaryLayout = ROWS32): PackedP
   const layersOffset = align(end(globals), LAYER_ALIGNMENT);
   const layerBytes = align(end(layer), LAYER_ALIGNMENT);
   const ternaryBytes = spec.numHiddenLayers * ternaryLayerBytes(spec, layout);
+  const fullHeadBytes = headBytes(spec, layout);
   const sketchBytes = sketchSizes(spec, layout).reduce((sum, [, bytes]) => sum + bytes, 0);
   const layerBytesPerToken = end(layer) - unpickedExperts(spec) * expertBytes;
   const bodyBytesPerToken = spec.numHiddenLayers * layerBytesPerToken +
@@ -76,10 +80,11 @@ export function planOf(spec: ModelSpec, layout: TernaryLayout = ROWS32): PackedP
     layerBytes,
     totalBytes: layersOffset + layerBytes * spec.numHiddenLayers,
     ternaryBytes,
-    bytesPerToken: bodyBytesPerToken + (hasSketch(spec) ? sketchBytes : headBytes(spec)),
+    bytesPerToken: bodyBytesPerToken + (hasSketch(spec) ? sketchBytes : fullHeadBytes),
     bodyBytesPerToken,
     sketchBytes,
-    headRowBytes: headBytes(spec) / spec.vocabSize,
+    headBytes: fullHeadBytes,
+    headRowBytes: fullHeadBytes / spec.vocabSize,
   };
 }
 
@@ -89,12 +94,12 @@ export function headOf(spec: ModelSpec): "full" | "two-stage" {
 }
 
 /** Weight bytes that a decoded token reads with a head, without the rows that are scored exactly. */
-export function tokenBytes(spec: ModelSpec, plan: PackedPlan, head: "full" | "two-stage"): number {
-  return plan.bodyBytesPerToken + (head === "full" ? headBytes(spec) : plan.sketchBytes);
+export function tokenBytes(plan: PackedPlan, head: "full" | "two-stage"): number {
+  return plan.bodyBytesPerToken + (head === "full" ? plan.headBytes : plan.sketchBytes);
 }
 
-/** Bytes of the head's matrix. */
-export function headBytes(spec: ModelSpec): number {
+function headBytes(spec: ModelSpec, layout: TernaryLayout): number {
+  if (spec.ternaryHead) return ternaryMatrixBytes(spec, layout);
   return spec.vocabSize * paddedFloats(spec.hiddenSize) * FLOAT_BYTES[spec.headType];
 }
 
@@ -138,11 +143,17 @@ function globalSizes(spec: ModelSpec, layout: TernaryLayout): Sizes {
   const hidden = paddedFloats(spec.hiddenSize);
   const embedding = spec.vocabSize * hidden * FLOAT_BYTES[spec.embeddingType];
   return [
-    ["embedding", embedding],
+    ...(spec.ternaryEmbedding ? [] : [["embedding", embedding] as const]),
     ["final_norm", hidden * 4],
-    ...(spec.tieWordEmbeddings ? [] : [["head", headBytes(spec)] as const]),
+    ...(hasFloatHead(spec) ? [["head", headBytes(spec, layout)] as const] : []),
+    ...ternaryMatrices(spec).flatMap((which) => ternaryMatrixSizes(spec, layout, which)),
     ...sketchSizes(spec, layout),
   ];
+}
+
+/** Whether the packed file has a float matrix for the head alone. */
+export function hasFloatHead({ tieWordEmbeddings, ternaryHead }: ModelSpec): boolean {
+  return !tieWordEmbeddings && !ternaryHead;
 }
 
 /** Gate and up, then down, in the order in which they are read. */

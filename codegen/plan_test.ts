@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { layerLinears, LINEAR_NAMES, linearShape, type ModelSpec } from "./model_spec.ts";
-import { headBytes, type PackedPlan, planOf, type Region, regionOf } from "./plan.ts";
+import { type PackedPlan, planOf, type Region, regionOf } from "./plan.ts";
 import { EXPERTS_SPEC, ODD_SPEC, SMALL_SPEC } from "./test_helpers.ts";
 import { LAYOUTS } from "./ternary_linear/spec.ts";
 
@@ -64,7 +64,7 @@ Deno.test("plan: a tied head is the embedding, an untied one has its own region"
   // Rows of 100 features are padded to 112.
   assert.equal(regionOf(untied.globals, "embedding").bytes, 50 * 112 * 2);
   assert.equal(regionOf(untied.globals, "head").bytes, 50 * 112 * 4);
-  assert.equal(headBytes(ODD_SPEC), 50 * 112 * 4);
+  assert.equal(planOf(ODD_SPEC).headBytes, 50 * 112 * 4);
 });
 
 Deno.test("plan: optional parts have regions exactly where the model has them", () => {
@@ -81,7 +81,7 @@ Deno.test("plan: optional parts have regions exactly where the model has them", 
 Deno.test("plan: a decoded token reads all layers, the final norm and the head", () => {
   const plan = planOf(ODD_SPEC);
   const last = plan.layer[plan.layer.length - 1];
-  const read = 2 * (last.offset + last.bytes) + 112 * 4 + headBytes(ODD_SPEC);
+  const read = 2 * (last.offset + last.bytes) + 112 * 4 + planOf(ODD_SPEC).headBytes;
   assert.equal(plan.bytesPerToken, read);
 });
 
@@ -91,7 +91,7 @@ Deno.test("plan: of experts, a token reads the router and those it picks", () =>
   assert.equal(bytes, 8 * plan.expertBytes);
   assert.equal(regionOf(plan.layer, "router").bytes, 8 * 64 * 2);
   const layer = offset + 3 * plan.expertBytes;
-  assert.equal(plan.bytesPerToken, 2 * layer + 64 * 4 + headBytes(EXPERTS_SPEC));
+  assert.equal(plan.bytesPerToken, 2 * layer + 64 * 4 + plan.headBytes);
 });
 
 Deno.test("plan: up begins with a block of its own, and every row has its scale", () => {

@@ -65,7 +65,7 @@ function reportOf(
   const positions = rangeSum(contextTokens + 1, contextTokens + genTokens) / genTokens;
   const kvBytesPerToken = positions * session.kvBytesPerPosition;
   const weightBytes = turns.map(({ decode }) =>
-    tokenBytes(source.spec, plan, session.head) +
+    tokenBytes(plan, session.head) +
     decode.rescoredRows / genTokens * plan.headRowBytes
   );
   const weightBytesPerToken = median(weightBytes);

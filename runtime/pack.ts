@@ -1,11 +1,14 @@
 import { FLOAT_BYTES } from "../codegen/dense/template.ts";
 import { PARAMETERS, sketchDither, sketchPieces } from "../codegen/head/sketch.ts";
+import { ternaryMatrices, type TernaryMatrix } from "../codegen/head/ternary.ts";
 import { ZERO_CODE } from "../codegen/layouts/layout.ts";
 import { ROWS32 } from "../codegen/layouts/rows32.ts";
 import {
   expertShapes,
   type Groups,
   hasSketch,
+  headPiece,
+  headPieces,
   layerLinears,
   LINEAR_NAMES,
   type LinearName,
@@ -17,6 +20,7 @@ import {
 } from "../codegen/model_spec.ts";
 import { paddedFloats } from "../codegen/norm_quantize/template.ts";
 import {
+  hasFloatHead,
   hasMatrixScales,
   type PackedPlan,
   planOf,
@@ -109,15 +113,47 @@ export interface Part {
 /** All of the packed data in rising order: the globals in pieces, then a layer at a time. */
 async function* packedParts(job: Job): AsyncGenerator<Part[]> {
   const { spec, plan, source } = job;
-  yield* copiedMatrix(job, source.embedding(), regionOf(plan.globals, "embedding"));
+  if (!spec.ternaryEmbedding) {
+    yield* copiedMatrix(job, source.embedding(), regionOf(plan.globals, "embedding"));
+  }
   const norm = floatBytes(await source.finalNorm(), spec.hiddenSize);
   yield [{ bytes: norm, offset: regionOf(plan.globals, "final_norm").offset }];
-  if (!spec.tieWordEmbeddings) {
-    yield* copiedMatrix(job, source.head(), regionOf(plan.globals, "head"));
+  if (hasFloatHead(spec)) yield* copiedMatrix(job, source.head(), regionOf(plan.globals, "head"));
+  for (const which of ternaryMatrices(spec)) yield* packedRows(job, which);
+  if (hasSketch(spec)) {
+    yield* sketchedHead(job, spec.tieWordEmbeddings ? source.embedding() : source.head());
   }
-  const head = spec.tieWordEmbeddings ? source.embedding() : source.head();
-  if (hasSketch(spec)) yield* sketchedHead(job, head);
   yield* packedLayers(job);
+}
+
+/** A ternary head or embedding, a piece at a time; then the factors of all. */
+async function* packedRows(job: Job, which: TernaryMatrix): AsyncGenerator<Part[]> {
+  const { spec, plan, packer, source, buffers } = job;
+  const { n, k } = headPiece(spec);
+  const [codes, factors] = ["codes", "factors"].map((part) =>
+    regionOf(plan.globals, `${which}_${part}`)
+  );
+  const pieces = headPieces(spec);
+  const packedFactors = new Uint8Array(factors.bytes);
+  for (let piece = 0; piece < pieces; piece++) {
+    const count = Math.min(n, spec.vocabSize - piece * n);
+    const loaded = await source.ternaryRows!(
+      which,
+      piece * n,
+      count,
+      (bytes) => buffers.take(bytes),
+    );
+    const weights = await withFactors(spec, packer, loaded);
+    // A last piece of fewer rows is the beginning of a whole one.
+    const bytes = buffers.take(codes.bytes / pieces);
+    if (count < n) bytes.fill(0);
+    await packer.pack(weights.matrix, weights.what, bytes);
+    buffers.give(weights.matrix.bytes);
+    const own = factorsOf(spec.groups!, { n: count, k }, weights, weights.scale ?? 1);
+    packedFactors.set(own, piece * factors.bytes / pieces);
+    yield [{ bytes, offset: codes.offset + piece * codes.bytes / pieces }];
+  }
+  yield [{ bytes: packedFactors, offset: factors.offset }];
 }
 
 /** A float matrix in pieces, its rows padded. */

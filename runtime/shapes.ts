@@ -106,6 +106,25 @@ export const SHAPES: Readonly<Record<string, ModelSpec>> = {
     rowScales: true,
     experts: { numExperts: 256, numExpertsPerTok: 8, routerType: "bf16", swigluLimit: 7 },
   },
+  ...bonsaiShapes(),
+  "trilm-3.9b": {
+    ...COMMON,
+    embeddingType: "f16",
+    headType: "f16",
+    hiddenSize: 3072,
+    intermediateSize: 9216,
+    numHiddenLayers: 30,
+    numAttentionHeads: 24,
+    numKeyValueHeads: 24,
+    headDim: 128,
+    vocabSize: 50688,
+    rmsNormEps: 1e-5,
+    hiddenAct: "silu",
+    subNorms: false,
+    tieWordEmbeddings: false,
+    rowScales: true,
+    groups: { size: 128, weightScales: false },
+  },
   "100b": {
     ...COMMON,
     hiddenSize: 10240,
@@ -121,6 +140,48 @@ export const SHAPES: Readonly<Record<string, ModelSpec>> = {
     tieWordEmbeddings: true,
   },
 };
+
+/** Qwen3's bodies in ternary, with f16 factors of 128 features, the embedding and head too. */
+function bonsaiShapes(): Record<string, ModelSpec> {
+  const common = {
+    ...COMMON,
+    numKeyValueHeads: 8,
+    headDim: 128,
+    vocabSize: 151936,
+    rmsNormEps: 1e-6,
+    hiddenAct: "silu",
+    subNorms: false,
+    qkNorm: true,
+    groups: { size: 128, weightScales: true, scaleType: "f16" },
+    ternaryHead: true,
+    ternaryEmbedding: true,
+  } as const;
+  const sizes = { numHiddenLayers: 36, numAttentionHeads: 32 };
+  return {
+    "bonsai-1.7b": {
+      ...common,
+      hiddenSize: 2048,
+      intermediateSize: 6144,
+      numHiddenLayers: 28,
+      numAttentionHeads: 16,
+      tieWordEmbeddings: true,
+    },
+    "bonsai-4b": {
+      ...common,
+      ...sizes,
+      hiddenSize: 2560,
+      intermediateSize: 9728,
+      tieWordEmbeddings: true,
+    },
+    "bonsai-8b": {
+      ...common,
+      ...sizes,
+      hiddenSize: 4096,
+      intermediateSize: 12288,
+      tieWordEmbeddings: false,
+    },
+  };
+}
 
 /** @throws {RangeError} If there is no such shape. */
 export function shapeOf(name: string): ModelSpec {

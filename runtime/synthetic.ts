@@ -5,6 +5,7 @@ import {
   expertShapes,
   type FloatType,
   hasSketch,
+  headPiece,
   LINEAR_NAMES,
   linearShape,
   type ModelSpec,
@@ -12,7 +13,10 @@ import {
   ternaryShapes,
 } from "../codegen/model_spec.ts";
 import type { StoredMatrix } from "../codegen/pack/stored.ts";
-import { type PackedPlan, planOf, type Region, regionOf } from "../codegen/plan.ts";
+import { ternaryMatrices, type TernaryMatrix } from "../codegen/head/ternary.ts";
+import { BLOCK_ROWS } from "../codegen/layouts/layout.ts";
+import { packFactors } from "../codegen/ternary_linear/factors.ts";
+import { hasFloatHead, type PackedPlan, planOf, type Region, regionOf } from "../codegen/plan.ts";
 import { linearSymbol } from "../codegen/ternary_linear/scheme.ts";
 import { uniqueShapes } from "../codegen/ternary_linear/template.ts";
 import { BufferPool } from "./ahead.ts";
@@ -45,7 +49,10 @@ export async function fillSynthetic(
   const plan = planOf(spec, packer.layout);
   const random = randomOf(20260101);
   await fillMatrices(spec, plan, packer, random, fill);
-  const matrices = await ternaryMatrices(spec, packer, random);
+  const matrices = await packedMatrices(spec, packer, random);
+  for (const which of ternaryMatrices(spec)) {
+    fillTernaryMatrix(spec, plan, which, matrices.get(linearSymbol(headPiece(spec)))!, fill);
+  }
   const expert = spec.experts === undefined ? null : expertPatterns(spec, plan, matrices, random);
   for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
     fillLayer(spec, plan, layer, { matrices, expert }, fill);
@@ -55,13 +62,14 @@ export async function fillSynthetic(
 /** One packed matrix a shape. */
 type Matrices = ReadonlyMap<string, Uint8Array>;
 
-async function ternaryMatrices(
+async function packedMatrices(
   spec: ModelSpec,
   packer: TernaryPacker,
   random: () => number,
 ): Promise<Matrices> {
   const matrices = new Map<string, Uint8Array>();
-  for (const shape of uniqueShapes(ternaryShapes(spec))) {
+  const rows = ternaryMatrices(spec).map(() => headPiece(spec));
+  for (const shape of uniqueShapes([...ternaryShapes(spec), ...rows])) {
     const symbol = linearSymbol(shape);
     const packed = new Uint8Array(packer.layout.packedBytes(shape.n, shape.k));
     await packer.pack(randomQuarters(shape, random), symbol, packed);
@@ -123,10 +131,29 @@ function fillLayer(
     const at = { ...region, offset: start + region.offset };
     const name = LINEAR_NAMES.find((linear) => region.name === `${linear}_codes`);
     if (name !== undefined) fill(matrices.get(linearSymbol(linearShape(spec, name)))!, at.offset);
+    else if (region.name.endsWith("_factors")) repeat(factorPattern(spec), at, fill);
     else if (region.name === "experts") repeat(expert!.expert, at, fill);
     else if (region.name === "router") repeat(expert!.router, at, fill);
     else repeat(floats(region.bytes / 4, () => /scales$/.test(region.name) ? SCALE : 1), at, fill);
   }
+}
+
+/** Factors of groups, all alike: a power of two, which every type holds. */
+function factorPattern({ groups }: ModelSpec): Uint8Array {
+  const shape = { n: BLOCK_ROWS, k: 64 * groups!.size };
+  return packFactors(groups!, shape, new Float32Array(64 * BLOCK_ROWS).fill(2 ** -6)) as Uint8Array;
+}
+
+/** A ternary head or embedding: one piece again and again. */
+function fillTernaryMatrix(
+  spec: ModelSpec,
+  plan: PackedPlan,
+  which: TernaryMatrix,
+  piece: Uint8Array,
+  fill: Fill,
+): void {
+  repeat(piece, regionOf(plan.globals, `${which}_codes`), fill);
+  repeat(factorPattern(spec), regionOf(plan.globals, `${which}_factors`), fill);
 }
 
 /** Embedding, final norm, head and its sketch. */
@@ -143,9 +170,11 @@ async function fillMatrices(
   const pattern = floats(PATTERN_FLOATS, normalOf(random));
   const matrixOf = (type: FloatType) => madeMatrix(floatBytes(type, pattern), type, spec);
   const head = matrixOf(spec.headType);
-  const embedding = regionOf(plan.globals, "embedding");
-  await write(copiedMatrix(job, matrixOf(spec.embeddingType), embedding), job.buffers, fill);
-  if (!spec.tieWordEmbeddings) {
+  if (!spec.ternaryEmbedding) {
+    const embedding = regionOf(plan.globals, "embedding");
+    await write(copiedMatrix(job, matrixOf(spec.embeddingType), embedding), job.buffers, fill);
+  }
+  if (hasFloatHead(spec)) {
     await write(copiedMatrix(job, head, regionOf(plan.globals, "head")), job.buffers, fill);
   }
   if (hasSketch(spec)) await write(sketchedHead(job, head), job.buffers, fill);

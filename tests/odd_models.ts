@@ -154,10 +154,14 @@ export const ODD_MODELS: readonly OddModel[] = [
     },
   },
   {
-    name: "groups with factors, norms of heads",
+    name: "groups with factors, norms of heads, a ternary head and embedding",
     kvType: "f32",
     spec: {
       ...BASE,
+      vocabSize: 1050,
+      tieWordEmbeddings: false,
+      ternaryHead: true,
+      ternaryEmbedding: true,
       hiddenAct: "silu",
       subNorms: false,
       qkNorm: true,

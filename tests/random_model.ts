@@ -86,6 +86,19 @@ function randomLinear(spec: ModelSpec, random: () => number, name: LinearName): 
   };
 }
 
+/** Rows of a ternary head or embedding. */
+function randomRows(spec: ModelSpec, random: () => number, n: number): TernaryWeights {
+  const k = spec.hiddenSize;
+  return {
+    matrix: { kind: "codes", bytes: randomCodes(random, n * k), n, k },
+    what: "some rows",
+    scale: null,
+    groupScales: randomFactors(spec.groups!, { n, k }, random),
+    bias: null,
+    inputNorm: null,
+  };
+}
+
 /** Factors of groups that all types hold, some of them 0. */
 function randomFactors(groups: Groups, { n, k }: Shape, random: () => number): Float32Array {
   return Float32Array.from({ length: n * groupCount(groups, k) }, () => {
@@ -105,6 +118,7 @@ export function randomSource(spec: ModelSpec, random: () => number): WeightSourc
   const embedding = once(() => randomMatrix(random, matrix, spec.embeddingType));
   const head = once(() => randomMatrix(random, matrix, spec.headType));
   return {
+    ternaryRows: (_which, _first, count) => Promise.resolve(randomRows(spec, random, count)),
     linear: (_layer, name) => Promise.resolve(randomLinear(spec, random, name)),
     norm: (_layer, name) => {
       const queries = spec.numAttentionHeads * spec.headDim;

@@ -13,22 +13,30 @@ export const FLOAT_BYTES: Record<FloatType, number> = { f32: 4, f16: 2, bf16: 2 
  */
 const ROWS = 4;
 
-/** Embedding lookup and the head: the two matrices that stay float. */
-export function dense(spec: ModelSpec): string {
+/** Lookup in an embedding that is float. */
+export function embedding(spec: ModelSpec): string {
   const padded = paddedFloats(spec.hiddenSize);
   const scale = spec.embeddingScale === undefined
     ? ""
     : ` * math.splat(${Math.fround(spec.embeddingScale)})`;
   return zig`
     const EmbeddingElement = ${ZIG_TYPES[spec.embeddingType]};
-    const HeadElement = ${ZIG_TYPES[spec.headType]};
 
     /// out = the embedding of a token${scale && " times a factor"}.
-    fn embed(embedding: [*]const EmbeddingElement, token: i32, out: [*]f32) void {
+    fn embed(weights: [*]const u8, token: i32, out: [*]f32) void {
+        const embedding: [*]const EmbeddingElement = @ptrCast(@alignCast(weights + embedding_at));
         const row = embedding + @as(usize, @intCast(token)) * ${padded};
         var i: usize = 0;
         while (i < ${padded}) : (i += math.lanes) math.store(out + i, math.widen(EmbeddingElement, row + i)${scale});
     }
+  `;
+}
+
+/** A head that is float. */
+export function dense(spec: ModelSpec): string {
+  const padded = paddedFloats(spec.hiddenSize);
+  return zig`
+    const HeadElement = ${ZIG_TYPES[spec.headType]};
 
     /// logits[l, r] = row r of the head . x[l] for rows first .. last: (${spec.vocabSize}, ${spec.hiddenSize}) by (${spec.hiddenSize},).
     fn scoreRows(head: [*]const HeadElement, x: [*]const f32, count: usize, logits: [*]f32, rows: [2]usize) void {

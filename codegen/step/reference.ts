@@ -9,6 +9,8 @@ import { route, weightedSum } from "../experts/reference.ts";
 import {
   expertShapes,
   type FloatType,
+  headPiece,
+  headPieces,
   type KvType,
   layerLinears,
   LINEAR_NAMES,
@@ -22,6 +24,7 @@ import { quantize, quantizeGroups, rmsNorm } from "../norm_quantize/reference.ts
 import { paddedFloats } from "../norm_quantize/template.ts";
 import { hasMatrixScales, type PackedPlan, planOf, type Region, regionOf } from "../plan.ts";
 import { rotate } from "../rope/reference.ts";
+import { ternaryPlaces } from "../head/ternary.ts";
 import { unpackFactors } from "../ternary_linear/factors.ts";
 import { groupCount } from "../ternary_linear/groups.ts";
 import { groupedDot, ternaryDot } from "../ternary_linear/reference.ts";
@@ -83,6 +86,8 @@ export class ReferenceStep {
   readonly #plan: PackedPlan;
   readonly #layers: Layer[];
   readonly #cache = new Map<string, CachedRow[]>();
+  #headPieces: Linear[] | undefined;
+  #embeddingPieces: Linear[] | undefined;
   /** (hiddenRows, hiddenSize) of the last step, after the final norm. */
   hiddenStates: Float32Array = new Float32Array();
   tap: Tap = () => {};
@@ -119,7 +124,10 @@ export class ReferenceStep {
 
   #token(batch: Batch, id: number, t: number): Float32Array {
     const { embeddingType, embeddingScale } = this.spec;
-    let h = scaled(this.#row("embedding", embeddingType, id), embeddingScale);
+    const row = this.spec.ternaryEmbedding
+      ? this.#ternaryEmbedding(id)
+      : this.#row("embedding", embeddingType, id);
+    let h = scaled(row, embeddingScale);
     this.tap("embed", -1, t, h);
     this.#layers.forEach((layer, i) => {
       h = this.#added(layer, h, "attention_out_norm", this.#attentionPart(batch, layer, i, h, t));
@@ -297,8 +305,51 @@ export class ReferenceStep {
     const { spec } = this;
     const x = this.#normed(h);
     this.tap("final_norm", -1, t, x);
+    if (spec.ternaryHead) return this.#ternaryHead(x);
     const name = spec.tieWordEmbeddings ? "embedding" : "head";
     return dense((r) => this.#row(name, spec.headType, r), spec.vocabSize, x);
+  }
+
+  #ternaryHead(x: Float32Array): Float32Array {
+    const logits = new Float32Array(this.spec.vocabSize);
+    const { n } = headPiece(this.spec);
+    this.#headPieces ??= this.#readPieces("head");
+    this.#headPieces.forEach((piece, i) => {
+      const rows = this.#multiply(piece, x);
+      logits.set(rows.subarray(0, this.spec.vocabSize - i * n), i * n);
+    });
+    return logits;
+  }
+
+  /** (code - 1) * factor, rounded once. */
+  #ternaryEmbedding(id: number): Float32Array {
+    const { n, k } = headPiece(this.spec);
+    this.#embeddingPieces ??= this.#readPieces("embedding");
+    const { codes, factors } = this.#embeddingPieces[Math.floor(id / n)];
+    const { size } = this.spec.groups!;
+    const count = groupCount(this.spec.groups!, k);
+    const row = id % n;
+    return Float32Array.from({ length: k }, (_, i) => {
+      return (codes[row * k + i] - 1) * factors![row * count + Math.floor(i / size)];
+    });
+  }
+
+  #readPieces(which: "head" | "embedding"): Linear[] {
+    const shape = headPiece(this.spec);
+    const { codes, factors } = ternaryPlaces(this.spec, this.#plan, which);
+    return Array.from({ length: headPieces(this.spec) }, (_, piece) => {
+      const at = ({ offset, pieceBytes }: typeof codes) => {
+        return { name: which, offset: offset + piece * pieceBytes, bytes: pieceBytes };
+      };
+      return {
+        ...shape,
+        codes: this.#codes(shape, at(codes)),
+        scales: new Float32Array(shape.n).fill(1),
+        factors: this.#factors(shape, () => at(factors)),
+        bias: null,
+        norm: null,
+      };
+    });
   }
 
   #row(name: string, type: FloatType, row: number): Float32Array {

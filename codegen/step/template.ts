@@ -2,7 +2,7 @@ import { activation } from "../activation/template.ts";
 import { KV_BLOCK_POSITIONS, kvRow } from "../attention/cache.ts";
 import { attention, attentionSymbol } from "../attention/template.ts";
 import { carver } from "../carver.ts";
-import { dense } from "../dense/template.ts";
+import { dense, embedding } from "../dense/template.ts";
 import { expertBuffers, experts } from "../experts/template.ts";
 import { blocksOf, paddedRows } from "../layouts/layout.ts";
 import {
@@ -23,7 +23,8 @@ import {
   rmsNorm,
 } from "../norm_quantize/template.ts";
 import { packer } from "../pack/template.ts";
-import { hasMatrixScales, type PackedPlan, planOf, regionOf } from "../plan.ts";
+import { hasFloatHead, hasMatrixScales, type PackedPlan, planOf, regionOf } from "../plan.ts";
+import { headTail, ternaryEmbedding, ternaryHead } from "../head/ternary.ts";
 import { RESCORED, SKETCH_FIELDS, sketchMemory, twoStageHead } from "../head/template.ts";
 import { rope } from "../rope/template.ts";
 import { type InputBuffer, linearSymbol } from "../ternary_linear/scheme.ts";
@@ -76,7 +77,10 @@ export function stepSource(spec: ModelSpec, options: StepOptions): string {
     rope(spec.headDim, rotaryDim(spec)),
     carver(),
     attention(spec, options.kvType, options.kernel.isa),
-    dense(spec),
+    spec.ternaryEmbedding
+      ? ternaryEmbedding(spec, context.plan, options.kernel.scheme.layout)
+      : embedding(spec),
+    spec.ternaryHead ? "" : dense(spec),
     state(context),
     ...(hasSketch(spec) ? [twoStageHead(spec, context.plan)] : []),
     layerPhases(context),
@@ -166,6 +170,9 @@ function buffers(context: Context): [name: string, type: string, elements: numbe
     ["attended", "f32", queryRow],
     ...mlpBuffers(context),
     ["normed", "f32", hidden],
+    ...(headTail(spec) > 0
+      ? [["head_tail", "f32", headTail(spec)] as [string, string, number]]
+      : []),
     ...inputsOf(context).flatMap((i) =>
       inputArrays(context).map(({ name, type, elements }): [string, string, number] => [
         `x${i}_${name}`,
@@ -195,14 +202,19 @@ function inputArrays({ options, maxFeatures }: Context): InputBuffer[] {
 function state(context: Context): string {
   const { spec, plan } = context;
   const rows = buffers(context);
+  const offsetOf = (name: string) => regionOf(plan.globals, name).offset;
   return zig`
     /// Where a layer's tensors lie, in bytes from its start.
     const at = struct {
         ${plan.layer.map(({ name, offset }) => `const ${name} = ${offset};`)}
     };
-    const embedding_at = ${regionOf(plan.globals, "embedding").offset};
+    ${spec.ternaryEmbedding ? "" : `const embedding_at = ${offsetOf("embedding")};`}
     const final_norm_at = ${regionOf(plan.globals, "final_norm").offset};
-    const head_at = ${regionOf(plan.globals, spec.tieWordEmbeddings ? "embedding" : "head").offset};
+    ${
+    spec.ternaryHead
+      ? ""
+      : `const head_at = ${offsetOf(hasFloatHead(spec) ? "head" : "embedding")};`
+  }
     const layers_at = ${plan.layersOffset};
     const layer_bytes = ${plan.layerBytes};
 
@@ -799,7 +811,7 @@ function layerLoop(context: Context): string {
         const model = step.model;
         const tokens = tokensOf(step, thread);
         for (tokens[0]..tokens[1]) |t| {
-            embed(@ptrCast(@alignCast(model.weights + embedding_at)), step.batch.ids[t], model.h + t * ${hidden});
+            embed(model.weights, step.batch.ids[t], model.h + t * ${hidden});
             @memset(model.y[t * ${paddedRows(spec.hiddenSize)} ..][0..${
     paddedRows(spec.hiddenSize)
   }], 0);
@@ -820,14 +832,11 @@ function layerLoop(context: Context): string {
     normSymbol(spec.hiddenSize, spec.rmsNormEps)
   }(f32, h, floats(model.weights + final_norm_at), row);
             for (0..${hidden}) |d| model.normed[l * ${hidden} + d] = @floatCast(row[d]);
+            ${spec.ternaryHead ? "if (l < step.batch.logit_count) headInput(model, l);" : ""}
         }
     }
 
-    fn headLogits(step: *const Step, thread: usize) void {
-        const model = step.model;
-        const rows = math.share(${spec.vocabSize}, thread, model.team.threads);
-        scoreRows(@ptrCast(@alignCast(model.weights + head_at)), model.normed, step.batch.logit_count, step.logits, rows);
-    }
+    ${spec.ternaryHead ? ternaryHead(spec, context.plan) : floatHead(spec)}
 
     const Phase = enum { ${STEP_PHASE_NAMES.join(", ")} };
 
@@ -882,6 +891,16 @@ function layerLoop(context: Context): string {
         finalNorm(step, thread);
         if (step.batch.logit_count == 0) return lap(watch, .finalNorm);
         ${hasSketch(context.spec) ? SKETCHED_HEAD : FULL_HEAD}
+    }
+  `;
+}
+
+function floatHead({ vocabSize }: ModelSpec): string {
+  return zig`
+    fn headLogits(step: *const Step, thread: usize) void {
+        const model = step.model;
+        const rows = math.share(${vocabSize}, thread, model.team.threads);
+        scoreRows(@ptrCast(@alignCast(model.weights + head_at)), model.normed, step.batch.logit_count, step.logits, rows);
     }
   `;
 }
@@ -976,7 +995,7 @@ function lifecycle(context: Context): string {
         const weights = memory + 3 * bytes;
         ${probeCalls(context)}
         _ = gatedActivation(y, y, @ptrCast(@alignCast(memory + bytes)));
-        scoreRows(@ptrCast(@alignCast(weights)), y, 1, y, .{ 0, 1 });
+        ${spec.ternaryHead ? "" : "scoreRows(@ptrCast(@alignCast(weights)), y, 1, y, .{ 0, 1 });"}
         _ = ${
     attentionSymbol(spec, options.kvType)
   }(y, y, y, @ptrCast(@alignCast(memory)), 1, 1, 1, 1, @ptrCast(@alignCast(memory + bytes)));

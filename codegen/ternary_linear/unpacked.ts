@@ -65,9 +65,7 @@ export function unpackedFunctions(
 
     const slice_features = ${sliceFeatures};
 
-    ${dialect.unpackedTile ?? broadcastTile(dialect)}
-
-    ${body.out}
+    ${[body.out, dialect.unpackedTile ?? broadcastTile(dialect)].join("\n").trim()}
 
     /// All tokens${body.note}.
     inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {

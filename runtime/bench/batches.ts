@@ -42,7 +42,7 @@ function batchReport(
   const { spec, plan, kvBytesPerPosition, threads, head } = session;
   const meanPositions = rangeSum(1, genTokens) / genTokens;
   const rescoredRows = median(stretches.map((stretch) => stretch.rescoredRows)) / genTokens;
-  const weightBytes = tokenBytes(spec, plan, head) + moreExpertBytes(spec, plan, sequences) +
+  const weightBytes = tokenBytes(plan, head) + moreExpertBytes(spec, plan, sequences) +
     rescoredRows * plan.headRowBytes;
   const bytesPerStep = weightBytes + sequences * meanPositions * kvBytesPerPosition;
   const headMacs = head === "two-stage" ? sketchMacs(spec) : 0;

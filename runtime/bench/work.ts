@@ -4,7 +4,7 @@ import {
   linearShape,
   type ModelSpec,
 } from "../../codegen/model_spec.ts";
-import { headBytes, type PackedPlan, regionOf } from "../../codegen/plan.ts";
+import { type PackedPlan, regionOf } from "../../codegen/plan.ts";
 import type { StepPhase } from "../../codegen/step/phases.ts";
 
 /** What some steps have done. */
@@ -65,7 +65,7 @@ export function workOf(
     if (work !== null) return work;
   }
   if (names !== undefined) {
-    const bytes = names.reduce((sum, name) => sum + regionOf(plan.layer, `${name}_codes`).bytes, 0);
+    const bytes = names.reduce((sum, name) => sum + linearBytes(spec, plan, name), 0);
     const macs = names.reduce((sum, name) => sum + macsOf(spec, name), 0);
     return { bytes: layers * bytes * steps, macs: layers * macs * tokens };
   }
@@ -80,6 +80,12 @@ export function workOf(
   return { bytes: norm === undefined ? 0 : layers * norm.bytes * steps, macs: 0 };
 }
 
+/** Bytes of a linear's codes and of the factors of its groups. */
+function linearBytes({ groups }: ModelSpec, plan: PackedPlan, name: LinearName): number {
+  const { bytes } = regionOf(plan.layer, `${name}_codes`);
+  return bytes + (groups?.weightScales ? regionOf(plan.layer, `${name}_factors`).bytes : 0);
+}
+
 /** Multiply-adds of the head's sketch for a row of logits: two ternary rows for each row of the head. */
 export function sketchMacs({ vocabSize, hiddenSize }: ModelSpec): number {
   return 2 * vocabSize * hiddenSize;
@@ -89,7 +95,7 @@ function headWork(spec: ModelSpec, plan: PackedPlan, counts: StepCounts): Work {
   const { steps, logitRows, rescoredRows } = counts;
   if (rescoredRows === undefined) {
     const macs = spec.vocabSize * spec.hiddenSize * logitRows;
-    return { bytes: logitRows === 0 ? 0 : headBytes(spec) * steps, macs };
+    return { bytes: logitRows === 0 ? 0 : plan.headBytes * steps, macs };
   }
   return { bytes: plan.headRowBytes * rescoredRows, macs: spec.hiddenSize * rescoredRows };
 }
@@ -135,5 +141,7 @@ function attentionWork(
 }
 
 function embeddingRowBytes(spec: ModelSpec, plan: PackedPlan): number {
+  // A ternary one has as many as the head.
+  if (spec.ternaryEmbedding) return plan.headRowBytes;
   return regionOf(plan.globals, "embedding").bytes / spec.vocabSize;
 }

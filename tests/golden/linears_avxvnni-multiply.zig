@@ -165,6 +165,25 @@ const Matrix = struct { features: usize, blocks: usize, x_stride: usize, token_g
 
 const slice_features = 512;
 
+/// Takes exact sums of slices, which add up in y. The first slice finds whatever was in y before: a
+/// branch in the tiles would cost more than \`keep\`, 0 for that and -1 for the others.
+const MoreSums = struct {
+    y: [*]i32,
+    y_stride: usize,
+    keep: i32,
+
+    inline fn start(out: MoreSums, t: usize, _: usize, row: usize) Sums {
+        const before: Sums = out.y[t * out.y_stride + row ..][0..vector_rows].*;
+        return before & @as(Sums, @splat(out.keep));
+    }
+
+    inline fn factorsOf(_: MoreSums, _: usize, _: usize) void {}
+
+    inline fn put(out: MoreSums, t: usize, _: usize, row: usize, sums: Sums, _: void) void {
+        out.y[t * out.y_stride + row ..][0..vector_rows].* = sums;
+    }
+};
+
 /// Codes of a block, [group of four features][register].
 const Slice = [slice_features / 4][4]Codes;
 
@@ -194,25 +213,6 @@ fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice,
         }
     }
 }
-
-/// Takes exact sums of slices, which add up in y. The first slice finds whatever was in y before: a
-/// branch in the tiles would cost more than \`keep\`, 0 for that and -1 for the others.
-const MoreSums = struct {
-    y: [*]i32,
-    y_stride: usize,
-    keep: i32,
-
-    inline fn start(out: MoreSums, t: usize, _: usize, row: usize) Sums {
-        const before: Sums = out.y[t * out.y_stride + row ..][0..vector_rows].*;
-        return before & @as(Sums, @splat(out.keep));
-    }
-
-    inline fn factorsOf(_: MoreSums, _: usize, _: usize) void {}
-
-    inline fn put(out: MoreSums, t: usize, _: usize, row: usize, sums: Sums, _: void) void {
-        out.y[t * out.y_stride + row ..][0..vector_rows].* = sums;
-    }
-};
 
 /// All tokens: y holds the integer sums of codes * x until they are scaled.
 inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {

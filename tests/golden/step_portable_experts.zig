@@ -144,6 +144,25 @@ const Matrix = struct { features: usize, blocks: usize, x_stride: usize, token_g
 
 const slice_features = 512;
 
+/// Takes exact sums of slices, which add up in y. The first slice finds whatever was in y before: a
+/// branch in the tiles would cost more than \`keep\`, 0 for that and -1 for the others.
+const MoreSums = struct {
+    y: [*]i32,
+    y_stride: usize,
+    keep: i32,
+
+    inline fn start(out: MoreSums, t: usize, _: usize, row: usize) Sums {
+        const before: Sums = out.y[t * out.y_stride + row ..][0..vector_rows].*;
+        return before & @as(Sums, @splat(out.keep));
+    }
+
+    inline fn factorsOf(_: MoreSums, _: usize, _: usize) void {}
+
+    inline fn put(out: MoreSums, t: usize, _: usize, row: usize, sums: Sums, _: void) void {
+        out.y[t * out.y_stride + row ..][0..vector_rows].* = sums;
+    }
+};
+
 /// Codes of a block, [group of four features][register].
 const Slice = [slice_features / 4][8]Codes;
 
@@ -173,25 +192,6 @@ fn unpackedTile(comptime m: usize, comptime vectors: usize, codes: *const Slice,
         }
     }
 }
-
-/// Takes exact sums of slices, which add up in y. The first slice finds whatever was in y before: a
-/// branch in the tiles would cost more than \`keep\`, 0 for that and -1 for the others.
-const MoreSums = struct {
-    y: [*]i32,
-    y_stride: usize,
-    keep: i32,
-
-    inline fn start(out: MoreSums, t: usize, _: usize, row: usize) Sums {
-        const before: Sums = out.y[t * out.y_stride + row ..][0..vector_rows].*;
-        return before & @as(Sums, @splat(out.keep));
-    }
-
-    inline fn factorsOf(_: MoreSums, _: usize, _: usize) void {}
-
-    inline fn put(out: MoreSums, t: usize, _: usize, row: usize, sums: Sums, _: void) void {
-        out.y[t * out.y_stride + row ..][0..vector_rows].* = sums;
-    }
-};
 
 /// All tokens: y holds the integer sums of codes * x until they are scaled.
 inline fn unpackedLinear(comptime matrix: Matrix, linear: Linear, x: Quantized, tokens: usize, y: [*]f32, y_stride: usize, blocks: [2]usize) void {
@@ -1070,14 +1070,16 @@ fn carveBare(carver: *Carver, a: *Attention, count: usize, threads: usize, block
 }
 
 const EmbeddingElement = u16;
-const HeadElement = u16;
 
 /// out = the embedding of a token.
-fn embed(embedding: [*]const EmbeddingElement, token: i32, out: [*]f32) void {
+fn embed(weights: [*]const u8, token: i32, out: [*]f32) void {
+    const embedding: [*]const EmbeddingElement = @ptrCast(@alignCast(weights + embedding_at));
     const row = embedding + @as(usize, @intCast(token)) * 64;
     var i: usize = 0;
     while (i < 64) : (i += math.lanes) math.store(out + i, math.widen(EmbeddingElement, row + i));
 }
+
+const HeadElement = u16;
 
 /// logits[l, r] = row r of the head . x[l] for rows first .. last: (50, 64) by (64,).
 fn scoreRows(head: [*]const HeadElement, x: [*]const f32, count: usize, logits: [*]f32, rows: [2]usize) void {
@@ -1739,7 +1741,7 @@ fn embedTokens(step: *const Step, thread: usize) void {
     const model = step.model;
     const tokens = tokensOf(step, thread);
     for (tokens[0]..tokens[1]) |t| {
-        embed(@ptrCast(@alignCast(model.weights + embedding_at)), step.batch.ids[t], model.h + t * 64);
+        embed(model.weights, step.batch.ids[t], model.h + t * 64);
         @memset(model.y[t * 64 ..][0..64], 0);
     }
 }
