@@ -1,14 +1,26 @@
 /** A checkpoint as a WeightSource: packed, ternary or master weights, as they are stored. */
 import { type LinearName, linearShape, type Shape } from "../codegen/model_spec.ts";
+import type { StoredMatrix } from "../codegen/pack/stored.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { floatTypeOf, isPacked, type ModelConfig } from "./config.ts";
 import { CheckpointError, shown } from "./errors.ts";
+import { exactFactors, signCodes } from "./exact_ternary.ts";
 import { toFloat32 } from "./float_formats.ts";
 import { widenedType } from "./gguf/float_blocks.ts";
-import { blockKindOf } from "./gguf/ternary_blocks.ts";
+import { blockCodes, blockKindOf } from "./gguf/ternary_blocks.ts";
 import { ternaryBlocks, wideMatrix } from "./gguf/weights.ts";
 import { grainOfQuantization } from "./quantization.ts";
-import type { Allocate, FloatMatrix, NormName, TernaryWeights, WeightSource } from "./weights.ts";
+import type { ExpertLinear } from "./tensor_names.ts";
+import { codesByRows } from "./ternary.ts";
+import type {
+  Allocate,
+  ExpertMatrix,
+  ExpertSource,
+  FloatMatrix,
+  NormName,
+  TernaryWeights,
+  WeightSource,
+} from "./weights.ts";
 
 /** `config` must come from the same checkpoint: its shapes were checked against these tensors. */
 export function openWeights(config: ModelConfig, checkpoint: Checkpoint): WeightSource {
@@ -21,10 +33,15 @@ type Stored = Pick<TernaryWeights, "matrix" | "scale" | "rowScales" | "groupScal
 class CheckpointWeights implements WeightSource {
   readonly #config: ModelConfig;
   readonly #checkpoint: Checkpoint;
+  readonly experts: ExpertSource;
 
   constructor(config: ModelConfig, checkpoint: Checkpoint) {
     this.#config = config;
     this.#checkpoint = checkpoint;
+    this.experts = {
+      matrix: (layer, expert, name) => this.#expert(layer, expert, name),
+      router: (layer) => this.#matrix(config.tensorNames.router(layer)),
+    };
   }
 
   async linear(layer: number, name: LinearName, allocate?: Allocate): Promise<TernaryWeights> {
@@ -36,12 +53,12 @@ class CheckpointWeights implements WeightSource {
       ...stored,
       what: shown(`${path}.weight`),
       bias: spec.biases.includes(name) ? await this.#bias(path, stored.scale) : null,
-      inputNorm: hasNorm ? await this.#vector(`${path}.rms_norm.weight`) : null,
+      inputNorm: hasNorm ? await this.#vector(tensorNames.inputNorm(layer, name)) : null,
     };
   }
 
   async #stored(path: string, shape: Shape, allocate?: Allocate): Promise<Stored> {
-    const { quantization } = this.#config;
+    const { quantization, tensorNames } = this.#config;
     const name = `${path}.weight`;
     if (isPacked(quantization)) {
       const scale = await this.#packedScale(`${path}.weight_scale`);
@@ -61,16 +78,24 @@ class CheckpointWeights implements WeightSource {
     }
     const bytes = await this.#checkpoint.read(name, allocate);
     const matrix = { kind: floatTypeOf(this.#checkpoint.tensors, name), bytes, ...shape };
+    if (tensorNames.rowFactors !== null) return await this.#byRows(path, matrix);
     const exact = quantization.kind === "ternary";
     return { matrix: exact ? { ...matrix, exact } : matrix, scale: null };
   }
 
-  norm(layer: number, which: NormName): Promise<Float32Array> {
-    return this.#vector(this.#config.tensorNames.norm(layer, which));
+  async norm(layer: number, which: NormName): Promise<Float32Array> {
+    return this.#folded(await this.#vector(this.#config.tensorNames.norm(layer, which)), 1);
   }
 
-  finalNorm(): Promise<Float32Array> {
-    return this.#vector(this.#config.tensorNames.finalNorm);
+  async finalNorm(): Promise<Float32Array> {
+    const { folds, tensorNames } = this.#config;
+    return this.#folded(await this.#vector(tensorNames.finalNorm), folds.finalNorm);
+  }
+
+  async headNorm(layer: number, which: "query" | "key"): Promise<Float32Array> {
+    const { folds, tensorNames } = this.#config;
+    const weights = await this.#vector(tensorNames.headNorm(layer, which));
+    return this.#folded(weights, which === "query" ? folds.queryNorm : 1);
   }
 
   embedding(): FloatMatrix {
@@ -79,6 +104,47 @@ class CheckpointWeights implements WeightSource {
 
   head(): FloatMatrix {
     return this.#matrix(this.#config.tensorNames.head);
+  }
+
+  /** Weights of a norm as the graph has them. */
+  #folded(weights: Float32Array, factor: number): Float32Array {
+    const { normOffset } = this.#config.folds;
+    return weights.map((weight) => (weight + normOffset) * factor);
+  }
+
+  async #expert(layer: number, expert: number, name: ExpertLinear): Promise<ExpertMatrix> {
+    const { spec, tensorNames } = this.#config;
+    const { path, stacked } = tensorNames.expert(layer, expert, name);
+    const weight = `${path}.weight`;
+    const what = stacked ? `${shown(weight)}, expert ${expert}` : shown(weight);
+    const kind = blockKindOf(this.#checkpoint.tensors.get(weight)!.dtype);
+    const bytes = await this.#part(weight, stacked, expert);
+    const shape = linearShape(spec, name);
+    if (kind !== null) return expertOfBlocks({ kind, bytes, ...shape }, what);
+    const matrix = { kind: floatTypeOf(this.#checkpoint.tensors, weight), bytes, ...shape };
+    const { rowFactors } = tensorNames;
+    if (rowFactors === null) {
+      return { codes: signCodes(matrix), rowScales: exactFactors(matrix, "row", what) };
+    }
+    const factors = `${path}.${rowFactors}`;
+    const type = floatTypeOf(this.#checkpoint.tensors, factors);
+    const rowScales = toFloat32(await this.#part(factors, stacked, expert), type);
+    return { codes: codesByRows(matrix, rowScales, what), rowScales };
+  }
+
+  /** A tensor, or an expert's part of one that holds those of all. */
+  #part(name: string, stacked: boolean, expert: number): Promise<Uint8Array<ArrayBuffer>> {
+    if (!stacked) return this.#checkpoint.read(name);
+    const bytes = this.#checkpoint.tensors.get(name)!.byteLength /
+      this.#config.spec.experts!.numExperts;
+    return this.#checkpoint.readRange(name, expert * bytes, bytes);
+  }
+
+  /** Masters with factors of their rows: the codes they stand for. */
+  async #byRows(path: string, matrix: StoredMatrix): Promise<Stored> {
+    const rowScales = await this.#vector(`${path}.${this.#config.tensorNames.rowFactors}`);
+    const bytes = codesByRows(matrix, rowScales, shown(`${path}.weight`));
+    return { matrix: { kind: "codes", bytes, n: matrix.n, k: matrix.k }, scale: null, rowScales };
   }
 
   /** weight_scale is mean|W| for autobitlinear and its reciprocal for bitlinear. */
@@ -127,4 +193,13 @@ class CheckpointWeights implements WeightSource {
         checkpoint.readRange(name, first * rowBytes, count * rowBytes, allocate),
     };
   }
+}
+
+/** An expert of a stack of GGUF's blocks. I2_S has its factor behind all experts, so it can't be one. */
+function expertOfBlocks(matrix: StoredMatrix, what: string): ExpertMatrix {
+  const { rowScales, scale } = ternaryBlocks(matrix, "row", what);
+  return {
+    codes: blockCodes(matrix),
+    rowScales: rowScales ?? new Float32Array(matrix.n).fill(scale!),
+  };
 }

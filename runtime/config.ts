@@ -3,19 +3,22 @@
  * tensors' real shapes, so that nothing is ever allocated from a number that a file only claims.
  * What architectures differ in is in `models/`, a file each.
  */
-import { type HiddenAct, LINEAR_NAMES, type ModelSpec } from "../codegen/model_spec.ts";
+import { type HiddenAct, LINEAR_NAMES, type ModelSpec, rotaryDim } from "../codegen/model_spec.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { ConfigReader } from "./config_reader.ts";
 import { CheckpointError, shown, shownList, UnsupportedModelError } from "./errors.ts";
-import { checkTensors, matrixTypeOf } from "./expected_tensors.ts";
+import { checkTensors, isBlockType, matrixTypeOf } from "./expected_tensors.ts";
 import { isJsonObject, type Json, parseJson } from "./json.ts";
 import { architectureOf } from "./models/all.ts";
-import type {
-  Architecture,
-  Defaults,
-  ModelShape,
-  ModelType,
-  Tensors,
+import {
+  type Architecture,
+  type Defaults,
+  type Folds,
+  type ModelShape,
+  type ModelType,
+  NO_FOLDS,
+  type Rope,
+  type Tensors,
 } from "./models/architecture.ts";
 import {
   factorParts,
@@ -25,7 +28,7 @@ import {
   readQuantization,
 } from "./quantization.ts";
 import { readRopeScaling, type RopeScaling } from "./rope_scaling.ts";
-import { type TensorNames, tensorNamesOf } from "./tensor_names.ts";
+import { hasOwnNorms, type TensorNames, tensorNamesOf } from "./tensor_names.ts";
 import { ternaryGrain } from "./ternary_grain.ts";
 
 export type { RopeScaling } from "./rope_scaling.ts";
@@ -42,6 +45,10 @@ export interface ModelConfig {
   task: "generate" | "embed";
   ropeTheta: number;
   ropeScaling: RopeScaling | null;
+  /** The table of sliding layers, where they have one of their own. */
+  localRope: Rope | null;
+  /** Factors that reading puts into weights. */
+  folds: Folds;
   maxPositionEmbeddings: number;
   quantization: Quantization;
   tensorNames: TensorNames;
@@ -83,41 +90,52 @@ function saysHowWeightsAre(json: Json): boolean {
   return config.has("quantization_config") || isTernaryMaster(config);
 }
 
+function readerOf(json: Json): { config: ConfigReader; architecture: Architecture } {
+  if (!isJsonObject(json)) {
+    throw new CheckpointError("Cannot use config.json: it must be a JSON object");
+  }
+  const config = new ConfigReader(json, "config.json");
+  return { config, architecture: architectureOf(config) };
+}
+
 /** As `readModelConfig`, from a parsed config.json and the header's tensors. */
 export function parseModelConfig(
   json: Json,
   tensors: Tensors,
   options: ConfigOptions = {},
 ): ModelConfig {
-  if (!isJsonObject(json)) {
-    throw new CheckpointError("Cannot use config.json: it must be a JSON object");
-  }
-  const config = new ConfigReader(json, "config.json");
-  const architecture = architectureOf(config);
+  const { config, architecture } = readerOf(json);
   refuseOtherArchitectures(config, architecture, tensors);
   const notes: string[] = [];
   const tied = readTied(config, tensors, notes);
   const tensorNames = tensorNamesOf(architecture, tensors, tied);
   const quantization = readQuantization(config, tensors, tensorNames, options);
-  const shape = readShape(config, architecture.defaults);
+  const shape = readShape(config, architecture);
+  const graph = architecture.graph?.({ config, tensors, shape, notes }) ?? {};
   const spec: ModelSpec = {
     ...shape,
     subNorms: architecture.subNorms ?? tensors.has(tensorNames.norm(0, "attnSub")),
-    linearNormEps: readLinearNormEps(config, quantization),
+    linearNormEps: readLinearNormEps(config, quantization, tensorNames, shape),
     biases: LINEAR_NAMES.filter((name) => tensors.has(`${tensorNames.linear(0, name)}.bias`)),
     tieWordEmbeddings: tied,
     embeddingType: matrixTypeOf(tensors, tensorNames.embedding),
     headType: matrixTypeOf(tensors, tensorNames.head),
-    ...architecture.graph?.({ config, tensors, shape }),
+    ...factorParts(quantization, {
+      hasExperts: graph.spec?.experts !== undefined,
+      takesInt8: architecture.takesInt8 === true || hasOwnNorms(tensorNames),
+      isGguf: isBlockType(tensors, `${tensorNames.linear(0, "q")}.weight`),
+    }),
+    ...graph.spec,
   };
-  Object.assign(spec, factorParts(quantization, spec.experts !== undefined));
   checkTensors(spec, quantization, tensorNames, tensors);
   return {
     spec,
     name: options.name ?? "model",
     modelType: architecture.modelType,
-    task: "generate",
-    ...readRope(config, architecture.defaults),
+    task: readTask(config, tensorNames),
+    ...readRope(config, architecture, spec, notes),
+    localRope: graph.localRope ?? null,
+    folds: { ...NO_FOLDS, ...graph.folds },
     quantization,
     tensorNames,
     bosTokenId: config.tokenIds("bos_token_id", spec.vocabSize)[0] ?? null,
@@ -126,13 +144,32 @@ export function parseModelConfig(
   };
 }
 
+/** Classes without a head give hidden states. */
+const HEADLESS_CLASS = /^(Qwen3|Gemma3|Gemma3Text)Model$/;
+
+/**
+ * Embedding models are saved without their head, or have linears that only Microsoft's have; a GGUF
+ * file says how it makes one vector of many.
+ */
+function readTask(config: ConfigReader, names: TensorNames): ModelConfig["task"] {
+  const pooling = config.string("pooling");
+  if (pooling !== null && pooling !== "last") {
+    throw new UnsupportedModelError(
+      `Cannot run this model: an embedding must be that of the last token: current value of ` +
+        `pooling is ${shown(pooling)}`,
+    );
+  }
+  const isHeadless = config.strings("architectures").some((name) => HEADLESS_CLASS.test(name));
+  return pooling !== null || isHeadless || hasOwnNorms(names) ? "embed" : "generate";
+}
+
 /** Tensors that some graphs have: one that does not would run wrongly. */
 const FOREIGN_TENSOR =
   /\.(q_norm|k_norm|experts|block_sparse_moe|router|pre_feedforward_layernorm|post_feedforward_layernorm|rotary_emb\.(long|short)_factor|lora_A|lora_B)(\.|$)|_proj\.(qweight|qzeros|SCB|absmax)$/;
 
 function refuseOtherArchitectures(
   config: ConfigReader,
-  { ownTensors }: Architecture,
+  { ownTensors, turnsInPart }: Architecture,
   tensors: Tensors,
 ): void {
   const foreign = [...tensors.keys()].filter((name) =>
@@ -144,7 +181,7 @@ function refuseOtherArchitectures(
     );
   }
   const rotary = config.number("partial_rotary_factor", 0, 1, 1);
-  if (rotary !== 1) {
+  if (rotary !== 1 && !turnsInPart) {
     throw new UnsupportedModelError(
       `Cannot run this model: partial_rotary_factor must be 1: current value is ${rotary}`,
     );
@@ -166,7 +203,7 @@ function readTied(config: ConfigReader, tensors: Tensors, notes: string[]): bool
 
 function readShape(
   config: ConfigReader,
-  defaults: Defaults,
+  { defaults, intermediateKey = "intermediate_size" }: Architecture,
 ): ModelShape {
   const hiddenSize = config.count("hidden_size", MAX_HIDDEN);
   const numAttentionHeads = config.count("num_attention_heads", MAX_HEADS);
@@ -176,22 +213,28 @@ function readShape(
   }
   return {
     hiddenSize,
-    intermediateSize: config.count("intermediate_size", MAX_HIDDEN),
+    intermediateSize: config.count(intermediateKey, MAX_HIDDEN),
     numHiddenLayers: config.count("num_hidden_layers", MAX_LAYERS),
     numAttentionHeads,
     numKeyValueHeads,
-    headDim: readHeadDim(config, hiddenSize, numAttentionHeads),
+    headDim: readHeadDim(config, defaults, hiddenSize, numAttentionHeads),
     vocabSize: config.count("vocab_size", MAX_VOCAB),
     rmsNormEps: config.number("rms_norm_eps", 0, 1, defaults.rmsNormEps),
     hiddenAct: readHiddenAct(config, defaults),
   };
 }
 
-function readHeadDim(config: ConfigReader, hiddenSize: number, heads: number): number {
-  if (!config.has("head_dim") && hiddenSize % heads !== 0) {
+function readHeadDim(
+  config: ConfigReader,
+  defaults: Defaults,
+  hiddenSize: number,
+  heads: number,
+): number {
+  const otherwise = defaults.headDim ?? hiddenSize / heads;
+  if (!config.has("head_dim") && !Number.isInteger(otherwise)) {
     config.fail("num_attention_heads", `a divisor of hidden_size ${hiddenSize}`, heads);
   }
-  const headDim = config.count("head_dim", MAX_HIDDEN, hiddenSize / heads);
+  const headDim = config.count("head_dim", MAX_HIDDEN, otherwise);
   if (headDim % 2 !== 0) config.fail("head_dim", "even, as RoPE turns pairs", headDim);
   if (headDim * heads > MAX_HIDDEN) {
     config.fail("head_dim", `at most ${MAX_HIDDEN} over all heads`, headDim * heads);
@@ -199,28 +242,76 @@ function readHeadDim(config: ConfigReader, hiddenSize: number, heads: number): n
   return headDim;
 }
 
+const HIDDEN_ACTS: Readonly<Record<string, HiddenAct>> = {
+  relu2: "relu2",
+  silu: "silu",
+  swish: "silu",
+  gelu_pytorch_tanh: "geluTanh",
+};
+
 function readHiddenAct(config: ConfigReader, defaults: Defaults): HiddenAct {
-  const name = config.string("hidden_act") ?? defaults.hiddenAct;
-  if (name === "relu2") return "relu2";
-  if (name === "silu" || name === "swish") return "silu";
+  // Gemma has both keys, of which its code reads the first.
+  const name = config.string("hidden_activation") ?? config.string("hidden_act");
+  if (name === null) return defaults.hiddenAct;
+  if (Object.hasOwn(HIDDEN_ACTS, name)) return HIDDEN_ACTS[name];
   throw new UnsupportedModelError(
-    `Cannot run this model: hidden_act must be "relu2" or "silu": current value is ${shown(name)}`,
+    `Cannot run this model: hidden_act must be one of ${Object.keys(HIDDEN_ACTS).join(", ")}: ` +
+      `current value is ${shown(name)}`,
   );
 }
 
-function readLinearNormEps(config: ConfigReader, quantization: Quantization): number | null {
+function readLinearNormEps(
+  config: ConfigReader,
+  quantization: Quantization,
+  names: TensorNames,
+  { rmsNormEps }: ModelShape,
+): number | null {
+  if (hasOwnNorms(names)) return rmsNormEps;
   if (quantization.kind !== "bitnet" || !quantization.useRmsNorm) return null;
   return config.child("quantization_config")!.number("rms_norm_eps", 0, 1, 1e-6);
 }
 
 /** transformers 5 keeps rope_theta and the scaling together in rope_parameters. */
-function readRope(config: ConfigReader, defaults: Defaults) {
-  const parameters = config.child("rope_parameters");
+function readRope(
+  config: ConfigReader,
+  { defaults, ropeSection }: Architecture,
+  spec: ModelSpec,
+  notes: string[],
+) {
+  const all = config.child("rope_parameters");
+  const parameters = (ropeSection === undefined ? null : all?.child(ropeSection)) ?? all;
   const holder = parameters?.has("rope_theta") ? parameters : config;
-  const maxPositionEmbeddings = config.count("max_position_embeddings", MAX_POSITIONS, 2048);
+  const positions = config.count(
+    "max_position_embeddings",
+    MAX_POSITIONS,
+    defaults.maxPositionEmbeddings ?? 2048,
+  );
+  const ropeTheta = holder.number("rope_theta", 1, 1e30, defaults.ropeTheta);
+  const ropeScaling = readRopeScaling(parameters ?? config.child("rope_scaling"), positions);
+  checkScaling(config, spec, { ropeTheta, ropeScaling });
+  const most = ropeScaling?.ropeType === "longrope"
+    ? ropeScaling.originalMaxPositionEmbeddings
+    : null;
+  if (most !== null && most < positions) {
+    notes.push(`longrope's factors of more than ${most} positions are not used`);
+  }
   return {
-    ropeTheta: holder.number("rope_theta", 1, 1e30, defaults.ropeTheta),
-    ropeScaling: readRopeScaling(parameters ?? config.child("rope_scaling"), maxPositionEmbeddings),
-    maxPositionEmbeddings,
+    ropeTheta,
+    ropeScaling,
+    maxPositionEmbeddings: Math.min(positions, most ?? positions),
   };
+}
+
+function checkScaling(config: ConfigReader, spec: ModelSpec, { ropeTheta, ropeScaling }: Rope) {
+  if (ropeScaling?.ropeType === "yarn" && ropeTheta === 1) {
+    config.fail("rope_theta", "above 1 where RoPE is scaled by yarn", ropeTheta);
+  }
+  const pairs = rotaryDim(spec) / 2;
+  const factors = ropeScaling?.ropeType === "longrope"
+    ? ropeScaling.shortFactor
+    : ropeScaling?.ropeType === "divisors"
+    ? ropeScaling.divisors
+    : null;
+  if (factors === null || factors.length === pairs) return;
+  config.fail("rope_scaling", `of ${pairs} factors`, `${factors.length} factors`);
 }

@@ -35,6 +35,14 @@ export class ConfigReader {
     return isInside ? value : this.fail(key, `a number from ${least} to ${most}`, value);
   }
 
+  /** A list of finite numbers with least <= value <= most, not empty. */
+  numbers(key: string, least: number, most: number): number[] {
+    const value = this.get(key);
+    const isInside = (each: Json) => typeof each === "number" && each >= least && each <= most;
+    if (Array.isArray(value) && value.length > 0 && value.every(isInside)) return value as number[];
+    return this.fail(key, `a list of numbers from ${least} to ${most}`, value);
+  }
+
   flag(key: string, fallback: boolean): boolean {
     const value = this.get(key) ?? fallback;
     return typeof value === "boolean" ? value : this.fail(key, "true or false", value);

@@ -192,8 +192,8 @@ Deno.test("RoPE settings are found where transformers 4 and 5 put them", async (
     factor: 2,
   });
   refuses(
-    /"yarn" is not known/,
-    { rope_scaling: { type: "yarn" } },
+    /"dynamic" is not known/,
+    { rope_scaling: { type: "dynamic" } },
     undefined,
     UnsupportedModelError,
   );
@@ -332,7 +332,7 @@ for (
 
 for (
   const [what, change, message] of [
-    ["of another type", { model_type: "qwen3" }, /type "qwen3": this version runs bitnet, llama/],
+    ["of another type", { model_type: "qwen2" }, /type "qwen2": this version runs bitnet, llama/],
     ["with another activation", { hidden_act: "gelu" }, /hidden_act .*"gelu"/],
     ["with partial rotary", { partial_rotary_factor: 0.5 }, /partial_rotary_factor/],
     ["of another quantisation", { quantization_config: { quant_method: "gptq" } }, /"gptq"/],

@@ -1,7 +1,7 @@
 /** Which tensors a model must have, of what shapes and types: checked before anything is read. */
 import {
   type FloatType,
-  LINEAR_NAMES,
+  layerLinears,
   type LinearName,
   linearShape,
   type ModelSpec,
@@ -15,7 +15,11 @@ import { isPacked, type Quantization, ROWS_PER_BYTE } from "./quantization.ts";
 import type { TensorNames } from "./tensor_names.ts";
 import { GGML_TYPES, type TensorInfo } from "./tensors.ts";
 
-const FLOAT_TYPES: Readonly<Record<string, FloatType>> = { F32: "f32", F16: "f16", BF16: "bf16" };
+const FLOAT_TYPES: Readonly<Record<string, FloatType>> = {
+  F32: "f32",
+  F16: "f16",
+  BF16: "bf16",
+};
 
 /** The type of a float tensor. @throws If it is missing or of a type that is no model's. */
 export function floatTypeOf(tensors: Tensors, name: string): FloatType {
@@ -33,6 +37,12 @@ export function matrixTypeOf(tensors: Tensors, name: string): FloatType {
   const dtype = tensors.get(name)?.dtype;
   const widened = dtype === undefined ? null : widenedType(dtype);
   return widened ?? floatTypeOf(tensors, name);
+}
+
+/** Whether a tensor is of one of GGUF's ternary types. */
+export function isBlockType(tensors: Tensors, name: string): boolean {
+  const dtype = tensors.get(name)?.dtype;
+  return dtype !== undefined && blockKindOf(dtype) !== null;
 }
 
 function missingTensorsError(names: readonly string[]): CheckpointError {
@@ -109,19 +119,54 @@ function* expectedTensors(
     for (const which of normsOf(spec)) {
       yield { name: names.norm(layer, which), shapes: [[normSize(spec, which)]], types: FLOATS };
     }
-    for (const name of LINEAR_NAMES) {
-      yield* expectedOfLinear(spec, quantization, names.linear(layer, name), name);
+    for (const which of spec.qkNorm ? ["query", "key"] as const : []) {
+      yield { name: names.headNorm(layer, which), shapes: [[spec.headDim]], types: FLOATS };
+    }
+    for (const name of layerLinears(spec)) {
+      yield* expectedOfLinear(spec, quantization, names, layer, name);
+    }
+    if (spec.experts !== undefined) yield* expectedOfExperts(spec, quantization, names, layer);
+  }
+}
+
+/** The router and all experts: a tensor a kind that holds all, or one an expert. */
+function* expectedOfExperts(
+  spec: ModelSpec,
+  quantization: Quantization,
+  names: TensorNames,
+  layer: number,
+): Generator<ExpectedTensor> {
+  const { numExperts } = spec.experts!;
+  yield { name: names.router(layer), shapes: [[numExperts, spec.hiddenSize]], types: FLOATS };
+  const { stacked } = names.expert(layer, 0, "gate");
+  for (let expert = 0; expert < (stacked ? 1 : numExperts); expert++) {
+    for (const name of ["gate", "up", "down"] as const) {
+      const { n, k } = linearShape(spec, name);
+      const { path } = names.expert(layer, expert, name);
+      const shape = stacked ? [numExperts, n, k] : [n, k];
+      yield { name: `${path}.weight`, shapes: [shape], types: linearTypes(quantization) };
+      if (names.rowFactors !== null) {
+        const factors = stacked ? [[numExperts, n], [numExperts, n, 1]] : [[n], [n, 1]];
+        yield { name: `${path}.${names.rowFactors}`, shapes: factors, types: FLOATS };
+      }
     }
   }
+}
+
+function linearTypes({ kind }: Quantization): readonly string[] {
+  if (kind === "ternary") return [...TERNARY, ...FLOATS];
+  return kind === "absmean" ? MATRICES : FLOATS;
 }
 
 function* expectedOfLinear(
   spec: ModelSpec,
   quantization: Quantization,
-  path: string,
+  names: TensorNames,
+  layer: number,
   name: LinearName,
 ): Generator<ExpectedTensor> {
   const { n, k } = linearShape(spec, name);
+  const path = names.linear(layer, name);
   if (isPacked(quantization)) {
     const rows = Math.ceil(n / ROWS_PER_BYTE);
     yield { name: `${path}.weight`, shapes: [[rows, k]], types: ["U8"] };
@@ -129,15 +174,13 @@ function* expectedOfLinear(
   } else {
     yield { name: `${path}.weight`, shapes: [[n, k]], types: linearTypes(quantization) };
   }
+  if (names.rowFactors !== null) {
+    yield { name: `${path}.${names.rowFactors}`, shapes: [[n], [n, 1]], types: FLOATS };
+  }
   if (spec.biases.includes(name)) yield { name: `${path}.bias`, shapes: [[n]], types: FLOATS };
   if (spec.linearNormEps !== null) {
-    yield { name: `${path}.rms_norm.weight`, shapes: [[k]], types: FLOATS };
+    yield { name: names.inputNorm(layer, name), shapes: [[k]], types: FLOATS };
   }
-}
-
-function linearTypes({ kind }: Quantization): readonly string[] {
-  if (kind === "ternary") return [...TERNARY, ...FLOATS];
-  return kind === "absmean" ? MATRICES : FLOATS;
 }
 
 /**
@@ -153,7 +196,7 @@ function checkNothingElse(
   const expected = new Set<string>();
   for (const { name } of expectedTensors(spec, quantization, names)) expected.add(name);
   const relevant =
-    /_proj\.(bias|rms_norm\.weight|norm\.weight|weight_scale)$|\.(attn_sub_norm|ffn_sub_norm|inner_attn_ln|ffn_layernorm)\.weight$/;
+    /_proj\.(bias|row_alpha|rms_norm\.weight|norm\.weight|weight_scale)$|\.(attn_sub_norm|ffn_sub_norm|inner_attn_ln|ffn_layernorm|q_norm|k_norm|pre_feedforward_layernorm|post_feedforward_layernorm)\.weight$|\.mlp\.experts\..*_proj\.weight$/;
   const unused = [...tensors.keys()].filter((name) => relevant.test(name) && !expected.has(name));
   if (unused.length === 0) return;
   throw new UnsupportedModelError(

@@ -9,7 +9,7 @@ import type { ConfigReader } from "./config_reader.ts";
 import type { Grain } from "./exact_ternary.ts";
 import { NotTernaryError, shown, shownList, UnsupportedModelError } from "./errors.ts";
 import type { Tensors } from "./models/architecture.ts";
-import type { TensorNames } from "./tensor_names.ts";
+import { hasOwnNorms, type TensorNames } from "./tensor_names.ts";
 import type { TernaryGrain } from "./ternary_grain.ts";
 
 /**
@@ -72,11 +72,12 @@ export function readQuantization(
         'quantization_config: add {"quant_method": "bitnet", "linear_class": ...} as its maker says',
     );
   }
+  if (names.rowFactors !== null) return ternaryOf({ grain: "row", scaleType: "f32" });
   if (options.grain) return ternaryOf(options.grain);
-  if (options.quantize === "absmean") return { kind: "absmean" };
-  if (isTernaryMaster(config)) {
+  if (isTernaryMaster(config) || hasOwnNorms(names)) {
     return { kind: "bitnet", linearClass: "autobitlinear", mode: "online", useRmsNorm: false };
   }
+  if (options.quantize === "absmean") return { kind: "absmean" };
   throw notTernaryError("its linears are plain floating point");
 }
 
@@ -96,19 +97,32 @@ export function grainOfQuantization(quantization: Quantization): Grain {
 /** Features that are rounded together where only rows of weights have factors of their own. */
 const INPUT_GROUP = 128;
 
+/** What else that depends on. */
+interface InputFacts {
+  hasExperts: boolean;
+  /** Whether the model was trained for int8 inputs, one factor a token. */
+  takesInt8: boolean;
+  /** Whether weights are of GGUF's types. */
+  isGguf: boolean;
+}
+
 /**
- * Parts of the graph that follow from how weights are kept. One factor a matrix is what BitNet's
- * training gives, whose inputs are rounded by token; finer ones are of models whose inputs are floats.
+ * Parts of the graph that follow from how weights are kept. Inputs of models that were not trained for
+ * int8 are rounded by groups of features, which is nearer to the floats that they were trained with. GGUF files with one factor a matrix are of
+ * BitNets, as far as we know.
  */
 export function factorParts(
   quantization: Quantization,
-  hasExperts: boolean,
+  { hasExperts, takesInt8, isGguf }: InputFacts,
 ): Pick<ModelSpec, "rowScales" | "groups"> {
-  if (quantization.kind !== "ternary" || quantization.scales === "matrix") return {};
+  if (quantization.kind !== "ternary") return {};
   const { scales, groupSize, scaleType } = quantization;
   if (scales === "group") return { groups: { size: groupSize!, weightScales: true, scaleType } };
-  if (hasExperts) return { rowScales: true };
-  return { rowScales: true, groups: { size: INPUT_GROUP, weightScales: false } };
+  const byToken = hasExperts || takesInt8 || (isGguf && scales === "matrix");
+  return {
+    ...(scales === "row" ? { rowScales: true } : {}),
+    ...(byToken ? {} : { groups: { size: INPUT_GROUP, weightScales: false } }),
+  };
 }
 
 /** 1bitLLM's masters, ternarised at each call by their own code; others say is_bitnet_config. */

@@ -7,7 +7,8 @@
 import { type ModelSpec, rotaryDim } from "../codegen/model_spec.ts";
 import type { RopeTables } from "../codegen/step/reference.ts";
 import type { ModelConfig } from "./config.ts";
-import { exactPow, exactSinCos, MAX_ANGLE } from "./exact_math.ts";
+import type { Rope } from "./models/architecture.ts";
+import { exactLog, exactPow, exactSinCos, MAX_ANGLE } from "./exact_math.ts";
 import type { RopeScaling } from "./rope_scaling.ts";
 
 /** (positions, rotaryDim / 2) each, row-major. Feature i turns together with i + rotaryDim / 2. */
@@ -15,16 +16,31 @@ export type { RopeTables };
 
 /** What the tables need of a ModelConfig. */
 export type RopeConfig = Pick<ModelConfig, "ropeTheta" | "ropeScaling"> & {
-  spec: Pick<ModelSpec, "headDim" | "rotaryDim">;
+  spec: Pick<ModelSpec, "headDim" | "rotaryDim" | "sliding">;
+  /** The table of sliding layers, where they have one; absent: the same. */
+  localRope?: Rope | null;
 };
+
+/** One table's share of that. */
+type TableConfig = Rope & { spec: RopeConfig["spec"] };
 
 const f = Math.fround;
 const TWO_PI = f(6.283185307179586);
 
-/** @throws {RangeError} If the last position's largest angle is beyond 2^20 radians. */
+/**
+ * @throws {RangeError} If the last position's largest angle is beyond 2^20 radians, or the model's
+ *   frequencies are for fewer positions.
+ */
 export function ropeTables(config: RopeConfig, positions: number): RopeTables {
+  const tables = tablesOf(config, positions);
+  if (!config.spec.sliding?.localRope) return tables;
+  const local = config.localRope ?? config;
+  return { ...tables, local: tablesOf({ ...local, spec: config.spec }, positions) };
+}
+
+function tablesOf(config: TableConfig, positions: number): RopeTables {
   const frequencies = inverseFrequencies(config);
-  checkPositions(positions, frequencies);
+  checkPositions(positions, frequencies, config.ropeScaling);
   const half = frequencies.length;
   const cos = new Float32Array(positions * half);
   const sin = new Float32Array(positions * half);
@@ -35,10 +51,28 @@ export function ropeTables(config: RopeConfig, positions: number): RopeTables {
       sin[position * half + i] = turned.sin;
     }
   }
-  return { cos, sin };
+  const factor = attentionFactor(config.ropeScaling);
+  if (factor === 1) return { cos, sin };
+  return { cos: cos.map((value) => value * factor), sin: sin.map((value) => value * factor) };
 }
 
-function checkPositions(positions: number, frequencies: Float32Array): void {
+/** A float32. */
+function attentionFactor(scaling: RopeScaling | null): number {
+  return scaling !== null && "attentionFactor" in scaling ? f(scaling.attentionFactor) : 1;
+}
+
+function checkPositions(
+  positions: number,
+  frequencies: Float32Array,
+  scaling: RopeScaling | null,
+): void {
+  const most = scaling?.ropeType === "longrope" ? scaling.originalMaxPositionEmbeddings : Infinity;
+  if (positions > most) {
+    throw new RangeError(
+      `Cannot make RoPE tables as this model's are for ${most} positions: current value is ` +
+        `${positions}, use a smaller --ctx`,
+    );
+  }
   const isCount = Number.isSafeInteger(positions) && positions >= 0;
   const fastest = frequencies.reduce((a, b) => Math.max(a, b), 0);
   if (isCount && positions * fastest <= MAX_ANGLE) return;
@@ -49,22 +83,53 @@ function checkPositions(positions: number, frequencies: Float32Array): void {
 }
 
 /** Radians per position of each of the rotaryDim / 2 pairs of features. */
-export function inverseFrequencies({ ropeTheta, ropeScaling, spec }: RopeConfig): Float32Array {
+export function inverseFrequencies({ ropeTheta, ropeScaling, spec }: TableConfig): Float32Array {
   const theta = f(ropeTheta);
   const features = rotaryDim(spec);
-  const frequencies = new Float32Array(features / 2);
-  for (let i = 0; i < frequencies.length; i++) {
-    const exponent = f(2 * i / features);
-    frequencies[i] = scaled(f(1 / f(exactPow(theta, exponent))), ropeScaling, i);
+  const powers = Float32Array.from(
+    { length: features / 2 },
+    (_, i) => exactPow(theta, f(2 * i / features)),
+  );
+  if (ropeScaling?.ropeType === "longrope") {
+    return powers.map((power, i) => 1 / f(f(ropeScaling.shortFactor[i]) * power));
   }
-  return frequencies;
+  if (ropeScaling?.ropeType === "yarn") return yarnFrequencies(powers, ropeTheta, ropeScaling);
+  return powers.map((power, i) => scaled(f(1 / power), ropeScaling, i));
 }
 
-function scaled(frequency: number, scaling: RopeScaling | null, i: number): number {
+function scaled(
+  frequency: number,
+  scaling: Extract<RopeScaling, { ropeType: "linear" | "llama3" | "divisors" }> | null,
+  i: number,
+): number {
   if (scaling === null) return frequency;
   if (scaling.ropeType === "divisors") return f(frequency / f(scaling.divisors[i]));
   if (scaling.ropeType === "linear") return f(frequency / f(scaling.factor));
   return scaledLlama3(frequency, scaling);
+}
+
+type Yarn = Extract<RopeScaling, { ropeType: "yarn" }>;
+
+/** Short waves are kept, long ones stretched by `factor`, with a ramp over the pairs between. */
+function yarnFrequencies(powers: Float32Array, theta: number, scaling: Yarn): Float32Array {
+  const [first, last] = yarnBorders(2 * powers.length, theta, scaling);
+  return powers.map((power, i) => {
+    const ramp = f(Math.min(Math.max(f(f(i - first) / f(last - first)), 0), 1));
+    const kept = f(1 - ramp);
+    const stretched = f(1 / f(f(scaling.factor) * power));
+    return f(stretched * f(1 - kept)) + f(f(1 / power) * kept);
+  });
+}
+
+/** The pairs of features between which the ramp lies. */
+function yarnBorders(features: number, theta: number, scaling: Yarn): [number, number] {
+  const { originalMaxPositionEmbeddings: original, truncate } = scaling;
+  const pairOf = (turns: number) =>
+    features * exactLog(original / (turns * 2 * Math.PI)) / (2 * exactLog(theta));
+  const [low, high] = [pairOf(scaling.betaFast), pairOf(scaling.betaSlow)];
+  const first = Math.max(truncate ? Math.floor(low) : low, 0);
+  const last = Math.min(truncate ? Math.ceil(high) : high, features - 1);
+  return [first, first === last ? last + 0.001 : last];
 }
 
 /** Long waves are stretched by `factor`, short ones kept, those between interpolated. */

@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { createHash } from "node:crypto";
-import { inverseFrequencies, type RopeConfig, ropeTables } from "./rope.ts";
+import { ConfigReader } from "./config_reader.ts";
+import type { JsonObject } from "./json.ts";
+import { inverseFrequencies, joinedTables, type RopeConfig, ropeTables } from "./rope.ts";
+import { readRopeScaling } from "./rope_scaling.ts";
 
 const f = Math.fround;
 const plain = (headDim: number, ropeTheta: number): RopeConfig => ({
@@ -95,6 +98,120 @@ Deno.test("linear scaling divides", () => {
     ropeScaling: { ropeType: "linear", factor: 4 },
   });
   scaled.forEach((frequency, i) => assert.equal(frequency, base[i] / 4));
+});
+
+/** Frequencies of transformers 5.24's modeling_rope_utils.py, heads of 16. */
+const PUBLISHED: readonly (readonly [string, number, RopeConfig["ropeScaling"], number[]])[] = [
+  [
+    "yarn",
+    1e6,
+    {
+      ropeType: "yarn",
+      factor: 4,
+      betaFast: 32,
+      betaSlow: 1,
+      truncate: true,
+      originalMaxPositionEmbeddings: 16384,
+      attentionFactor: 1,
+    },
+    [
+      1,
+      0.17782793939113617,
+      0.03162277862429619,
+      0.004217559937387705,
+      0.0005000000237487257,
+      4.4456985051510856e-05,
+      7.905693564680405e-06,
+      1.405853367941745e-06,
+    ],
+  ],
+  [
+    "yarn with other borders",
+    1e4,
+    {
+      ropeType: "yarn",
+      factor: 8,
+      betaFast: 16,
+      betaSlow: 2,
+      truncate: false,
+      originalMaxPositionEmbeddings: 512,
+      attentionFactor: 1,
+    },
+    [
+      1,
+      0.3162277638912201,
+      0.07160846143960953,
+      0.007324998266994953,
+      0.0012499999720603228,
+      0.00039528473280370235,
+      0.0001250000059371814,
+      3.9528473280370235e-05,
+    ],
+  ],
+  [
+    "longrope",
+    1e4,
+    {
+      ropeType: "longrope",
+      shortFactor: [1, 1.1, 1.2, 1.5, 2, 3, 5, 7.7],
+      originalMaxPositionEmbeddings: 1024,
+      attentionFactor: 1,
+    },
+    [
+      1,
+      0.2874797582626343,
+      0.0833333358168602,
+      0.021081849932670593,
+      0.004999999888241291,
+      0.0010540926596149802,
+      0.00019999999494757503,
+      4.106854248675518e-05,
+    ],
+  ],
+];
+
+for (const [name, ropeTheta, ropeScaling, expected] of PUBLISHED) {
+  Deno.test(`${name}: frequencies are transformers' to two last bits`, () => {
+    const frequencies = inverseFrequencies({ ropeTheta, ropeScaling, spec: { headDim: 16 } });
+    frequencies.forEach((frequency, i) => {
+      assert.ok(Math.abs(frequency - expected[i]) <= 2 * ulp(expected[i]), `pair ${i}`);
+    });
+  });
+}
+
+Deno.test("yarn's attention factor multiplies cosines and sines", () => {
+  const section = (json: JsonObject) =>
+    readRopeScaling(new ConfigReader({ rope_type: "yarn", factor: 8, ...json }, "a test"), 4096);
+  const factorOf = (json: JsonObject) => {
+    const scaling = section(json);
+    return scaling?.ropeType === "yarn" ? scaling.attentionFactor : null;
+  };
+  // From transformers 5.24, as the frequencies above.
+  assert.ok(Math.abs(factorOf({ factor: 4 })! - 1.138629436111989) < 1e-14);
+  const weights = { mscale: 0.7, mscale_all_dim: 1.2 };
+  assert.ok(Math.abs(factorOf(weights)! - 0.9167912505456107) < 1e-14);
+  assert.equal(factorOf({ ...weights, attention_factor: 0.5 }), 0.5);
+  const config = { ...plain(8, 10000), ropeScaling: section({ attention_factor: 0.5 }) };
+  const { cos, sin } = ropeTables(config, 3);
+  assert.deepEqual([cos[0], sin[0]], [0.5, 0]);
+  assert.equal(cos[4], f(f(Math.cos(1)) * 0.5));
+});
+
+Deno.test("sliding layers have a table of their own where they turn by another base", () => {
+  const sliding = { window: 4, layers: [true], fullLayersTurn: true, localRope: true };
+  const spec = { headDim: 8, sliding };
+  const localRope = { ropeTheta: 100, ropeScaling: null };
+  const { cos, sin, local } = ropeTables({ ...plain(8, 10000), localRope, spec }, 5);
+  assert.deepEqual({ cos, sin }, ropeTables(plain(8, 10000), 5));
+  assert.deepEqual(local, ropeTables(plain(8, 100), 5));
+  assert.deepEqual([...joinedTables({ cos, sin, local })].length, 4 * 20);
+});
+
+Deno.test("longrope's tables end with the context that its factors are for", () => {
+  const [, ropeTheta, ropeScaling] = PUBLISHED[2];
+  const config = { ropeTheta, ropeScaling, spec: { headDim: 16 } };
+  assert.equal(ropeTables(config, 1024).cos.length, 1024 * 8);
+  assert.throws(() => ropeTables(config, 1025), /are for 1024 positions: .* 1025.*--ctx/);
 });
 
 Deno.test("every pair lies on the unit circle, and position 0 turns nothing", () => {

@@ -11,6 +11,24 @@ export interface TensorNames {
   /** Name of a linear without its last part, for example `model.layers.0.mlp.up_proj`. */
   linear(layer: number, name: LinearName): string;
   norm(layer: number, which: NormName): string;
+  /** Last part of the name of the factors of a linear's rows, where they are tensors. */
+  rowFactors: string | null;
+  /** Weight of the norm that a linear applies to its own input. */
+  inputNorm(layer: number, name: LinearName): string;
+  /** Weight of the norm of query or key heads. */
+  headNorm(layer: number, which: "query" | "key"): string;
+  router(layer: number): string;
+  /** Where an expert's matrix lies, without the last part of the name. */
+  expert(layer: number, expert: number, name: ExpertLinear): ExpertPlace;
+}
+
+/** The matrices of an expert. */
+export type ExpertLinear = "gate" | "up" | "down";
+
+export interface ExpertPlace {
+  path: string;
+  /** Whether the tensor holds this matrix of all experts, one after the other. */
+  stacked: boolean;
 }
 
 /** Where checkpoints keep a layer's linears. */
@@ -30,12 +48,27 @@ const SUB_NORM_PATHS = [
   { attnSub: "self_attn.inner_attn_ln.weight", ffnSub: "mlp.ffn_layernorm.weight" },
 ] as const;
 
+/** Microsoft's embedding models call the norms of linears' own inputs so, transformers rms_norm. */
+const OWN_NORM = "norm.weight";
+
+/** Whether linears norm their own inputs under the name of Microsoft's embedding models. */
+export function hasOwnNorms(names: TensorNames): boolean {
+  return names.inputNorm(0, "q").endsWith(`_proj.${OWN_NORM}`);
+}
+
 export function tensorNamesOf(
   { norms }: Architecture,
   tensors: Tensors,
   tied: boolean,
 ): TensorNames {
-  const layers = "model.layers";
+  // What was saved without its head has no prefix.
+  const prefix = !tensors.has("model.embed_tokens.weight") && tensors.has("embed_tokens.weight")
+    ? ""
+    : "model.";
+  const layers = `${prefix}layers`;
+  const linear = (layer: number, name: LinearName) => `${layers}.${layer}.${LINEAR_PATHS[name]}`;
+  const inputNorm = tensors.has(`${linear(0, "q")}.${OWN_NORM}`) ? OWN_NORM : "rms_norm.weight";
+  const stacked = tensors.has(`${layers}.0.mlp.experts.gate_proj.weight`);
   const subNorms = SUB_NORM_PATHS.find(({ attnSub }) => tensors.has(`${layers}.0.${attnSub}`)) ??
     SUB_NORM_PATHS[0];
   const paths: Partial<Record<NormName, string>> = {
@@ -44,12 +77,20 @@ export function tensorNamesOf(
     ...subNorms,
     ...norms,
   };
-  const embedding = "model.embed_tokens.weight";
+  const embedding = `${prefix}embed_tokens.weight`;
   return {
     embedding,
-    finalNorm: "model.norm.weight",
+    finalNorm: `${prefix}norm.weight`,
     head: tied ? embedding : "lm_head.weight",
-    linear: (layer, name) => `${layers}.${layer}.${LINEAR_PATHS[name]}`,
+    linear,
     norm: (layer, which) => `${layers}.${layer}.${paths[which]}`,
+    inputNorm: (layer, name) => `${linear(layer, name)}.${inputNorm}`,
+    headNorm: (layer, which) => `${layers}.${layer}.self_attn.${which[0]}_norm.weight`,
+    rowFactors: tensors.has(`${linear(0, "q")}.row_alpha`) ? "row_alpha" : null,
+    router: (layer) => `${layers}.${layer}.mlp.gate.weight`,
+    expert(layer, expert, name) {
+      const among = stacked ? "experts" : `experts.${expert}`;
+      return { path: `${layers}.${layer}.mlp.${among}.${name}_proj`, stacked };
+    },
   };
 }

@@ -59,7 +59,10 @@ function sampledTensors({ tensors }: Checkpoint): string[] {
     if (layer !== undefined) layers.add(Number(layer));
   }
   const last = Math.max(0, ...layers);
-  const experts = ["gate", "up", "down"].map((name) => `mlp.experts.${name}_proj`);
+  // All experts in one tensor, or the first one's own.
+  const experts = ["experts", "experts.0"].flatMap((stack) =>
+    ["gate", "up", "down"].map((name) => `mlp.${stack}.${name}_proj`)
+  );
   const paths = [...LINEAR_NAMES.map((name) => LINEAR_PATHS[name]), ...experts];
   return [...new Set([0, last >> 1, last])].flatMap((layer) =>
     paths.map((path) => `model.layers.${layer}.${path}.weight`)

@@ -11,4 +11,5 @@ export const BITNET: Architecture = {
   classNames: /^bitnetforcausallm$/i,
   defaults: { rmsNormEps: 1e-5, ropeTheta: 500000, hiddenAct: "relu2" },
   subNorms: true,
+  takesInt8: true,
 };
