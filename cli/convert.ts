@@ -12,7 +12,7 @@ import { createProgress } from "./progress.ts";
 interface ConvertFlags extends
   Pick<
     ConvertOptions,
-    "to" | "type" | "embeddingType" | "pre" | "quantize" | "verify" | "force"
+    "to" | "type" | "layout" | "embeddingType" | "pre" | "quantize" | "verify" | "force"
   > {
   splitMaxSize?: number;
   quiet?: boolean;
@@ -23,7 +23,7 @@ export function addConvertCommand(program: Command, context: Context): void {
   const command = program.command("convert")
     .description("rewrite a model in another format")
     .argument("<source>", "model folder or file")
-    .argument("<destination>", "a file name.gguf, or a folder")
+    .argument("<destination>", "name.gguf, name.trilith, or a folder")
     .addOption(
       new Option("--to <format>", "default: as the destination's name ends").choices(
         CONVERT_FORMATS,
@@ -44,6 +44,7 @@ export function addConvertCommand(program: Command, context: Context): void {
     .addOption(
       new Option("--quantize <method>", "ternarise a plain float checkpoint").choices(["absmean"]),
     )
+    .option("--layout <name>", "of a .trilith file; auto: this machine's; default: rows32")
     .option("--no-verify", "do not read the output back")
     .option("--force", "replace what is there");
   addQuietFlag(addJsonFlag(command))

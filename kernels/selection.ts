@@ -23,6 +23,8 @@ export interface KernelsOf {
   choice: Exclude<KernelChoice, "reference">;
   /** Name of a scheme of the registry; absent: the tuned one, or the default. */
   scheme?: string;
+  /** Layout of weights that are packed already: kernels that read them as they lie come first. */
+  layout?: string;
   /** Name of the model or shape, for people. */
   model?: string;
   /** Threads that will run them; absent: the default. */
@@ -57,6 +59,8 @@ export async function selectKernels(
   const isas = isasFor(cpu, of.choice);
   const { groups } = of.spec;
   if (of.scheme !== undefined) return schemeOf(of.scheme, isas, groups);
+  const readers = of.layout === undefined ? [] : readersOf(of.layout, isas, groups);
+  if (readers.length > 0) return readers;
   const defaults = (why: string) => defaultsOf(isas, cpu, groups, why);
   const tuned = await tunedKernel(zig, cpu, of, options);
   if (typeof tuned === "string") return defaults(tuned);
@@ -90,6 +94,15 @@ function schemeOf(scheme: string, isas: readonly Isa[], groups?: Groups): Select
       (groups === undefined ? "" : ` of a model with groups of ${groups.size}`) +
       `: give one of ${names.join(", ")}`,
   );
+}
+
+/** Of each instruction set the first kernel that reads a layout. */
+function readersOf(layout: string, isas: readonly Isa[], groups?: Groups): Selected[] {
+  return isas.flatMap((isa) => {
+    const kernel = kernelsFor(groups)
+      .find((each) => each.isa === isa && each.scheme.layout.name === layout);
+    return kernel === undefined ? [] : [{ kernel, reason: "reads the packed file as it is" }];
+  });
 }
 
 function defaultsOf(

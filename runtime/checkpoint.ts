@@ -13,6 +13,7 @@ import { locateModel } from "./hub/locate.ts";
 import { isJsonObject, isMissing, parseJson, readTextFile } from "./json.ts";
 import { openSafetensors, type SafetensorsFile } from "./safetensors.ts";
 import type { TensorInfo, WeightFile } from "./tensors.ts";
+import { isTrilithFile, openTrilithFile, type PackedModel } from "./trilith/file.ts";
 import type { Allocate } from "./weights.ts";
 
 const SINGLE_FILE = "model.safetensors";
@@ -24,7 +25,7 @@ export interface Checkpoint extends AsyncDisposable {
   readonly folder: string;
   /** For people: the folder's own name, or the model's id in the hub's cache. */
   readonly name: string;
-  readonly format: "safetensors" | "gguf";
+  readonly format: "safetensors" | "gguf" | "packed";
   /** A config.json; that of a GGUF file is made from its keys. */
   readonly configText: string;
   /** Tokenizer, chat template and generation defaults. */
@@ -32,6 +33,8 @@ export interface Checkpoint extends AsyncDisposable {
   readonly files: readonly WeightFile[];
   /** Every tensor of every shard, by Hugging Face's names. */
   readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** Weights that are packed already, in the place of tensors. */
+  readonly packed?: PackedModel;
   read(name: string, allocate?: Allocate): Promise<Uint8Array<ArrayBuffer>>;
   readRange(
     name: string,
@@ -43,14 +46,15 @@ export interface Checkpoint extends AsyncDisposable {
 }
 
 /**
- * Opens a model folder, a `.safetensors` file that has its config.json beside it, or a GGUF file; by
- * its path, or by its name on the hub if it is in the hub's cache.
+ * Opens a model folder, a `.safetensors` file that has its config.json beside it, a GGUF file, or a
+ * `.trilith` file; by its path, or by its name on the hub if it is in the hub's cache.
  *
  * @throws {CheckpointError} If something is missing, damaged, or of a format that is not read.
  */
 export async function openCheckpoint(path: string, options: GgufOptions = {}): Promise<Checkpoint> {
   const located = await locate(locateModel(path));
   if ("gguf" in located) return await openGguf(located.gguf, options);
+  if ("trilith" in located) return await openTrilithFile(located.trilith);
   const { folder, weightsFile } = located;
   const configText = await readTextFile(join(folder, CONFIG_FILE));
   if (configText === null) {
@@ -74,7 +78,9 @@ export function headerIdentity(checkpoint: Checkpoint): string {
   return hash.digest("hex");
 }
 
-type Located = { folder: string; weightsFile: string | null } | { gguf: string };
+type Located = { folder: string; weightsFile: string | null } | { gguf: string } | {
+  trilith: string;
+};
 
 async function locate(path: string): Promise<Located> {
   let info;
@@ -88,12 +94,15 @@ async function locate(path: string): Promise<Located> {
   if (!info.isFile()) {
     throw new CheckpointError(`Cannot open model ${shown(path)}: it is neither file nor folder`);
   }
+  if (isTrilithFile(path)) return { trilith: path };
   if (await isGguf(path)) return { gguf: path };
   if (path.endsWith(".safetensors")) {
     return { folder: dirname(resolve(path)), weightsFile: basename(path) };
   }
   throw new CheckpointError(
-    `Cannot open model ${shown(path)}: give a model's folder, its .safetensors or its .gguf file`,
+    `Cannot open model ${
+      shown(path)
+    }: give a model's folder, its .safetensors, .gguf or .trilith file`,
   );
 }
 

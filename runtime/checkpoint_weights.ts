@@ -12,6 +12,7 @@ import { ternaryBlocks, wideMatrix } from "./gguf/weights.ts";
 import { grainOfQuantization } from "./quantization.ts";
 import type { ExpertLinear } from "./tensor_names.ts";
 import { codesByRows } from "./ternary.ts";
+import { packedWeights } from "./trilith/weights.ts";
 import type {
   Allocate,
   ExpertMatrix,
@@ -24,7 +25,8 @@ import type {
 
 /** `config` must come from the same checkpoint: its shapes were checked against these tensors. */
 export function openWeights(config: ModelConfig, checkpoint: Checkpoint): WeightSource {
-  return new CheckpointWeights(config, checkpoint);
+  const { packed } = checkpoint;
+  return packed === undefined ? new CheckpointWeights(config, checkpoint) : packedWeights(packed);
 }
 
 /** What is stored of a linear. */

@@ -78,6 +78,7 @@ export async function readModelConfig(
   checkpoint: Checkpoint,
   options: ConfigOptions = {},
 ): Promise<ModelConfig> {
+  if (checkpoint.packed !== undefined) return checkpoint.packed.config;
   const json = parseJson(checkpoint.configText, "config.json");
   const grain = saysHowWeightsAre(json) ? null : await ternaryGrain(checkpoint);
   return parseModelConfig(json, checkpoint.tensors, { name: checkpoint.name, grain, ...options });

@@ -204,7 +204,9 @@ async function startNative(
   options: LoadOptions,
 ): Promise<Omit<StartedExecutor, "maxBatchTokens" | "kvBlocks">> {
   const { name: model, spec } = input.config;
-  const opened = await openKernels({ ...options, model, spec, kvType, choice }, options);
+  const layout = input.checkpoint.packed?.layout.name;
+  const of = { ...options, model, spec, kvType, choice, layout };
+  const opened = await openKernels(of, options);
   try {
     const { layout } = opened.kernel.scheme;
     const threads = options.threads ?? defaultThreads(opened.cpu);
@@ -238,6 +240,8 @@ function packedFileOf(
   packer: () => TernaryPacker,
   options: LoadOptions,
 ): Promise<PackedFile> {
+  const { packed } = checkpoint;
+  if (packed?.layout.name === layout.name) return Promise.resolve(packed.file);
   const identity = `${headerIdentity(checkpoint)} ${options.quantize ?? ""}`;
   const { files, folder } = checkpoint;
   const origin = `${files.length === 1 ? files[0].path : folder} ${options.quantize ?? ""}`;

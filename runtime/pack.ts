@@ -47,7 +47,7 @@ const READ_AHEAD = 1;
 const WRITE_BEHIND = 2;
 
 /** Regions of the norms that a layer may have. */
-const NORM_REGIONS: Readonly<Record<NormName, string>> = {
+export const NORM_REGIONS: Readonly<Record<NormName, string>> = {
   input: "input_norm",
   postAttention: "post_attention_norm",
   attnSub: "attn_sub_norm",
@@ -112,6 +112,27 @@ export interface Part {
 
 /** All of the packed data in rising order: the globals in pieces, then a layer at a time. */
 async function* packedParts(job: Job): AsyncGenerator<Part[]> {
+  yield* packedGlobals(job);
+  yield* packedLayers(job, 0, job.spec.numHiddenLayers);
+}
+
+/** A stretch of the packed data: what stands before the layers, or layers `first` to `end` - 1. */
+export type PackedStretch = "globals" | { first: number; end: number };
+
+/** The parts of a stretch, in rising order, as `packModel` gives them to its sink. */
+export async function* packedStretch(
+  spec: ModelSpec,
+  source: WeightSource,
+  packer: TernaryPacker,
+  stretch: PackedStretch,
+): AsyncGenerator<Part[]> {
+  const plan = planOf(spec, packer.layout);
+  const job = { spec, plan, source, packer, buffers: new BufferPool() };
+  if (stretch === "globals") yield* packedGlobals(job);
+  else yield* packedLayers(job, stretch.first, stretch.end);
+}
+
+async function* packedGlobals(job: Job): AsyncGenerator<Part[]> {
   const { spec, plan, source } = job;
   if (!spec.ternaryEmbedding) {
     yield* copiedMatrix(job, source.embedding(), regionOf(plan.globals, "embedding"));
@@ -123,7 +144,6 @@ async function* packedParts(job: Job): AsyncGenerator<Part[]> {
   if (hasSketch(spec)) {
     yield* sketchedHead(job, spec.tieWordEmbeddings ? source.embedding() : source.head());
   }
-  yield* packedLayers(job);
 }
 
 /** A ternary head or embedding, a piece at a time; then the factors of all. */
@@ -217,11 +237,11 @@ function padRows(bytes: Uint8Array, rowBytes: number, paddedBytes: number) {
   return padded;
 }
 
-async function* packedLayers(job: Job): AsyncGenerator<Part[]> {
+async function* packedLayers(job: Job, first: number, end: number): AsyncGenerator<Part[]> {
   const { spec, plan } = job;
-  const linears = ahead(loadedLinears(job), READ_AHEAD);
+  const linears = ahead(loadedLinears(job, first, end), READ_AHEAD);
   try {
-    for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
+    for (let layer = first; layer < end; layer++) {
       const start = plan.layersOffset + layer * plan.layerBytes;
       const bytes = await layerBytes(job, linears, layer);
       yield plan.layer.filter(({ name }) => bytes.has(name)).map(({ name, offset }) => ({
@@ -284,9 +304,13 @@ interface LoadedLinear {
   weights: TernaryWeights;
 }
 
-/** All ternary matrices in the order in which they are packed. */
-async function* loadedLinears({ spec, source, buffers }: Job): AsyncGenerator<LoadedLinear> {
-  for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
+/** Ternary matrices of layers in the order in which they are packed. */
+async function* loadedLinears(
+  { spec, source, buffers }: Job,
+  first: number,
+  end: number,
+): AsyncGenerator<LoadedLinear> {
+  for (let layer = first; layer < end; layer++) {
     for (const name of layerLinears(spec)) {
       const weights = await source.linear(layer, name, (bytes) => buffers.take(bytes));
       yield { name, weights };

@@ -52,7 +52,7 @@ const MAX_TOKENS = 10_000_000;
 
 /**
  * Loads a tokenizer.json, or that of a folder, with its tokenizer_config.json where there is one; or
- * the tokenizer in a GGUF file.
+ * the tokenizer in a GGUF or `.trilith` file.
  *
  * @throws {CheckpointError} If it is missing or damaged.
  * @throws {UnsupportedModelError} If it is of a kind that this version does not run.
@@ -61,6 +61,11 @@ export async function loadTokenizer(model: string): Promise<StreamingTokenizer> 
   const fileOrFolder = locateModel(model);
   if (/\.gguf$/i.test(fileOrFolder)) {
     return await readTokenizer(await ggufFileCompanions(fileOrFolder));
+  }
+  if (/\.trilith$/i.test(fileOrFolder)) {
+    // Loaded when it is needed: it knows layouts and kernels.
+    const { openTrilithFile } = await import("./trilith/file.ts");
+    return await readTokenizer((await openTrilithFile(fileOrFolder)).companions);
   }
   const isFolder = await stat(fileOrFolder).then((info) => info.isDirectory(), () => false);
   if (isFolder) return await readTokenizer(await companionsIn(fileOrFolder));

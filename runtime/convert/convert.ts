@@ -4,6 +4,7 @@ import { basename, dirname, join, resolve, sep } from "node:path";
 import type { FloatType, ModelSpec } from "../../codegen/model_spec.ts";
 import { headerIdentity } from "../checkpoint.ts";
 import { shown, UsageError } from "../errors.ts";
+import { isTrilithFile } from "../trilith/file.ts";
 import type { OnProgress } from "../types.ts";
 import { OutputError, outputError } from "./errors.ts";
 import { CONVERT_FORMATS, type ConvertFormat, type TernaryType } from "./formats.ts";
@@ -11,6 +12,7 @@ import { checkedHalf } from "./ggml_blocks.ts";
 import { planGguf } from "./gguf_plan.ts";
 import type { PlannedFile } from "./plan.ts";
 import { openSource, type Source } from "./source.ts";
+import { planPacked } from "./packed_plan.ts";
 import { planSafetensors, writtenScale } from "./safetensors_plan.ts";
 import { publishFiles, publishFolder, removeStaging, stage, type Staging } from "./staging.ts";
 import { type Verified, verifyModel, type VerifyOptions } from "./verify.ts";
@@ -24,6 +26,8 @@ export interface ConvertOptions {
   embeddingType?: FloatType;
   /** tokenizer.ggml.pre of a GGUF file. Default: by the tokenizer's own rules. */
   pre?: string;
+  /** Layout of a packed file: a name, or "auto" for this machine's. Default: rows32, which all read. */
+  layout?: string;
   /** Bytes that no file is to exceed. Default: one file. */
   splitMaxBytes?: number;
   /** Ternarise the linears of a plain float checkpoint. */
@@ -58,7 +62,7 @@ const WRITER_VERSION = 1;
  * Converts a model.
  *
  * @param path As of `loadModel`.
- * @param destination A `.gguf` file, or a folder.
+ * @param destination A `.gguf` or `.trilith` file, or a folder.
  * @throws {UsageError} If the options do not go together, or something is in the way.
  * @throws {UnsupportedModelError} If no reader of that format would run the model as it is.
  * @throws {OutputError} If the destination can't be written.
@@ -73,11 +77,12 @@ export async function convertModel(
   const target = resolve(destination);
   checkPlace(path, target, options);
   await using source = await openSource(path, { quantize: options.quantize });
-  const plan = await planOf(source, target, format, options);
+  using plan = await planOf(source, target, format, options);
   if (format !== "safetensors") checkOthers(target, plan.files, options);
   const { onProgress, signal } = options;
   const identity = identityOf(source, format, options);
   const staging = await stage(target, plan.files, { identity, onProgress, signal });
+  await plan.seal?.(join(staging.folder, plan.files[0].name));
   const verified = options.verify === false ? null : await verify(source, staging, plan, options);
   const paths = await publish(staging, target, format);
   const { files, type } = plan;
@@ -95,24 +100,39 @@ export async function convertModel(
   };
 }
 
-function formatOf(destination: string, { to, type, pre }: ConvertOptions): ConvertFormat {
+function formatOf(
+  destination: string,
+  { to, type, pre, layout, embeddingType, splitMaxBytes }: ConvertOptions,
+): ConvertFormat {
   const format = to ?? formatOfName(destination);
-  const own = type !== undefined ? "--type" : pre !== undefined ? "--pre" : null;
-  if (own === null || format === "gguf") return format;
-  throw new UsageError(`Cannot use ${own} with ${format}: it says how GGUF files are written`);
+  const owners: [flag: string, value: unknown, formats: readonly ConvertFormat[]][] = [
+    ["--type", type, ["gguf"]],
+    ["--pre", pre, ["gguf"]],
+    ["--layout", layout, ["packed"]],
+    ["--embedding-type", embeddingType, ["gguf", "safetensors"]],
+    ["--split-max-size", splitMaxBytes, ["gguf", "safetensors"]],
+  ];
+  for (const [flag, value, formats] of owners) {
+    if (value === undefined || formats.includes(format)) continue;
+    throw new UsageError(`Cannot use ${flag} with ${format}: it is for ${formats.join(" and ")}`);
+  }
+  return format;
 }
 
 function formatOfName(destination: string): ConvertFormat {
   if (/\.gguf$/i.test(destination)) return "gguf";
+  if (isTrilithFile(destination)) return "packed";
   if (!/\.\w+$/.test(basename(destination)) || /[\\/]$/.test(destination)) return "safetensors";
   throw new UsageError(
     `Cannot tell the format of ${shown(destination)}: give --to ${CONVERT_FORMATS.join(", ")}, ` +
-      "or a name that ends in .gguf, or a folder's name without an ending",
+      "or a name that ends in .gguf or .trilith, or a folder's name without an ending",
   );
 }
 
-interface Plan {
+interface Plan extends Disposable {
   files: PlannedFile[];
+  /** What is left to do when all parts are written. */
+  seal?: (path: string) => Promise<void>;
   /** Of ternary tensors, for people. */
   type: string;
   /** What is left of a factor. */
@@ -130,13 +150,38 @@ async function planOf(
       files: await planSafetensors(source, options),
       type: "packed codes",
       writtenFactor: (factor) => writtenScale(source.config, factor),
+      [Symbol.dispose]: () => {},
     };
   }
+  if (format === "packed") return await planTrilith(source, target, options);
   const type = options.type ?? defaultType(source.config.spec);
   return {
     files: await planGguf(source, basename(target), { ...options, type }),
     type,
     writtenFactor: type === "i2_s" ? (factor) => factor : checkedHalf,
+    [Symbol.dispose]: () => {},
+  };
+}
+
+async function planTrilith(source: Source, target: string, options: ConvertOptions): Promise<Plan> {
+  if (!isTrilithFile(target)) {
+    throw new UsageError(
+      `Cannot write ${
+        shown(target)
+      }: a packed file's name must end in .trilith, by which it is known`,
+    );
+  }
+  const { file, layout, seal, [Symbol.dispose]: dispose } = await planPacked(
+    source,
+    basename(target),
+    options,
+  );
+  return {
+    files: [file],
+    type: layout.name,
+    seal,
+    writtenFactor: (factor) => factor,
+    [Symbol.dispose]: dispose,
   };
 }
 
@@ -203,7 +248,7 @@ function checkOthers(
 }
 
 function identityOf(source: Source, format: ConvertFormat, options: ConvertOptions): string {
-  const { type, embeddingType, quantize } = options;
+  const { type, embeddingType, quantize, layout } = options;
   return JSON.stringify([
     WRITER_VERSION,
     headerIdentity(source.checkpoint),
@@ -211,6 +256,7 @@ function identityOf(source: Source, format: ConvertFormat, options: ConvertOptio
     type,
     embeddingType,
     quantize,
+    layout,
   ]);
 }
 

@@ -1,6 +1,6 @@
 /** What a model can be converted to: for flags, without what does it. */
 
-export const CONVERT_FORMATS = ["gguf", "safetensors"] as const;
+export const CONVERT_FORMATS = ["gguf", "safetensors", "packed"] as const;
 export type ConvertFormat = (typeof CONVERT_FORMATS)[number];
 
 /** Types of ternary tensors of GGUF files. */

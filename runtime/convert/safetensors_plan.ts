@@ -6,7 +6,6 @@ import {
   LINEAR_NAMES,
   type LinearName,
   linearShape,
-  type ModelSpec,
 } from "../../codegen/model_spec.ts";
 import type { CompanionName } from "../companions.ts";
 import { isPacked, type ModelConfig } from "../config.ts";
@@ -59,7 +58,7 @@ export async function planSafetensors(
   source: Source,
   options: SafetensorsOptions,
 ): Promise<PlannedFile[]> {
-  refuse(source.config.spec);
+  refuse(source);
   const config = new TextEncoder().encode(configText(source));
   return [
     textFile("config.json", config),
@@ -72,7 +71,13 @@ function textFile(name: string, head: Uint8Array): PlannedFile {
   return { name, head, parts: [], bytes: head.length };
 }
 
-function refuse(spec: ModelSpec): void {
+function refuse({ checkpoint: { format }, config: { spec } }: Source): void {
+  if (format === "packed") {
+    throw new UnsupportedModelError(
+      "Cannot write packed safetensors from a .trilith file, which keeps no names of tensors: " +
+        "convert what it was made from",
+    );
+  }
   const scales = spec.groups?.weightScales ? "a group" : spec.rowScales ? "a row" : null;
   const has = spec.experts !== undefined
     ? "experts"

@@ -1,17 +1,16 @@
 /** The model that is converted, opened. */
-import { type FloatType, type LinearName, linearShape } from "../../codegen/model_spec.ts";
+import type { FloatType, LinearName } from "../../codegen/model_spec.ts";
 import type { StoredMatrix } from "../../codegen/pack/stored.ts";
 import { type Checkpoint, openCheckpoint } from "../checkpoint.ts";
 import { openWeights } from "../checkpoint_weights.ts";
 import { type ConfigOptions, type ModelConfig, readModelConfig } from "../config.ts";
-import { exactFactors, type Grain } from "../exact_ternary.ts";
+import { exactFactors } from "../exact_ternary.ts";
 import { toFloat32 } from "../float_formats.ts";
 import { readGenerationDefaults } from "../generation_config.ts";
-import { grainOfQuantization } from "../quantization.ts";
 import { ternaryOf } from "../ternary.ts";
 import { checkTokenizerFits, readTokenizer, type StreamingTokenizer } from "../tokenizer.ts";
 import type { GenerationDefaults } from "../types.ts";
-import type { WeightSource } from "../weights.ts";
+import type { TernaryWeights, WeightSource } from "../weights.ts";
 
 export interface Source extends AsyncDisposable {
   checkpoint: Checkpoint;
@@ -63,37 +62,52 @@ export async function openSource(path: string, options: ConfigOptions = {}): Pro
 
 /** Reads a matrix and takes its codes out. */
 export async function ternaryMatrix(
-  { config: { spec, quantization }, weights }: Pick<Source, "config" | "weights">,
+  { config, weights }: Weights,
   layer: number,
   name: LinearName,
 ): Promise<TernaryMatrix> {
-  const { n, k } = linearShape(spec, name);
-  const { matrix, what, scale, rowScales, groupScales, bias, inputNorm } = await weights.linear(
-    layer,
-    name,
-  );
+  return codedMatrix(config, await weights.linear(layer, name));
+}
+
+/** The same source, whose reader is told of each matrix. */
+export function observed(
+  { config, weights }: Weights,
+  onMatrix: (matrix: TernaryMatrix) => void,
+): Weights {
+  const linear: WeightSource["linear"] = async (layer, name, allocate) => {
+    const found = await weights.linear(layer, name, allocate);
+    onMatrix(codedMatrix(config, found));
+    return found;
+  };
+  return { config, weights: Object.assign(Object.create(weights), { linear }) };
+}
+
+type Weights = Pick<Source, "config" | "weights">;
+
+/** Takes the codes out of a matrix. */
+export function codedMatrix(
+  { spec }: ModelConfig,
+  { matrix, what, scale, rowScales, groupScales, bias, inputNorm }: TernaryWeights,
+): TernaryMatrix {
+  const { n, k } = matrix;
   const rest = { what, n, k, bias, inputNorm, stored: matrix };
-  if (matrix.exact && quantization.kind === "ternary") {
-    const grain = grainOfQuantization(quantization);
+  if (matrix.exact) {
+    const grain = spec.groups?.weightScales ? spec.groups.size : spec.rowScales ? "row" : "matrix";
     const factors = exactFactors(matrix, grain, what);
-    return { ...rest, codes: signCodes(matrix), factors, groupSize: groupSizeOf(grain, k) };
+    const groupSize = typeof grain === "number" ? grain : k;
+    return { ...rest, codes: signCodes(matrix), factors, groupSize };
   }
   const { codes, scale: found } = ternaryOf(matrix, what);
-  const shape = { ...rest, codes };
   if (groupScales !== undefined) {
-    return { ...shape, factors: groupScales, groupSize: spec.groups!.size };
+    return { ...rest, codes, factors: groupScales, groupSize: spec.groups!.size };
   }
-  return { ...shape, factors: rowScales ?? Float32Array.of(scale ?? found!), groupSize: k };
+  return { ...rest, codes, factors: rowScales ?? Float32Array.of(scale ?? found!), groupSize: k };
 }
 
 /** Codes of floats that are ternary as they stand. */
 function signCodes({ kind, bytes }: StoredMatrix): Uint8Array {
   const values = toFloat32(bytes, kind as FloatType);
   return Uint8Array.from(values, (value) => 1 + Math.sign(value));
-}
-
-function groupSizeOf(grain: Grain, k: number): number {
-  return typeof grain === "number" ? grain : k;
 }
 
 /** The factor of a weight. */

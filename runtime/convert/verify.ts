@@ -6,8 +6,11 @@ import {
   type FloatType,
   layerLinears,
   type LinearName,
+  linearShape,
   type ModelSpec,
 } from "../../codegen/model_spec.ts";
+import { ternaryMatrices } from "../../codegen/head/ternary.ts";
+import { hasFloatHead } from "../../codegen/plan.ts";
 import type { ModelConfig } from "../config.ts";
 import { normsOf } from "../norms.ts";
 import { inverseFrequencies } from "../rope.ts";
@@ -16,7 +19,7 @@ import type { FloatMatrix, NormName } from "../weights.ts";
 import { OutputError } from "./errors.ts";
 import { convertFloats, FLOAT_BYTES } from "./floats.ts";
 import { rowChunks } from "./plan.ts";
-import { factorOf, type Source, type TernaryMatrix, ternaryMatrix } from "./source.ts";
+import { codedMatrix, factorOf, type Source, type TernaryMatrix, ternaryMatrix } from "./source.ts";
 
 export interface VerifyOptions {
   /** What is left of a factor in the written format. */
@@ -43,7 +46,10 @@ export async function verifyModel(
   compareRope(source.config, written.config);
   compareTokens(source, written);
   const { spec } = source.config;
-  const verified = { matrices: 0, floats: await compareGlobals(source, written) };
+  const verified = {
+    matrices: await compareTernaryRows(source, written, writtenFactor),
+    floats: await compareGlobals(source, written),
+  };
   for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
     signal?.throwIfAborted();
     onProgress?.({
@@ -58,6 +64,9 @@ export async function verifyModel(
       verified.matrices++;
     }
     verified.floats += await compareNorms(source, written, layer);
+    if (spec.experts !== undefined) {
+      verified.matrices += await compareExperts(source, written, layer, signal);
+    }
   }
   return verified;
 }
@@ -115,9 +124,37 @@ async function compareGlobals(source: Source, written: Source): Promise<number> 
   const { spec } = source.config;
   const [a, b] = [source.weights, written.weights];
   compareVectors(await a.finalNorm(), await b.finalNorm(), "the final norm");
-  await compareMatrices(a.embedding(), b.embedding(), "the embedding");
-  if (!spec.tieWordEmbeddings) await compareMatrices(a.head(), b.head(), "the head");
-  return spec.tieWordEmbeddings ? 2 : 3;
+  if (!spec.ternaryEmbedding) {
+    await compareMatrices(a.embedding(), b.embedding(), "the embedding");
+  }
+  if (hasFloatHead(spec)) await compareMatrices(a.head(), b.head(), "the head");
+  return 1 + Number(!spec.ternaryEmbedding) + Number(hasFloatHead(spec));
+}
+
+/** Rows of a ternary head or embedding that are in memory at once. */
+const TERNARY_ROWS = 4096;
+
+/** @returns The number of ternary heads and embeddings. */
+async function compareTernaryRows(
+  source: Source,
+  written: Source,
+  writtenFactor: VerifyOptions["writtenFactor"],
+): Promise<number> {
+  const { spec } = source.config;
+  const all = ternaryMatrices(spec);
+  for (const which of all) {
+    for (let first = 0; first < spec.vocabSize; first += TERNARY_ROWS) {
+      const count = Math.min(TERNARY_ROWS, spec.vocabSize - first);
+      const [expected, actual] = await Promise.all(
+        [source, written].map(async (each) =>
+          codedMatrix(each.config, await each.weights.ternaryRows!(which, first, count))
+        ),
+      );
+      compareCodes(expected, actual);
+      compareFactors(expected, actual, writtenFactor);
+    }
+  }
+  return all.length;
 }
 
 async function compareNorms(source: Source, written: Source, layer: number): Promise<number> {
@@ -156,8 +193,34 @@ async function compareLinear(
   }
 }
 
-function compareCodes(expected: TernaryMatrix, actual: TernaryMatrix): void {
-  const { codes, k, what } = expected;
+/** @returns The number of their matrices. */
+async function compareExperts(
+  source: Source,
+  written: Source,
+  layer: number,
+  signal?: AbortSignal,
+): Promise<number> {
+  const { spec } = source.config;
+  const [a, b] = [source.weights.experts!, written.weights.experts!];
+  await compareMatrices(a.router(layer), b.router(layer), `the router of layer ${layer}`);
+  const names = ["gate", "up", "down"] as const;
+  for (let expert = 0; expert < spec.experts!.numExperts; expert++) {
+    signal?.throwIfAborted();
+    for (const name of names) {
+      const what = `${name} of expert ${expert} of layer ${layer}`;
+      const expected = await a.matrix(layer, expert, name);
+      const actual = await b.matrix(layer, expert, name);
+      compareCodes({ ...expected, k: linearShape(spec, name).k, what }, actual);
+      compareVectors(expected.rowScales, actual.rowScales, `the factors of ${what}`);
+    }
+  }
+  return names.length * spec.experts!.numExperts;
+}
+
+function compareCodes(
+  { codes, k, what }: Pick<TernaryMatrix, "codes" | "k" | "what">,
+  actual: Pick<TernaryMatrix, "codes">,
+): void {
   for (let i = 0; i < codes.length; i++) {
     if (codes[i] === actual.codes[i]) continue;
     const place = `at row ${Math.floor(i / k)}, column ${i % k}`;
