@@ -57,7 +57,7 @@ export function hasOwnNorms(names: TensorNames): boolean {
 }
 
 export function tensorNamesOf(
-  { norms }: Architecture,
+  { norms }: Pick<Architecture, "norms">,
   tensors: Tensors,
   tied: boolean,
 ): TensorNames {

@@ -6,8 +6,9 @@ import {
   linearShape,
   type ModelSpec,
 } from "../../codegen/model_spec.ts";
-import type { RopeScaling } from "../config.ts";
+import type { ModelConfig, RopeScaling } from "../config.ts";
 import { UnsupportedModelError } from "../errors.ts";
+import { NO_FOLDS } from "../models/architecture.ts";
 import { normSize, normsOf } from "../norms.ts";
 import type { FloatMatrix, NormName } from "../weights.ts";
 import { RangeFault } from "./errors.ts";
@@ -85,6 +86,7 @@ export async function planGguf(
   name: string,
   options: GgufOptions,
 ): Promise<PlannedFile[]> {
+  refuseFolds(source.config);
   const architecture = architectureOf(source.config.spec, options.type);
   const tensors = tensorsOf(source, architecture, options);
   const keys = await keysOf(source, architecture, options);
@@ -158,6 +160,12 @@ function refuseOtherGraphs(spec: ModelSpec): void {
     `this version writes the archs llama and bitnet, and this model has ${found.join(", ")}: ` +
       "use --to packed",
   );
+}
+
+/** What reading has put into weights would be applied again by whoever reads the file. */
+function refuseFolds({ folds, modelType }: ModelConfig): void {
+  if (JSON.stringify(folds) === JSON.stringify(NO_FOLDS)) return;
+  throw cannot(`models of type ${modelType} are not written by this version: use --to packed`);
 }
 
 function refuseShapes(spec: ModelSpec, type: TernaryType): void {

@@ -1,11 +1,10 @@
 /** The model that is converted, opened. */
-import type { FloatType, LinearName } from "../../codegen/model_spec.ts";
+import type { LinearName } from "../../codegen/model_spec.ts";
 import type { StoredMatrix } from "../../codegen/pack/stored.ts";
 import { type Checkpoint, openCheckpoint } from "../checkpoint.ts";
 import { openWeights } from "../checkpoint_weights.ts";
 import { type ConfigOptions, type ModelConfig, readModelConfig } from "../config.ts";
-import { exactFactors } from "../exact_ternary.ts";
-import { toFloat32 } from "../float_formats.ts";
+import { exactFactors, signCodes } from "../exact_ternary.ts";
 import { readGenerationDefaults } from "../generation_config.ts";
 import { ternaryOf } from "../ternary.ts";
 import { checkTokenizerFits, readTokenizer, type StreamingTokenizer } from "../tokenizer.ts";
@@ -102,12 +101,6 @@ export function codedMatrix(
     return { ...rest, codes, factors: groupScales, groupSize: spec.groups!.size };
   }
   return { ...rest, codes, factors: rowScales ?? Float32Array.of(scale ?? found!), groupSize: k };
-}
-
-/** Codes of floats that are ternary as they stand. */
-function signCodes({ kind, bytes }: StoredMatrix): Uint8Array {
-  const values = toFloat32(bytes, kind as FloatType);
-  return Uint8Array.from(values, (value) => 1 + Math.sign(value));
 }
 
 /** The factor of a weight. */

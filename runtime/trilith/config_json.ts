@@ -12,7 +12,7 @@ import type { ModelConfig } from "../config.ts";
 import { CheckpointError, reasonOf, shown } from "../errors.ts";
 import { isJsonObject, type Json, type JsonObject } from "../json.ts";
 import { MODEL_TYPES } from "../models/architecture.ts";
-import { LINEAR_PATHS } from "../tensor_names.ts";
+import { tensorNamesOf } from "../tensor_names.ts";
 
 type Check = (value: Json) => boolean;
 
@@ -109,6 +109,11 @@ const CONFIG: Fields<Written> = {
   task: oneOf(["generate", "embed"]),
   ropeTheta: number,
   ropeScaling: orNull(section),
+  localRope: orNull(object<NonNullable<Written["localRope"]>>({
+    ropeTheta: number,
+    ropeScaling: orNull(section),
+  })),
+  folds: object<Written["folds"]>({ normOffset: number, finalNorm: number, queryNorm: number }),
   maxPositionEmbeddings: positions,
   quantization: section,
   bosTokenId: orNull(number),
@@ -134,7 +139,8 @@ export function parseConfigJson(json: Json, path: string): ModelConfig {
   } catch (error) {
     throw new CheckpointError(`Cannot open ${shown(path)}: ${reasonOf(error)}`);
   }
-  return { ...config, tensorNames: TENSOR_NAMES };
+  // For messages: there are no tensors by these names.
+  return { ...config, tensorNames: tensorNamesOf({}, new Map(), config.spec.tieWordEmbeddings) };
 }
 
 function wrongField(json: Json): string | null {
@@ -166,12 +172,3 @@ function checkShape({ numAttentionHeads, numKeyValueHeads, headDim, ...spec }: M
     layers === spec.numHiddenLayers && numAttentionHeads * headDim <= 10_000_000;
   if (!isSound) throw new RangeError("its heads, their features and its layers do not go together");
 }
-
-/** Hugging Face's, for messages: there are no tensors by these names. */
-const TENSOR_NAMES: ModelConfig["tensorNames"] = {
-  embedding: "model.embed_tokens.weight",
-  finalNorm: "model.norm.weight",
-  head: "lm_head.weight",
-  linear: (layer, name) => `model.layers.${layer}.${LINEAR_PATHS[name]}`,
-  norm: (layer, which) => `model.layers.${layer}.${which}`,
-};
