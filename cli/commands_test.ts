@@ -1,4 +1,4 @@
-/** logits, tokenize, detokenize, perplexity, bench, kernels, doctor and inspect. */
+/** logits, tokenize, detokenize, perplexity, compare, bench, kernels, doctor and inspect. */
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -139,6 +139,7 @@ Deno.test("perplexity reports progress and the estimate", async () => {
     assert.deepEqual(Object.keys(result), [
       "perplexity",
       "standardError",
+      "chunkStandardError",
       "tokens",
       "bitsPerByte",
       "chunks",
@@ -146,14 +147,52 @@ Deno.test("perplexity reports progress and the estimate", async () => {
     assert.equal(result.chunks, 4);
     assert.equal(result.tokens, 4 * 7);
     const { stdout, stderr } = await run(args);
-    assert.match(stdout, /^Perplexity \d+\.\d{4} \+\/- \d+\.\d{5}, .* 28 tokens in 4 chunks\n$/);
-    assert.match(stderr, /^\[1\/4\] \d+\.\d{4}\n(.*\n){2}\[4\/4\]/);
+    const figures =
+      /^Perplexity \d+\.\d{4} \+\/- \d+\.\d{5} \(by chunks \+\/- [\d.]+\), .* 28 tokens in 4/;
+    assert.match(stdout, figures);
+    assert.match(stderr, /^\[1\/4\] \d+ s left \d+\.\d{4} \+\/- \d+\.\d{4}\n(.*\n){2}\[4\/4\] \d/);
+    const one = await run([...args, "--chunks", "1"]);
+    assert.match(one.stdout, /^[^(]* 7 tokens in 1 chunks\n$/);
+    const strided = await json([...args, "--stride", "5"]);
+    assert.equal(strided.tokens, 5 * strided.chunks);
     const short = await run(["perplexity", "--file", file, "--ctx", "100"]);
     assert.match(short.stderr, /chunk of 100 tokens: it has 65/);
     assert.equal(short.code, 2);
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+Deno.test("perplexity reads standard input as it comes, without knowing its end", async () => {
+  const args = ["perplexity", "--file", "-", "--ctx", "16"];
+  const { stderr, code } = await run(args, { stdin: ["abcdefghijklm", "nop".repeat(20)] });
+  assert.equal(code, 0);
+  assert.match(stderr, /^\[1\/4\]/);
+});
+
+Deno.test("compare loads both sides with their own flags, and says what is lossless", async () => {
+  const args = ["compare", "m", "--kv-type", "f16", "--b-kernels", "reference", "--ctx", "64"];
+  const { stdout, loads, models, code } = await run([...args, "--chunks", "2", "--scheme", "x"]);
+  assert.equal(code, 0);
+  assert.deepEqual(loads.map(({ path }) => path), ["m", "m"]);
+  const chosen = loads.map(({ options: { kernels, scheme, kvType } }) => [kernels, scheme, kvType]);
+  assert.deepEqual(chosen, [[undefined, "x", "f16"], ["reference", undefined, "f16"]]);
+  assert.match(stdout, /the same bits +62 of 62: lossless\n/);
+  assert.match(stdout, /KL divergence +0 \+\/- 0 nats/);
+  assert.ok(models.every(({ isDisposed }) => isDisposed));
+  const two = await run(["compare", "m", "n", "--chunks", "1", "--b-kv-type", "int8", "--json"]);
+  assert.deepEqual(two.loads.map(({ path }) => path), ["m", "n"]);
+  assert.equal(two.loads[1].options.kvType, "int8");
+  assert.equal(JSON.parse(two.stdout).topAgreement.mean, 1);
+});
+
+Deno.test("compare refuses a comparison of nothing, and a file that is not there", async () => {
+  const nothing = await run(["compare", "m"]);
+  assert.equal(nothing.code, 2);
+  assert.match(nothing.stderr, /name a second model, or give --b-kernels/);
+  const missing = await run(["compare", "m", "n", "--file", "/no/such/file"]);
+  assert.equal(missing.code, 2);
+  assert.match(missing.stderr, /--file \/no\/such\/file: there is no such file/);
 });
 
 Deno.test("bench, doctor, inspect and kernels --json print the reports as they are", async () => {

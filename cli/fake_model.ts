@@ -13,6 +13,7 @@ import type {
   GenerationResult,
   HeadKind,
   LoadOptions,
+  LogitPositions,
   Model,
   Piece,
   PositionLogits,
@@ -91,6 +92,10 @@ function logitsAfter(id: number): Float32Array {
   logits[nextToken(id)] = 1.1;
   logits["!".charCodeAt(0)] = -1.3;
   return logits;
+}
+
+function isWithin(position: number, { from, to }: { from: number; to: number }): boolean {
+  return position >= from && position < to;
 }
 
 export interface FakeModelOptions {
@@ -201,10 +206,11 @@ export class FakeModel implements Model {
 
   async *logits(
     ids: readonly number[],
-    { positions = "all", signal }: { positions?: "all" | "last"; signal?: AbortSignal } = {},
+    { positions = "all", signal }: { positions?: LogitPositions; signal?: AbortSignal } = {},
   ): AsyncGenerator<PositionLogits> {
     for (let position = 0; position < ids.length; position++) {
       if (positions === "last" && position < ids.length - 1) continue;
+      if (typeof positions === "object" && !isWithin(position, positions)) continue;
       await Promise.resolve();
       signal?.throwIfAborted();
       yield { position, logits: logitsAfter(ids[position]) };

@@ -95,12 +95,15 @@ export function addQuietFlag(command: Command): Command {
   return command.option("-q, --quiet", "no progress and no statistics on standard error");
 }
 
-export function addModelFlags(command: Command): Command {
-  command
-    .option(
+/** @param model False for a command whose arguments name its models. */
+export function addModelFlags(command: Command, { model = true } = {}): Command {
+  if (model) {
+    command.option(
       "-m, --model <model>",
       "folder, file, or a name of the hub's; default: the embedded story model",
-    )
+    );
+  }
+  command
     .option("--pull", "fetch the model from the hub first if it is not in its cache")
     .option(
       "-t, --threads <n>",

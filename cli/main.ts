@@ -2,6 +2,7 @@ import { Command, CommanderError } from "commander";
 import project from "../deno.json" with { type: "json" };
 import { addBenchCommand } from "./bench.ts";
 import { addChatCommand } from "./chat.ts";
+import { addCompareCommand } from "./compare.ts";
 import {
   type Context,
   EXIT_DONE,
@@ -37,6 +38,7 @@ const ADD_COMMANDS = [
   addTokenizeCommand,
   addDetokenizeCommand,
   addPerplexityCommand,
+  addCompareCommand,
   addBenchCommand,
   addTuneCommand,
   addKernelsCommand,

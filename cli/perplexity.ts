@@ -1,13 +1,21 @@
 import type { Command } from "commander";
+import type { TextSource } from "../runtime/text_source.ts";
 import type { Model } from "../runtime/types.ts";
 import { type Context, interruptible } from "./context.ts";
 import { addModelFlags, asUsageError, type ModelFlags } from "./flags.ts";
 import { printJson } from "./format.ts";
-import { readTextFile } from "./generate.ts";
-import { type Io, readAll } from "./io.ts";
+import type { Io } from "./io.ts";
 import { loadModel } from "./loading.ts";
+import {
+  addTextFlags,
+  chunkOptionsOf,
+  CHUNKS_HELP,
+  openText,
+  TextClock,
+  type TextFlags,
+} from "./text_flags.ts";
 
-interface PerplexityFlags extends ModelFlags {
+interface PerplexityFlags extends ModelFlags, TextFlags {
   file: string;
 }
 
@@ -15,35 +23,37 @@ export function addPerplexityCommand(program: Command, context: Context): void {
   const command = program.command("perplexity")
     .description("how well a model predicts a text, as llama.cpp reports it")
     .requiredOption("--file <file>", "UTF-8 text; -: standard input");
-  addModelFlags(command)
+  addModelFlags(addTextFlags(command))
     .addHelpText("after", PERPLEXITY_HELP)
     .action((flags: PerplexityFlags) => perplexityCommand(flags, context));
 }
 
-const PERPLEXITY_HELP = `
-The text is cut into chunks of --ctx tokens (default: 512, or the model's context if that is less).
-The first half of a chunk is context only, the second half is predicted; a last chunk that is not
-full is left out.
+const PERPLEXITY_HELP = `${CHUNKS_HELP}
+The first error takes the tokens as independent, as llama.cpp does. The second is from how much
+chunks differ, which is more where a text changes its subject; it needs ten chunks or so.
 
---json prints {"perplexity", "standardError", "tokens", "bitsPerByte", "chunks"}.
+--json prints {"perplexity", "standardError", "chunkStandardError", "tokens", "bitsPerByte",
+"chunks"}.
 
 Examples:
   trilith perplexity --file wiki.test.raw
   trilith perplexity --model ./bitnet-b1.58-2B-4T --file wiki.test.raw --ctx 2048 --json
+  trilith perplexity --file large.txt --chunks 40
 `;
 
 async function perplexityCommand(flags: PerplexityFlags, context: Context): Promise<void> {
   const { io } = context;
-  const text = flags.file === "-"
-    ? await readAll(io.stdin)
-    : await readTextFile(flags.file, "--file");
+  const text = await openText(flags.file, io);
   await interruptible(io, async (signal, interrupts) => {
     await using model = await loadModel(context, flags, signal, interrupts);
     const result = await measure(model, text, flags, io, signal);
     if (flags.json) return printJson(io.stdout, result);
-    const { perplexity, standardError, bitsPerByte, tokens, chunks } = result;
+    const { perplexity, standardError, chunkStandardError, bitsPerByte, tokens, chunks } = result;
+    const byChunks = chunkStandardError === null
+      ? ""
+      : ` (by chunks +/- ${chunkStandardError.toFixed(5)})`;
     io.stdout.write(
-      `Perplexity ${perplexity.toFixed(4)} +/- ${standardError.toFixed(5)}, ` +
+      `Perplexity ${perplexity.toFixed(4)} +/- ${standardError.toFixed(5)}${byChunks}, ` +
         `${bitsPerByte.toFixed(4)} bits a byte, ${tokens} tokens in ${chunks} chunks\n`,
     );
   });
@@ -51,18 +61,22 @@ async function perplexityCommand(flags: PerplexityFlags, context: Context): Prom
 
 async function measure(
   model: Model,
-  text: string,
-  { ctx, quiet }: PerplexityFlags,
+  text: TextSource,
+  flags: PerplexityFlags,
   { stderr }: Io,
   signal: AbortSignal,
 ) {
   const { perplexity } = await import("../runtime/perplexity.ts");
+  const clock = new TextClock();
   try {
     return await perplexity(model, text, {
-      chunkTokens: ctx,
+      ...chunkOptionsOf(flags),
       signal,
-      onChunk({ done, total, perplexity }) {
-        if (!quiet) stderr.write(`[${done}/${total}] ${perplexity.toFixed(4)}\n`);
+      onChunk(progress) {
+        if (flags.quiet) return;
+        const { perplexity, standardError } = progress;
+        const figures = `${perplexity.toFixed(4)} +/- ${standardError.toFixed(4)}`;
+        stderr.write(`${clock.line(progress)} ${figures}\n`);
       },
     });
   } catch (error) {

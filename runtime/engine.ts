@@ -48,6 +48,7 @@ import type {
   GenerationDefaults,
   HeadChoice,
   LoadOptions,
+  LogitPositions,
   Model,
   PositionLogits,
   Tokenizer,
@@ -373,7 +374,7 @@ class LoadedModel implements Model {
 
   async *logits(
     ids: readonly number[],
-    options: { positions?: "all" | "last"; signal?: AbortSignal } = {},
+    options: { positions?: LogitPositions; signal?: AbortSignal } = {},
   ): AsyncGenerator<PositionLogits> {
     const { spec, contextSize } = this;
     // No token has to fit after these.

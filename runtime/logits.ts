@@ -1,5 +1,5 @@
 import type { SequenceWork } from "./scheduler.ts";
-import type { PositionLogits } from "./types.ts";
+import type { LogitPositions, PositionLogits } from "./types.ts";
 
 /** A sequence that is run once for its logits. */
 export class LogitsWork implements SequenceWork {
@@ -8,35 +8,35 @@ export class LogitsWork implements SequenceWork {
   readonly maxTokens: number;
   readonly pending: number[];
   /** Positions below it have been handed out, and are not asked for again when computed anew. */
-  #next = 0;
+  #next: number;
+  readonly #end: number;
   readonly #results: PositionLogits[] = [];
-  #left: number;
   #wake: () => void = () => {};
   #ended = false;
   #error: unknown;
 
   constructor(
     ids: readonly number[],
-    private readonly positions: "all" | "last",
+    positions: LogitPositions,
     private readonly signal?: AbortSignal,
   ) {
     this.pending = [...ids];
     this.maxTokens = ids.length;
-    this.#left = positions === "all" ? ids.length : 1;
+    const { from, to } = rangeOf(positions, ids.length);
+    this.#next = from;
+    this.#end = to;
   }
 
   get active(): boolean {
-    return this.#left > 0 && !this.signal?.aborted;
+    return this.#next < this.#end && !this.signal?.aborted;
   }
 
   candidatesAt(position: number): number | null {
-    if (position < this.#next) return null;
-    return this.positions === "all" || position === this.maxTokens - 1 ? 0 : null;
+    return position >= this.#next && position < this.#end ? 0 : null;
   }
 
   accept(position: number, logits: Float32Array): void {
     this.#results.push({ position, logits: logits.slice() });
-    this.#left--;
     this.#next = position + 1;
     this.#wake();
   }
@@ -56,4 +56,18 @@ export class LogitsWork implements SequenceWork {
     if (this.#error !== undefined) throw this.#error;
     this.signal?.throwIfAborted();
   }
+}
+
+/** @throws {RangeError} If there are no such positions. */
+function rangeOf(positions: LogitPositions, tokens: number): { from: number; to: number } {
+  if (positions === "all") return { from: 0, to: tokens };
+  if (positions === "last") return { from: tokens - 1, to: tokens };
+  const { from, to } = positions;
+  if (Number.isInteger(from) && Number.isInteger(to) && 0 <= from && from < to && to <= tokens) {
+    return positions;
+  }
+  throw new RangeError(
+    `Cannot give the logits of positions ${from} to ${to}: give whole numbers, the second larger ` +
+      `and at most ${tokens}`,
+  );
 }

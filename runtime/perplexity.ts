@@ -1,36 +1,35 @@
 import { exactExp, exactLog } from "./exact_math.ts";
 import { expOfNegative } from "./sampler.ts";
-import type { Model, Tokenizer } from "./types.ts";
+import { type ChunkOptions, ChunkReader, type TextProgress } from "./text_chunks.ts";
+import { type TextSource, textSource } from "./text_source.ts";
+import type { Model } from "./types.ts";
 
-export interface PerplexityOptions {
-  /** Tokens of a chunk; default: 512 or the model's context, whichever is less. */
-  chunkTokens?: number;
+export interface PerplexityOptions extends ChunkOptions {
   /** After each chunk, with the estimate so far. */
   onChunk?: (progress: PerplexityProgress) => void;
   signal?: AbortSignal;
 }
 
-export interface PerplexityProgress {
-  done: number;
-  total: number;
+export interface PerplexityProgress extends TextProgress {
   perplexity: number;
+  standardError: number;
 }
 
 export interface PerplexityResult {
   perplexity: number;
   /** Of `perplexity`, were the tokens independent. */
   standardError: number;
+  /**
+   * Of `perplexity`, from how much chunks differ: larger where the text changes its subject. Null with
+   * a single chunk, and to be taken with care with fewer than ten.
+   */
+  chunkStandardError: number | null;
   /** Tokens that were predicted. */
   tokens: number;
   /** Information of the predicted tokens over the UTF-8 bytes that they stand for. */
   bitsPerByte: number;
   chunks: number;
 }
-
-/** llama.cpp's default. */
-const DEFAULT_CHUNK_TOKENS = 512;
-/** A chunk needs a context and at least two tokens to predict: one has no deviation. */
-const LEAST_CHUNK_TOKENS = 5;
 
 /**
  * Perplexity of a text: exp of the mean negative log likelihood of its tokens.
@@ -41,67 +40,32 @@ const LEAST_CHUNK_TOKENS = 5;
  * chunk's first token. The first c / 2 tokens (rounded down) of a chunk and the one after them are
  * context only; the c - c / 2 - 1 others are predicted, each from all before it in its chunk.
  *
+ * With a `stride` s, a chunk begins every s tokens and its last s tokens are predicted: all of them
+ * from at least c - s tokens of context, at c / s times the work.
+ *
  * standardError = perplexity * sqrt(var / (tokens - 1)), var the variance of the negative log
  * likelihoods: the first-order error of exp(mean).
  *
- * @throws {RangeError} If the text has fewer tokens than one chunk, or chunkTokens is out of range.
+ * @throws {RangeError} If the text has fewer tokens than one chunk, or an option is out of range.
  */
 export async function perplexity(
   model: Model,
-  text: string,
-  { chunkTokens, onChunk, signal }: PerplexityOptions = {},
+  text: string | TextSource,
+  { onChunk, signal, ...options }: PerplexityOptions = {},
 ): Promise<PerplexityResult> {
-  const size = chunkTokens ?? Math.min(DEFAULT_CHUNK_TOKENS, model.contextSize);
-  const { ids, bos } = textIds(model.tokenizer, text);
-  checkSizes(size, ids.length, model.contextSize);
-  const total = Math.floor(ids.length / size);
-  const sums = new Sums();
-  for (let chunk = 0; chunk < total; chunk++) {
-    const chunkIds = ids.slice(chunk * size, (chunk + 1) * size);
-    if (bos !== null) chunkIds[0] = bos;
-    await scoreChunk(model, chunkIds, sums, signal);
-    onChunk?.({ done: chunk + 1, total, perplexity: sums.perplexity });
+  const source = typeof text === "string" ? textSource(text) : text;
+  const reader = new ChunkReader(model, source, options);
+  const losses = new Losses();
+  for await (const { ids, firstScored } of reader.chunks()) {
+    const positions = { from: firstScored, to: ids.length - 1 };
+    for await (const { position, logits } of model.logits(ids, { positions, signal })) {
+      const next = ids[position + 1];
+      losses.add(negativeLogLikelihood(logits, next), model.tokenizer.tokenBytes(next).length);
+    }
+    losses.endChunk();
+    onChunk?.({ ...reader.progress, ...losses.estimate });
   }
-  return { ...sums.result(), chunks: total };
-}
-
-function checkSizes(chunkTokens: number, textTokens: number, contextSize: number): void {
-  const inRange = Number.isInteger(chunkTokens) && chunkTokens >= LEAST_CHUNK_TOKENS &&
-    chunkTokens <= contextSize;
-  if (!inRange) {
-    throw new RangeError(
-      `Cannot compute a perplexity as --ctx must be a whole number from ${LEAST_CHUNK_TOKENS} to ` +
-        `the model's context of ${contextSize}: current value is ${chunkTokens}`,
-    );
-  }
-  if (textTokens >= chunkTokens) return;
-  throw new RangeError(
-    `Cannot compute a perplexity as the text must fill a chunk of ${chunkTokens} tokens: it has ` +
-      `${textTokens}, give a longer text or a smaller --ctx`,
-  );
-}
-
-/** Ids of the text, and the BOS with which they start if the tokenizer adds one. */
-function textIds(tokenizer: Tokenizer, text: string): { ids: number[]; bos: number | null } {
-  const plain = tokenizer.encode(text, { addSpecialTokens: false, parseSpecial: false });
-  const [first] = tokenizer.encode("a");
-  // What is added before any text; tokens added after it would not belong between chunks.
-  const addsFirst = first !== tokenizer.encode("a", { addSpecialTokens: false })[0];
-  return addsFirst ? { ids: [first, ...plain], bos: first } : { ids: plain, bos: null };
-}
-
-async function scoreChunk(
-  model: Model,
-  ids: readonly number[],
-  sums: Sums,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const firstScored = Math.floor(ids.length / 2);
-  for await (const { position, logits } of model.logits(ids, { positions: "all", signal })) {
-    if (position < firstScored || position === ids.length - 1) continue;
-    const next = ids[position + 1];
-    sums.add(negativeLogLikelihood(logits, next), model.tokenizer.tokenBytes(next).length);
-  }
+  return losses.result();
 }
 
 /** -log softmax(logits)[id]. */
@@ -113,11 +77,17 @@ export function negativeLogLikelihood(logits: Float32Array, id: number): number 
   return exactLog(total) - (logits[id] - highest);
 }
 
-class Sums {
+/** Negative log likelihoods of tokens, in chunks. */
+export class Losses {
   #tokens = 0;
   #bytes = 0;
   #sum = 0;
   #squares = 0;
+  #chunks = 0;
+  /** Of the means of chunks. */
+  #chunkSum = 0;
+  #chunkSquares = 0;
+  #before = { tokens: 0, sum: 0 };
 
   add(negativeLogLikelihood: number, bytes: number): void {
     this.#tokens++;
@@ -126,19 +96,41 @@ class Sums {
     this.#squares += negativeLogLikelihood ** 2;
   }
 
-  get perplexity(): number {
-    return exactExp(this.#sum / this.#tokens);
+  endChunk(): void {
+    const mean = (this.#sum - this.#before.sum) / (this.#tokens - this.#before.tokens);
+    this.#chunks++;
+    this.#chunkSum += mean;
+    this.#chunkSquares += mean ** 2;
+    this.#before = { tokens: this.#tokens, sum: this.#sum };
   }
 
-  result(): Omit<PerplexityResult, "chunks"> {
-    const mean = this.#sum / this.#tokens;
-    // Rounding may make the variance of equal numbers a little negative.
-    const variance = Math.max(0, this.#squares / this.#tokens - mean ** 2);
+  get mean(): number {
+    return this.#sum / this.#tokens;
+  }
+
+  get estimate(): { perplexity: number; standardError: number } {
+    const perplexity = exactExp(this.mean);
+    const error = errorOfMean(this.#sum, this.#squares, this.#tokens);
+    return { perplexity, standardError: perplexity * error };
+  }
+
+  result(): PerplexityResult {
+    const { perplexity, standardError } = this.estimate;
+    const chunkError = errorOfMean(this.#chunkSum, this.#chunkSquares, this.#chunks);
     return {
-      perplexity: this.perplexity,
-      standardError: this.perplexity * Math.sqrt(variance / (this.#tokens - 1)),
+      perplexity,
+      standardError,
+      chunkStandardError: this.#chunks < 2 ? null : perplexity * chunkError,
       tokens: this.#tokens,
       bitsPerByte: this.#sum / Math.LN2 / this.#bytes,
+      chunks: this.#chunks,
     };
   }
+}
+
+/** Standard error of the mean of `count` independent numbers, from their sum and that of their squares. */
+export function errorOfMean(sum: number, squares: number, count: number): number {
+  // Rounding may make the variance of equal numbers a little negative.
+  const variance = Math.max(0, squares / count - (sum / count) ** 2);
+  return Math.sqrt(variance / (count - 1));
 }

@@ -228,6 +228,9 @@ export interface EngineStatus {
   };
 }
 
+/** Positions whose logits are wanted: all, the last, or those from one to before another. */
+export type LogitPositions = "all" | "last" | { from: number; to: number };
+
 /** What `logits` returns for one position. */
 export interface PositionLogits {
   position: number;
@@ -279,7 +282,7 @@ export interface Model extends AsyncDisposable {
   /** Float32 logits of some positions of a token sequence. */
   logits(
     ids: readonly number[],
-    options?: { positions?: "all" | "last"; signal?: AbortSignal },
+    options?: { positions?: LogitPositions; signal?: AbortSignal },
   ): AsyncIterable<PositionLogits>;
 }
 
