@@ -181,7 +181,9 @@ export function networkError(
   if (watchdog.hasBarked) {
     return new TransientError(`${host} sends nothing for ${watchdog.stallMs / 1000} s`);
   }
-  return new TransientError(`the connection to ${host} failed (${reasonOf(error)})`);
+  // Bun adds what to do to see more.
+  const [reason] = reasonOf(error).split(/\.? For more information/, 1);
+  return new TransientError(`the connection to ${host} failed (${reason})`);
 }
 
 function redirectTarget(response: Response, url: string): string | null {

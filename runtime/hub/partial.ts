@@ -19,7 +19,8 @@ const HASHED_AT_ONCE_BYTES = 4 << 20;
 
 export class Partial implements AsyncDisposable {
   #done: Range[];
-  #notedMs = performance.now();
+  /** Set while something came that is not noted yet. */
+  #noteTimer: ReturnType<typeof setTimeout> | undefined;
 
   private constructor(
     private readonly blob: string,
@@ -63,13 +64,13 @@ export class Partial implements AsyncDisposable {
       done += bytesWritten;
     }
     this.#done = joined([...this.#done, [at, at + bytes.length]]);
-    if (performance.now() - this.#notedMs > NOTED_EVERY_MS) this.#note();
+    this.#noteTimer ??= setTimeout(() => this.#note(), NOTED_EVERY_MS);
   }
 
   /** Forgets everything: what came was not of one file. */
   async restart(): Promise<void> {
     this.#done = [];
-    this.#note();
+    fs.rmSync(notePath(this.blob), { force: true });
     await this.handle.truncate(0);
   }
 
@@ -92,6 +93,7 @@ export class Partial implements AsyncDisposable {
 
   /** Keeps what came for the next time. */
   async [Symbol.asyncDispose](): Promise<void> {
+    clearTimeout(this.#noteTimer);
     await this.handle.close();
     if (!fs.existsSync(dataPath(this.blob))) return;
     if (this.#done.length > 0) this.#note();
@@ -115,12 +117,20 @@ export class Partial implements AsyncDisposable {
     return hash.digest("hex");
   }
 
-  /** As a whole or not at all. A power cut may lose bytes that are noted: the hash will tell. */
+  /**
+   * As a whole or not at all. A power cut may lose bytes that are noted: the hash will tell. A note
+   * that can't be written, as on a full disk, only means that more has to come again.
+   */
   #note(): void {
-    this.#notedMs = performance.now();
+    clearTimeout(this.#noteTimer);
+    this.#noteTimer = undefined;
     const temporary = `${notePath(this.blob)}.new`;
-    fs.writeFileSync(temporary, JSON.stringify({ bytes: this.bytes, done: this.#done }));
-    fs.renameSync(temporary, notePath(this.blob));
+    try {
+      fs.writeFileSync(temporary, JSON.stringify({ bytes: this.bytes, done: this.#done }));
+      fs.renameSync(temporary, notePath(this.blob));
+    } catch {
+      fs.rmSync(temporary, { force: true });
+    }
   }
 
   #remove(): void {
