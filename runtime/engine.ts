@@ -24,7 +24,7 @@ import type { Grammar, GrammarSource } from "./grammar/types.ts";
 import { GrammarCache } from "./grammar_cache.ts";
 import { LogitsWork } from "./logits.ts";
 import { DEFAULT_KV_TYPE, kvBytesPerPosition, MAX_POSITIONS } from "./kv_cache.ts";
-import { availableMemoryBytes } from "./memory.ts";
+import { availableMemoryBytes, checkCacheFits } from "./memory.ts";
 import { loadWeights, NativeExecutor } from "./native_executor.ts";
 import { ensurePackedFile, type PackedFile, readPackedData } from "./packed_file.ts";
 import { ReferenceExecutor } from "./reference_executor.ts";
@@ -50,6 +50,7 @@ import type {
   LoadOptions,
   LogitPositions,
   Model,
+  Pooling,
   PositionLogits,
   Tokenizer,
 } from "./types.ts";
@@ -130,14 +131,15 @@ function checkOptions(
   }
 }
 
-/** What the caller asks for; else the model's own length, as far as 2 GiB of KV cache go. */
+/** What the caller asks for; else the model's own length, as far as 2 GiB and half of memory go. */
 function contextOf(
   config: ModelConfig,
   { contextSize, kvType = DEFAULT_KV_TYPE }: LoadOptions,
 ): number {
   if (contextSize !== undefined) return contextSize;
   const blockBytes = kvBlockBytes(config.spec, kvType);
-  const affordable = Math.floor(DEFAULT_KV_BYTES / blockBytes) * KV_BLOCK_POSITIONS;
+  const bytes = Math.min(DEFAULT_KV_BYTES, (availableMemoryBytes() ?? Infinity) / 2);
+  const affordable = Math.floor(bytes / blockBytes) * KV_BLOCK_POSITIONS;
   return Math.max(
     KV_BLOCK_POSITIONS,
     Math.min(config.maxPositionEmbeddings, affordable, MAX_POSITIONS),
@@ -167,6 +169,10 @@ async function startExecutor(input: ExecutorInput, options: LoadOptions): Promis
   );
   const kvBlocks = Math.ceil(cacheTokensOf(input, options) / KV_BLOCK_POSITIONS);
   const kvType = options.kvType ?? DEFAULT_KV_TYPE;
+  checkCacheFits({
+    cacheBytes: kvBlocks * kvBlockBytes(spec, kvType),
+    cacheTokens: kvBlocks * KV_BLOCK_POSITIONS,
+  });
   const choice = options.kernels ?? "auto";
   const rope = ropeTables(input.config, input.contextSize);
   if (choice === "reference") {
@@ -314,7 +320,21 @@ class LoadedModel implements Model {
     };
   }
 
+  get task(): "generate" | "embed" {
+    return this.#loaded.config.task;
+  }
+
+  /** @throws {RangeError} If the model was made for embeddings: what it would write means nothing. */
+  #checkGenerates(): void {
+    if (this.task === "generate") return;
+    throw new RangeError(
+      `Cannot generate with ${this.name} as it is an embedding model: ask it for vectors with ` +
+        "embed or /v1/embeddings, or give a generation model",
+    );
+  }
+
   generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
+    this.#checkGenerates();
     const ids = typeof prompt === "string"
       ? this.tokenizer.encode(prompt, { addSpecialTokens: options.addSpecialTokens })
       : prompt;
@@ -326,6 +346,7 @@ class LoadedModel implements Model {
   }
 
   chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Generation {
+    this.#checkGenerates();
     const prompt = this.applyChatTemplate(messages, options);
     return this.generate(encodeChat(this.#loaded.tokenizer, prompt), options);
   }
@@ -342,15 +363,28 @@ class LoadedModel implements Model {
     return this.#grammars.compiled(source);
   }
 
+  /** Embedding models were trained to say it all in their last token. */
+  get #pooling(): Pooling {
+    return this.task === "embed" ? "last" : "mean";
+  }
+
+  /** Those models look at the end of the text from a token after it, whether the tokenizer adds it or not. */
+  async #embeddingIds(text: string): Promise<readonly number[]> {
+    const ids = await this.encode(text);
+    const { eosTokenIds } = this.generationDefaults;
+    if (this.task !== "embed" || eosTokenIds.length === 0) return ids;
+    return eosTokenIds.includes(ids.at(-1)!) ? ids : [...ids, eosTokenIds[0]];
+  }
+
   async embed(
     input: string | readonly number[],
     options: EmbedOptions = {},
   ): Promise<Embedding> {
     const { spec, contextSize } = this;
-    const ids = typeof input === "string" ? await this.encode(input) : input;
+    const ids = typeof input === "string" ? await this.#embeddingIds(input) : input;
     // No token has to fit after these.
     checkPrompt({ vocabSize: spec.vocabSize, contextSize: contextSize + 1 }, ids);
-    const work = new EmbeddingWork(ids, options.pooling ?? "mean", options);
+    const work = new EmbeddingWork(ids, options.pooling ?? this.#pooling, options);
     this.#loaded.scheduler.add(work);
     return await work.result;
   }
