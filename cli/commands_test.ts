@@ -170,6 +170,18 @@ Deno.test("perplexity reads standard input as it comes, without knowing its end"
   assert.match(stderr, /^\[1\/4\]/);
 });
 
+Deno.test("embed takes texts from arguments, lines of a file and of standard input", async () => {
+  const { embeddings, model, promptTokens } = await json(["embed", "ab", "c"]);
+  assert.deepEqual([model, promptTokens], ["fake", 3]);
+  assert.deepEqual(embeddings.map(([first]: number[]) => first), [2, 1]);
+  const piped = await run(["embed"], { stdin: ["abc\r\n", "\nd\n"] });
+  assert.match(piped.stdout, /^3 0\.37\S*\n1 0\.39\S*\n$/);
+  const none = await run(["embed"], { stdin: ["\n"] });
+  assert.equal(none.code, 2);
+  assert.match(none.stderr, /Cannot embed without a text/);
+  assert.equal((await run(["embed", "a", "--file", "-"])).code, 2);
+});
+
 Deno.test("compare loads both sides with their own flags, and says what is lossless", async () => {
   const args = ["compare", "m", "--kv-type", "f16", "--b-kernels", "reference", "--ctx", "64"];
   const { stdout, loads, models, code } = await run([...args, "--chunks", "2", "--scheme", "x"]);

@@ -6,6 +6,7 @@ import type { ModelSpec } from "../codegen/model_spec.ts";
 import { createSampler } from "../runtime/sampler.ts";
 import type {
   ChatMessage,
+  Embedding,
   EngineStatus,
   GenerateOptions,
   Generation,
@@ -111,6 +112,7 @@ export interface FakeModelOptions {
 
 export class FakeModel implements Model {
   readonly name = "fake";
+  readonly task = "generate";
   readonly spec = SPEC;
   readonly contextSize: number;
   readonly threads: number;
@@ -182,8 +184,12 @@ export class FakeModel implements Model {
     throw new Error("The fake model has no grammars");
   }
 
-  embed(): never {
-    throw new Error("The fake model has no hidden states");
+  embed(input: string): Promise<Embedding> {
+    const bytes = new TextEncoder().encode(input);
+    return Promise.resolve({
+      values: Float32Array.of(bytes.length, bytes[0] / 256),
+      promptTokens: bytes.length,
+    });
   }
 
   /** Its generations do not share anything. */

@@ -14,6 +14,7 @@ import {
 import { addConvertCommand } from "./convert.ts";
 import { addDetokenizeCommand } from "./detokenize.ts";
 import { addDoctorCommand } from "./doctor.ts";
+import { addEmbedCommand } from "./embed.ts";
 import type { Engine } from "./engine.ts";
 import { paint } from "./format.ts";
 import { addGenerateCommand } from "./generate.ts";
@@ -35,6 +36,7 @@ const ADD_COMMANDS = [
   addChatCommand,
   addServeCommand,
   addLogitsCommand,
+  addEmbedCommand,
   addTokenizeCommand,
   addDetokenizeCommand,
   addPerplexityCommand,

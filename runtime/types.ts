@@ -184,7 +184,10 @@ export interface ChatMessage {
 export type Pooling = "mean" | "last";
 
 export interface EmbedOptions {
-  /** What of the last layer's normalised hidden states is taken. Default "mean". */
+  /**
+   * What of the last layer's normalised hidden states is taken. Default: "last" of an embedding model,
+   * which gets an end-of-text token after a text, and "mean" of others.
+   */
   pooling?: Pooling;
   /** Scale to length 1. Default true. */
   normalize?: boolean;
@@ -240,6 +243,8 @@ export interface PositionLogits {
 /** A loaded model. All methods may be called at the same time; their tokens share steps. */
 export interface Model extends AsyncDisposable {
   readonly name: string;
+  /** What it was made for. An embedding model refuses `generate` and `chat`; `embed` works with both. */
+  readonly task: "generate" | "embed";
   readonly spec: ModelSpec;
   readonly contextSize: number;
   readonly threads: number;

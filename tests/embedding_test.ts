@@ -1,6 +1,10 @@
 import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
+import { embeddedModelFolder } from "../runtime/embedded.ts";
 import { loadModel } from "../runtime/engine.ts";
 import type { Model, Pooling } from "../runtime/types.ts";
+import { withFolder } from "./safetensors_file.ts";
 
 const TEXTS = [
   "Once upon a time",
@@ -47,4 +51,27 @@ Deno.test("embeddings: an aborted one ends with its reason, an impossible one is
   await assert.rejects(late, reason);
   await assert.rejects(model.embed([]), /empty prompt/);
   await assert.rejects(model.embed(new Array(513).fill(1)), /a prompt of 513 tokens/);
+});
+
+/** The story model, with more in its config.json. */
+function withStoryAs<T>(more: object, use: (folder: string) => Promise<T>): Promise<T> {
+  const story = embeddedModelFolder();
+  const names = fs.readdirSync(story);
+  const files = Object.fromEntries(
+    names.map((name) => [name, fs.readFileSync(path.join(story, name))]),
+  );
+  const config = { ...JSON.parse(String(files["config.json"])), ...more };
+  return withFolder({ ...files, "config.json": JSON.stringify(config) }, use);
+}
+
+Deno.test("embeddings: a model made for them takes its last token, after an end, and writes nothing", async () => {
+  await withStoryAs({ pooling: "last" }, async (folder) => {
+    await using model = await loadModel(folder, { threads: 1 });
+    assert.equal(model.task, "embed");
+    const { values } = await model.embed(TEXTS[0]);
+    const ids = [...model.tokenizer.encode(TEXTS[0]), model.generationDefaults.eosTokenIds[0]];
+    assert.deepEqual(values, (await model.embed(ids, { pooling: "last" })).values);
+    assert.throws(() => model.generate("Once"), /as it is an embedding model: .*\/v1\/embeddings/);
+    assert.throws(() => model.chat([{ role: "user", content: "Hello" }]), RangeError);
+  });
 });

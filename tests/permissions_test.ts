@@ -103,6 +103,7 @@ Deno.test("permissions: generate, on an empty cache and on a warm one, needs exa
       ["logits", "--ids", "1,2"],
       ["bench", "--prompt-tokens", "4", "--gen-tokens", "2", "--repeat", "1"],
       ["perplexity", "--file", path.join(MODEL, "tokenizer_config.json"), "--ctx", "64"],
+      ["embed", "Once", "Twice"],
       ["compare", "--b-kv-type", "f16", "--chunks", "1"],
       ["doctor"],
       ["tune", "--scheme", "multiply"],

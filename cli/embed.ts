@@ -1,0 +1,69 @@
+import { type Command, Option } from "commander";
+import { UsageError } from "../runtime/errors.ts";
+import type { Pooling } from "../runtime/types.ts";
+import { type Context, interruptible } from "./context.ts";
+import { addModelFlags, asUsageError, type ModelFlags } from "./flags.ts";
+import { printJson } from "./format.ts";
+import { readTextFile } from "./generate.ts";
+import { type Io, readAll } from "./io.ts";
+import { loadModel } from "./loading.ts";
+
+interface EmbedFlags extends ModelFlags {
+  file?: string;
+  pooling?: Pooling;
+}
+
+export function addEmbedCommand(program: Command, context: Context): void {
+  const command = program.command("embed")
+    .description("vectors of what texts mean")
+    .argument("[texts...]", "texts; none: standard input, a text a line")
+    .option("--file <file>", "UTF-8 file with a text a line; -: standard input")
+    .addOption(
+      new Option("--pooling <kind>", "which states; default: last of embedding models, else mean")
+        .choices(["mean", "last"]),
+    );
+  addModelFlags(command)
+    .addHelpText("after", EMBED_HELP)
+    .action((texts: string[], flags: EmbedFlags) => embed(texts, flags, context));
+}
+
+const EMBED_HELP = `
+Vectors have length 1. Each is printed on a line, its numbers between spaces.
+--json prints {"model", "embeddings": [[...], ...], "promptTokens"}.
+
+Examples:
+  trilith embed "A cat sat on the mat" "A dog lay on the rug" --json
+  trilith embed --model ./bitnet-embedding-0.6b --file lines.txt
+`;
+
+async function embed(given: string[], flags: EmbedFlags, context: Context): Promise<void> {
+  const { io } = context;
+  const texts = await textsOf(given, flags.file, io);
+  await interruptible(io, async (signal, interrupts) => {
+    await using model = await loadModel(context, flags, signal, interrupts);
+    const options = { pooling: flags.pooling, signal };
+    try {
+      const found = await Promise.all(texts.map((text) => model.embed(text, options)));
+      const embeddings = found.map(({ values }) => [...values]);
+      const promptTokens = found.reduce((sum, { promptTokens }) => sum + promptTokens, 0);
+      if (flags.json) printJson(io.stdout, { model: model.name, embeddings, promptTokens });
+      else for (const vector of embeddings) io.stdout.write(`${vector.join(" ")}\n`);
+    } catch (error) {
+      throw asUsageError(error);
+    }
+  });
+}
+
+async function textsOf(given: string[], file: string | undefined, io: Io): Promise<string[]> {
+  if (given.length > 0 && file !== undefined) {
+    throw new UsageError("Cannot take texts from --file and from arguments: give one of both");
+  }
+  if (given.length > 0) return given;
+  const isPiped = file === undefined || file === "-";
+  const text = isPiped ? await readAll(io.stdin) : await readTextFile(file, "--file");
+  const lines = text.split(/\r?\n/).filter((line) => line !== "");
+  if (lines.length > 0) return lines;
+  throw new UsageError(
+    "Cannot embed without a text: give some as arguments, on standard input or with --file",
+  );
+}
