@@ -168,6 +168,10 @@ Deno.test("rm: one GGUF file of two", async () => {
     await pull({ include: ["*"] });
     const removal = planRemoval(`${MODEL}:f16`, cache);
     assert.deepEqual([removal.files, removal.bytes], [["a-F16.gguf"], 1000]);
+    // What was packed from the other one stays.
+    assert.deepEqual(removal.origins.map((origin) => path.basename(origin)), ["a-F16.gguf"]);
+    // Of two, the ternary one is opened.
+    assert.match(locateModel(MODEL, cache), /a-TQ2_0\.gguf$/);
     removeModel(removal, cache);
     assert.match(locateModel(MODEL, cache), /a-TQ2_0\.gguf$/);
     assert.throws(() => planRemoval(`${MODEL}:f16`, cache), { name: "UsageError" });

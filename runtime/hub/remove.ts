@@ -64,7 +64,9 @@ export function planRemoval(text: string, cacheFolder: string): Removal {
     isWholeRepo: isWholeRepo || going.length === all.length,
     origins: [
       ...going.map(({ commit, file }) => pointerPath(folder, commit, file)),
-      ...commits.map((commit) => snapshotFolder(folder, commit)),
+      // A model in several files says only its folder.
+      ...commits.filter((commit) => isAllOf(commit, all, going))
+        .map((commit) => snapshotFolder(folder, commit)),
     ],
   };
 }
@@ -106,6 +108,12 @@ function unknown(text: string, cacheFolder: string): UsageError {
     `Cannot remove ${JSON.stringify(text)}: it is not in the hub's cache ${cacheFolder}, ` +
       `\`list\` shows what is`,
   );
+}
+
+/** Whether nothing of a commit stays. */
+function isAllOf(commit: string, all: readonly Pointer[], going: readonly Pointer[]): boolean {
+  const isOf = (pointer: Pointer) => pointer.commit === commit;
+  return all.filter(isOf).length === going.filter(isOf).length;
 }
 
 function pointersOf(folder: string, commit: string): Pointer[] {

@@ -106,7 +106,11 @@ function parts(path: string): string {
   return path.replace(/-\d{5}-of-\d{5}(?=\.gguf$)/i, "");
 }
 
-function bestGguf(groups: readonly string[][], what: string): string[] {
+/**
+ * The only GGUF file, or the one that is ternary.
+ * @throws {UsageError} If it can't be told.
+ */
+export function bestGguf(groups: readonly string[][], what: string): string[] {
   if (groups.length === 1) return groups[0];
   for (const word of TERNARY_WORDS) {
     const fitting = groups.filter(([first]) => hasWord(parts(first), word));

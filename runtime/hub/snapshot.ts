@@ -12,7 +12,7 @@ import {
   snapshotFolder,
 } from "./layout.ts";
 import { DEFAULT_REVISION, type HubName, hubNameText } from "./names.ts";
-import { filesMeant, namedGguf, weightsOf } from "./select.ts";
+import { bestGguf, filesMeant, ggufGroups, namedGguf, weightsOf } from "./select.ts";
 
 /** The files of a snapshot that lead somewhere, as paths in the repository. */
 export function snapshotFiles(folder: string, commit: string): string[] {
@@ -45,9 +45,15 @@ export function cachedPath(cacheFolder: string, name: HubName): string | null {
   const commit = cachedCommit(folder, name);
   if (commit === null) return null;
   const files = snapshotFiles(folder, commit);
-  if (name.file === null) return openedPath(folder, commit, files);
+  if (name.file === null) return openedPath(folder, commit, chosenOf(files, name.repo));
   if (filesMeant(files, name.file).length === 0) return null;
   return openedPath(folder, commit, namedGguf(files, name.file, name.repo));
+}
+
+/** Of several GGUF files the one that `pull` would fetch. */
+function chosenOf(files: readonly string[], repo: string): readonly string[] {
+  const groups = ggufGroups(files);
+  return weightsOf(files) === "folder" || groups.length < 2 ? files : bestGguf(groups, repo);
 }
 
 /** The commit that a name means in the cache, or null. */
