@@ -14,7 +14,7 @@ const LAG_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5];
 
 /** Numbers of one server. Nothing here is shared between servers, or with the process. */
 export class Metrics {
-  readonly registry = new Registry();
+  readonly registry: Registry = new Registry();
   readonly #requests = this.#counter("http_requests_total", "Requests that ended", [
     "method",
     "route",

@@ -14,6 +14,8 @@ export { loadModel } from "./engine.ts";
 export { loadTokenizer } from "./tokenizer.ts";
 export { embeddedModelFolder } from "./embedded.ts";
 export { inspectModel } from "./inspect.ts";
+export { compareModels, type CompareReport } from "./compare.ts";
+export { perplexity, type PerplexityResult } from "./perplexity.ts";
 export { doctorReport } from "./doctor.ts";
 export { clearKernels, kernelSources, listKernels } from "./kernel_reports.ts";
 export { runBench } from "./bench.ts";

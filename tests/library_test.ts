@@ -1,0 +1,54 @@
+/** The library as others get it: its examples run, and what is published is whole and typed. */
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import path from "node:path";
+import process from "node:process";
+import { cacheDirectory } from "../kernels/cache.ts";
+import { runCli } from "./cli_process.ts";
+import { ROOT } from "./paths.ts";
+
+/** What each prints. */
+const EXAMPLES: Record<string, RegExp> = {
+  "compare.ts": /^0\.\d+ nats apart, \d+(\.\d+)? % the same token\n$/,
+  "generate.ts": /\n40 tokens, ended by length\n$/,
+  "server.ts": /^.*\w+.*\n/,
+  "zig.ts": /^avx2-\w+: \d{3,} lines of Zig\n\d+ bytes of packed weights\n$/,
+};
+
+Deno.test("every example has a test", () => {
+  const files = fs.readdirSync(path.join(ROOT, "examples")).sort();
+  assert.deepEqual(files, Object.keys(EXAMPLES));
+});
+
+for (const [name, printed] of Object.entries(EXAMPLES)) {
+  Deno.test(`examples/${name} runs`, async () => {
+    const file = path.join(ROOT, "examples", name);
+    const { code, stdout, stderr } = await runCli([], { cache: cacheDirectory(), file });
+    assert.equal(code, 0, stderr);
+    assert.match(stdout, printed);
+  });
+}
+
+function deno(args: readonly string[]): { status: number | null; output: string } {
+  const env = { ...process.env, NO_COLOR: "1" };
+  const { status, stdout, stderr } = spawnSync(Deno.execPath(), args, {
+    cwd: ROOT,
+    encoding: "utf8",
+    env,
+  });
+  return { status, output: stdout + stderr };
+}
+
+for (const command of ["publish", "pack"]) {
+  Deno.test(`deno ${command} takes the package: no slow types, no tests in it`, () => {
+    const { status, output } = deno([command, "--dry-run", "--allow-dirty"]);
+    assert.equal(status, 0, output);
+    assert.doesNotMatch(output, /error\[/);
+    if (command === "publish") {
+      assert.match(output, /kernels\/zig\/host\.zig/);
+      assert.match(output, /models\/story\/model\.safetensors/);
+      assert.doesNotMatch(output, /_test\.ts/);
+    }
+  });
+}
