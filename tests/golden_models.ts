@@ -75,12 +75,12 @@ function expectedFolder(folder: string): string {
 }
 
 // deno-lint-ignore no-explicit-any -- files of the conformance data, which are as their README says
-function readJson(file: string): any {
+export function readJson(file: string): any {
   return JSON.parse(fs.readFileSync(file, "utf8"));
 }
 
 /** NumPy version 1.0, little-endian float32, C order, two dimensions. */
-function readNpy(file: string): Rows {
+export function readNpy(file: string): Rows {
   const bytes = fs.readFileSync(file);
   const dataStart = 10 + bytes.readUInt16LE(8);
   const header = bytes.toString("latin1", 10, dataStart);
