@@ -82,6 +82,7 @@ export interface ModelFlags {
   tune?: boolean;
   kvType?: LoadOptions["kvType"];
   quantize?: LoadOptions["quantize"];
+  i2sLayout?: LoadOptions["i2sLayout"];
   head?: LoadOptions["head"];
   quiet?: boolean;
   json?: boolean;
@@ -121,6 +122,10 @@ export function addModelFlags(command: Command, { model = true } = {}): Command 
     .addOption(kvTypeOption())
     .addOption(
       new Option("--quantize <method>", "ternarise a plain float checkpoint").choices(["absmean"]),
+    )
+    .addOption(
+      new Option("--i2s-layout <layout>", "how I2_S weights of a GGUF file lie; default: x86")
+        .choices(["x86", "arm", "rows4"]),
     );
   return addQuietFlag(addJsonFlag(command));
 }
@@ -152,6 +157,7 @@ export function loadOptionsOf(flags: ModelFlags): LoadOptions {
     tuneAtFirstUse: flags.tune,
     kvType: flags.kvType,
     quantize: flags.quantize,
+    i2sLayout: flags.i2sLayout,
     head: flags.head,
   };
 }

@@ -84,7 +84,8 @@ const LEAST = { maxWaiting: 0 } as Partial<Record<string, number>>;
 export async function loadModel(path?: string, options: LoadOptions = {}): Promise<Model> {
   checkOptions(options);
   const startedMs = performance.now();
-  await using checkpoint = await openCheckpoint(path ?? embeddedModelFolder());
+  const { i2sLayout } = options;
+  await using checkpoint = await openCheckpoint(path ?? embeddedModelFolder(), { i2sLayout });
   const config = await readModelConfig(checkpoint, { quantize: options.quantize });
   const tokenizer = await readTokenizer(checkpoint.companions);
   checkTokenizerFits(tokenizer, config.spec.vocabSize);

@@ -52,6 +52,8 @@ export interface LoadOptions {
   head?: HeadChoice;
   /** Ternarise the linears of a plain float checkpoint. */
   quantize?: "absmean";
+  /** How I2_S weights of a GGUF file lie, which no file says. Default: x86, as published ones have it. */
+  i2sLayout?: "x86" | "arm" | "rows4";
   /** Most tokens of one native call; longer prompts are prefilled in chunks. */
   maxBatchTokens?: number;
   /**
