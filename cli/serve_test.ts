@@ -47,7 +47,9 @@ Deno.test("serve: a file of keys that is missing or empty is refused: it would o
 Deno.test("serve --help lists every flag's variable", async () => {
   const { code, stdout } = await run(["serve", "--help"]);
   assert.equal(code, 0);
-  const flags = [...stdout.matchAll(/^ {2}(?:-\w, )?--(?:no-)?([a-z0-9-]+)/gm)].map(([, flag]) => flag)
+  const flags = [...stdout.matchAll(/^ {2}(?:-\w, )?--(?:no-)?([a-z0-9-]+)/gm)].map(([, flag]) =>
+    flag
+  )
     .filter((flag) => flag !== "help");
   assert.ok(flags.length > 25);
   for (const flag of flags) {
