@@ -90,16 +90,42 @@ function proveTokens(
   kernel: TernaryKernel,
   tokens: number,
 ): number {
+  const cases = casesOf(kernel, shape, tokens);
+  for (const one of cases) compare(library, kernel, shape, one);
+  return cases.reduce((sum, { rows }) => sum + rows * tokens, 0);
+}
+
+function casesOf(kernel: TernaryKernel, shape: Shape, tokens: number): Case[] {
   const rows = Math.min(shape.n, PROVED_BLOCKS * BLOCK_ROWS);
   const random = randomOf(shape.n * 31 + shape.k);
-  for (const [weights, activations] of CASES) {
+  return CASES.map(([weights, activations]) => {
     const codes = filled(new Uint8Array(rows * shape.k), () => WEIGHTS[weights](random));
     const x = filled(new Int8Array(tokens * shape.k), () => ACTIVATIONS[activations](random));
     const scales = scalesOf(kernel.scheme.groups, { rows, tokens, k: shape.k }, random);
-    const name = `${weights} x ${activations}`;
-    compare(library, kernel, shape, { rows, tokens, codes, x, scales, name });
-  }
-  return CASES.length * rows * tokens;
+    return { rows, tokens, codes, x, scales, name: `${weights} x ${activations}` };
+  });
+}
+
+/** A case of a proof for those who run a bare linear otherwise than as a library. */
+export interface BareCase {
+  tokens: number;
+  /** The matrix and the inputs as a bare linear takes them. */
+  matrix: Uint8Array;
+  input: Int8Array;
+  /** What the reference says of a row for a token. */
+  expected(row: number, t: number): number;
+}
+
+export function bareCases(kernel: TernaryKernel, shape: Shape): BareCase[] {
+  const { provedTokens, groups } = kernel.scheme;
+  return provedTokens.flatMap((tokens) =>
+    casesOf(kernel, shape, tokens).map((one) => ({
+      tokens,
+      matrix: matrixOf(kernel, shape, one),
+      input: inputOf(kernel, shape, one),
+      expected: (row: number, t: number) => expectedOf(one, groups, shape.k, row, t),
+    }))
+  );
 }
 
 /** Factors of groups: of inputs, (tokens, groups), and of weights, (rows, groups), where they have any. */

@@ -5,13 +5,13 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
-import { kernelName, TERNARY_KERNELS } from "../codegen/ternary_linear/spec.ts";
+import { kernelName, kernelsFor } from "../codegen/ternary_linear/spec.ts";
 import { KernelRejectedError, librarySources, openKernels } from "../kernels/choose.ts";
 import { compileLibrary } from "../kernels/compile.ts";
 import { ProofError, proveShapes } from "../kernels/proof.ts";
 import { withEnvironment } from "../kernels/test_helpers.ts";
 import { linearsSources } from "../kernels/timing.ts";
-import { EDGE_SHAPES } from "./edge_linears.ts";
+import { EDGE_SHAPES, GROUP_SHAPES, GROUPS } from "./edge_linears.ts";
 import { CPU, KERNELS_OF_ARCH, lackingFor, NATIVE_ISAS, ZIG } from "./machine.ts";
 import { ODD_MODELS } from "./odd_models.ts";
 import { withFolder } from "./safetensors_file.ts";
@@ -27,19 +27,40 @@ for (const kernel of KERNELS_OF_ARCH) {
   });
 }
 
+/** The first groups on all instruction sets, the others on one that has most kinds of tiles. */
+for (const [i, groups] of GROUPS.entries()) {
+  const isas = KERNELS_OF_ARCH.filter(({ isa }) => i === 0 || /avx2|dotprod/.test(isa));
+  const rows = kernelsFor(groups).filter((row) => isas.some(({ isa }) => isa === row.isa));
+  for (const kernel of rows) {
+    const { size, scaleType = "f32", weightScales } = groups;
+    const factors = weightScales ? `${scaleType} factors` : "no factors";
+    const name = `kernels: ${kernelName(kernel)} with groups of ${size} and ${factors}`;
+    testUnless(lackingFor(kernel.isa), name, async () => {
+      const sources = linearsSources(kernel, GROUP_SHAPES);
+      const { path: file } = await compileLibrary(ZIG, { sources, isa: kernel.isa });
+      assert.ok(proveShapes(file, GROUP_SHAPES, kernel) > 1000);
+    });
+  }
+}
+
 /**
  * AVX-VNNI is vpdpbusd on 256 bits, which CPUs with AVX-512 VNNI have too, in another encoding: the
  * same source, compiled for that, can be proved where no CPU with AVX-VNNI is at hand.
  */
 const EVEX = ["avx512vl", "avx512_vnni"].filter((feature) => !CPU.features.has(feature));
-for (const kernel of TERNARY_KERNELS.filter(({ isa }) => isa === "avxvnni")) {
-  const name = `kernels: ${kernelName(kernel)} in AVX-512's encoding equals the reference`;
+for (
+  const kernel of [undefined, GROUPS[0]].flatMap(kernelsFor).filter(({ isa }) => isa === "avxvnni")
+) {
+  const { groups } = kernel.scheme;
+  const kind = groups === undefined ? "" : ` with groups of ${groups.size}`;
+  const name = `kernels: ${kernelName(kernel)}${kind} in AVX-512's encoding equals the reference`;
+  const shapes = groups === undefined ? EDGE_SHAPES : GROUP_SHAPES;
   const reason = EVEX.length === 0 ? null : `this CPU lacks ${EVEX.join(", ")}`;
   testUnless(reason, name, async () => {
-    const sources = linearsSources(kernel, EDGE_SHAPES);
+    const sources = linearsSources(kernel, shapes);
     const cpu = "x86_64_v3+avx512vl+avx512vnni";
     const { path: file } = await compileLibrary(ZIG, { sources, isa: kernel.isa, cpu });
-    assert.ok(proveShapes(file, EDGE_SHAPES, kernel) > EDGE_SHAPES.length * 10);
+    assert.ok(proveShapes(file, shapes, kernel) > shapes.length * 10);
   });
 }
 
@@ -65,6 +86,20 @@ const MISTAKES: Record<string, readonly [right: string, wrong: string]> = {
   "a table lacks its last row": ["lane < 27", "lane < 26"],
   "a table lacks its last magnitude": ["for (0..14) |v|", "for (0..13) |v|"],
   "a sign is that of its neighbour": ["words << @splat(i)", "words << @splat(i ^ 1)"],
+  "a group's sum starts from the first one's": [
+    "starts[t * out.groups + g]",
+    "starts[t * out.groups + 0 * g]",
+  ],
+  "a group has the factor of an input's first": [
+    "inverses[t * out.groups + g]",
+    "inverses[t * out.groups + 0 * g]",
+  ],
+  "a group has the factors of the block's first": ["out.factors + g * 32", "out.factors + 0 * g"],
+  "factors are rounded in another order": [
+    "sums * inverse * factors",
+    "sums * (inverse * factors)",
+  ],
+  "a sum of a group replaces those before": ["if (g == 0) @splat(0)", "if (g >= 0) @splat(0)"],
 };
 
 /** The mistakes that a source can have, as sources. */
@@ -76,10 +111,15 @@ function mistaken(sources: ReadonlyMap<string, string>): [what: string, Map<stri
     });
 }
 
-for (const kernel of KERNELS_OF_ARCH) {
-  const name = `kernels: the proof sees a wrong ${kernelName(kernel)}`;
+/** One instruction set is enough for what is the same text in all. */
+const GROUP_CANARY = kernelsFor(GROUPS[0]).filter(({ isa }) => isa === NATIVE_ISAS[0]);
+
+for (const kernel of [...KERNELS_OF_ARCH, ...GROUP_CANARY]) {
+  const { groups } = kernel.scheme;
+  const kind = groups === undefined ? "" : ` with groups of ${groups.size}`;
+  const name = `kernels: the proof sees a wrong ${kernelName(kernel)}${kind}`;
   testUnless(lackingFor(kernel.isa), name, async () => {
-    const shapes = [{ n: 33, k: 100 }];
+    const shapes = [groups === undefined ? { n: 33, k: 100 } : { n: 33, k: 300 }];
     const mistakes = mistaken(linearsSources(kernel, shapes));
     assert.ok(mistakes.length >= 2, "the kernel's text has changed: adapt MISTAKES");
     for (const [what, sources] of mistakes) {
@@ -89,7 +129,7 @@ for (const kernel of KERNELS_OF_ARCH) {
         assert.ok(error instanceof ProofError, `${what}: ${error.stack}`);
         assert.match(
           error.message,
-          /^Kernel linear_33x100 .* row \d+ of token \d+ is -?\d+.*, must be -?\d+$/,
+          /^Kernel linear_33x[13]00 .* row \d+ of token \d+ is (-?[\d.e+-]+|NaN|-?Infinity).*, must be -?[\d.e+-]+$/,
         );
         return true;
       }, what);

@@ -7,21 +7,26 @@ import { Buffer } from "node:buffer";
 import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
-import { randomOf } from "../codegen/random.ts";
-import { blocksOf, packMatrix, paddedRows } from "../codegen/layouts/layout.ts";
-import { ternaryDot } from "../codegen/ternary_linear/reference.ts";
+import { blocksOf, paddedRows } from "../codegen/layouts/layout.ts";
 import { linearSymbol, type Shape } from "../codegen/ternary_linear/scheme.ts";
-import { kernelName, TERNARY_KERNELS, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
+import {
+  kernelName,
+  kernelsFor,
+  TERNARY_KERNELS,
+  type TernaryKernel,
+} from "../codegen/ternary_linear/spec.ts";
 import { type Batch, encodeBatch } from "../codegen/step/batch.ts";
 import { ReferenceStep } from "../codegen/step/reference.ts";
 import { librarySources } from "../kernels/choose.ts";
 import { compileExecutable } from "../kernels/compile.ts";
+import { type BareCase, bareCases } from "../kernels/proof.ts";
 import { linearsSources } from "../kernels/timing.ts";
 import filesSource from "./emulated/files.zig" with { type: "text" };
 import linearsSource from "./emulated/linears.zig" with { type: "text" };
 import mainSource from "./emulated/main.zig" with { type: "text" };
 import { prefillBatch } from "./batches.ts";
-import { EDGE_SHAPES } from "./edge_linears.ts";
+import { EDGE_SHAPES, GROUP_SHAPES, GROUPS } from "./edge_linears.ts";
+
 import { ZIG } from "./machine.ts";
 import {
   CONTEXT,
@@ -125,57 +130,36 @@ for (const kernel of TERNARY_KERNELS.filter(({ isa }) => isa.startsWith("neon"))
 
 // ---------------------------------------------------------------- single linears
 
-interface LinearCase {
+interface LinearCase extends BareCase {
   shape: Shape;
   index: number;
-  tokens: number;
-  codes: Uint8Array;
-  x: Int8Array;
 }
 
-/** Weights and activations, as functions of a random number: ordinary ones, and the extremes. */
-const FILLS: readonly [weight: (r: number) => number, activation: (r: number) => number][] = [
-  [(r) => Math.floor(3 * r), (r) => Math.floor(256 * r) - 128],
-  [() => 2, () => 127],
-  [() => 2, () => -128],
-  [() => 0, () => -128],
-];
-
 function linearCases(kernel: TernaryKernel, shapes: readonly Shape[]): LinearCase[] {
-  const random = randomOf(3);
   return shapes.flatMap((shape, index) =>
-    kernel.scheme.provedTokens.flatMap((tokens) =>
-      FILLS.map(([weight, activation]) => ({
-        shape,
-        index,
-        tokens,
-        codes: new Uint8Array(shape.n * shape.k).map(() => weight(random())),
-        x: new Int8Array(tokens * shape.k).map(() => activation(random())),
-      }))
-    )
+    bareCases(kernel, shape).map((one) => ({ ...one, shape, index }))
   );
 }
 
 /** A record as `linears.zig` reads it. */
-function encodedCase(kernel: TernaryKernel, { shape, index, tokens, codes, x }: LinearCase) {
-  const { n, k } = shape;
-  const weights = packMatrix(kernel.scheme.layout, codes, n, k);
+function encodedCase({ shape, index, tokens, matrix, input }: LinearCase) {
+  const { n } = shape;
   const floats = tokens * paddedRows(n);
-  const words = [index, tokens, blocksOf(n), weights.length, x.length, floats];
-  const parts = [new Uint8Array(Int32Array.from(words).buffer), weights, new Uint8Array(x.buffer)];
+  const words = [index, tokens, blocksOf(n), matrix.length, input.length, floats];
+  const parts = [
+    new Uint8Array(Int32Array.from(words).buffer),
+    matrix,
+    new Uint8Array(input.buffer),
+  ];
   return Buffer.concat(parts.flatMap((part) => [part, new Uint8Array(-part.length & 63)]));
 }
 
-function checkSums({ shape, tokens, codes, x }: LinearCase, sums: Float32Array): void {
-  const { n, k } = shape;
+function checkSums({ shape, tokens, expected }: LinearCase, sums: Float32Array): void {
+  const { n } = shape;
   for (let t = 0; t < tokens; t++) {
     for (let row = 0; row < n; row++) {
-      const expected = ternaryDot(
-        codes.subarray(row * k, (row + 1) * k),
-        x.subarray(t * k, (t + 1) * k),
-      );
       const what = `${linearSymbol(shape)}: row ${row} of token ${t}`;
-      assert.equal(sums[t * paddedRows(n) + row], expected, what);
+      assert.equal(sums[t * paddedRows(n) + row], expected(row, t), what);
     }
   }
 }
@@ -183,20 +167,27 @@ function checkSums({ shape, tokens, codes, x }: LinearCase, sums: Float32Array):
 /** The big ones take too long under emulation. */
 const EMULATED_SHAPES = EDGE_SHAPES.filter(({ n, k }) => n * k < 100_000);
 
-for (const kernel of TERNARY_KERNELS.filter(({ isa }) => isa.startsWith("neon"))) {
-  const name = `kernels: ${kernelName(kernel)} equals the reference on edge shapes under emulation`;
+for (
+  const kernel of [undefined, GROUPS[0]].flatMap(kernelsFor).filter(({ isa }) =>
+    isa.startsWith("neon")
+  )
+) {
+  const isGrouped = kernel.scheme.groups !== undefined;
+  const shapes = isGrouped ? GROUP_SHAPES : EMULATED_SHAPES;
+  const kind = isGrouped ? "edge shapes with groups" : "edge shapes";
+  const name = `kernels: ${kernelName(kernel)} equals the reference on ${kind} under emulation`;
   testWith(aarch64Runner(), name, async (runner) => {
-    const names = EMULATED_SHAPES.map((shape) => `kernels.trilith_${linearSymbol(shape)},`);
+    const names = shapes.map((shape) => `kernels.trilith_${linearSymbol(shape)},`);
     const table = [
       `const kernels = @import("kernels.zig");`,
       `pub const linears = .{ ${names.join(" ")} };`,
     ];
-    const sources = linearsSources(kernel, EMULATED_SHAPES).set("files.zig", filesSource)
+    const sources = linearsSources(kernel, shapes).set("files.zig", filesSource)
       .set("linears.zig", linearsSource).set("linears_table.zig", table.join("\n"));
     const request = { sources, root: "linears.zig", isa: kernel.isa, target: TARGET };
     const { path: program } = await compileExecutable(ZIG, request);
-    const cases = linearCases(kernel, EMULATED_SHAPES);
-    const bytes = Buffer.concat(cases.map((one) => encodedCase(kernel, one)));
+    const cases = linearCases(kernel, shapes);
+    const bytes = Buffer.concat(cases.map((one) => encodedCase(one)));
     await withFolder({ cases: bytes }, (folder) => {
       const [input, output] = ["cases", "sums"].map((file) => path.join(folder, file));
       const [command, ...args] = [...runner, program, input, output];

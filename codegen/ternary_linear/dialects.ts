@@ -30,6 +30,11 @@ export interface Dialect {
    * Activations`, activations 4i .. 4i + 3 of 16 for each row.
    */
   products: string;
+  /**
+   * Tiles for models with groups, where they are others: each group ends with a dozen instructions a sum,
+   * for which there must be registers.
+   */
+  groupTiles?: Partial<Pick<Dialect, "packedTiles" | "unpackedTiles">>;
   /** Its own `Slice`, `putCodes` and `unpackedTile`, in place of those of `unpacked.ts`. */
   unpackedTile?: string;
 }
@@ -112,7 +117,14 @@ export const AVX512: Dialect = {
   packedTiles: [{ m: 8, vectors: 2 }, { m: 4, vectors: 2 }],
   unpackedTiles: [],
   unpackFrom: Infinity,
+  // Groups of 128, 64 tokens: 209 G MAC/s in place of 203.
+  groupTiles: { packedTiles: [{ m: 4, vectors: 2 }] },
   products: vpdpbusd(512),
+};
+
+/** Groups of 128, 64 tokens, AVX2: 144 G MAC/s in place of 127 with 6 tokens. */
+const FOUR_TOKENS = {
+  unpackedTiles: [{ m: 4, vectors: 2 }, { m: 2, vectors: 4 }, { m: 1, vectors: 4 }],
 };
 
 /** AVX-VNNI: 16 registers of 256 bits. The compiler picks the encoding that the CPU has. */
@@ -123,6 +135,7 @@ export const AVX_VNNI: Dialect = {
   packedTiles: [{ m: 6, vectors: 1 }, { m: 2, vectors: 4 }],
   unpackedTiles: [{ m: 6, vectors: 2 }, { m: 2, vectors: 4 }, { m: 1, vectors: 4 }],
   unpackFrom: 16,
+  groupTiles: FOUR_TOKENS,
   products: vpdpbusd(256),
 };
 
@@ -135,6 +148,7 @@ export const AVX2: Dialect = {
   partialGroups: 64,
   maskedTiles: [],
   packedTiles: [{ m: 6, vectors: 1 }, { m: 2, vectors: 4 }, { m: 1, vectors: 4 }],
+  groupTiles: FOUR_TOKENS,
   // 2 registers of 6 tokens leave room for the codes; 3 of 4 and 4 of 3 spill (183, 128, 124 G MAC/s).
   unpackedTiles: [{ m: 6, vectors: 2 }, { m: 2, vectors: 4 }, { m: 1, vectors: 4 }],
   unpackFrom: 16,

@@ -41,9 +41,12 @@ export function groupInverses(groups: Groups, k: number): InputBuffer {
   return { name: "inverse", type: "f32", elements: groupCount(groups, k) };
 }
 
-/** Sums of a group's activations: what sums of codes 0, 1, 2 for weights -1, 0, +1 have too much. */
-export function groupSums(groups: Groups, k: number): InputBuffer {
-  return { name: "sums", type: "i32", elements: groupCount(groups, k) };
+/**
+ * What sums of codes 0, 1, 2 for weights -1, 0, +1 start from in each group: minus the sum of its
+ * activations.
+ */
+export function groupStarts(groups: Groups, k: number): InputBuffer {
+  return { name: "starts", type: "i32", elements: groupCount(groups, k) };
 }
 
 /** Zig's type of factors by group; null where there are none. */
@@ -62,14 +65,14 @@ export function groupOut(groups: Groups): string {
     const GroupSums = struct {
         y: [*]f32,
         y_stride: usize,
-        /// Of each group, by token: what sums of codes have too much, and the factor of the input.
-        sums: [*]const i32,
+        /// Of each group, by token: what sums start from, and the factor of the input.
+        starts: [*]const i32,
         inverses: [*]const f32,
         groups: usize,
         ${hasFactors ? "/// Of the block: 32 a group.\nfactors: [*]const Factor," : ""}
 
         inline fn start(out: GroupSums, t: usize, g: usize, _: usize) Sums {
-            return @splat(-out.sums[t * out.groups + g]);
+            return @splat(out.starts[t * out.groups + g]);
         }
 
         /// Factors of neighbouring rows.
@@ -101,7 +104,7 @@ export function groupOut(groups: Groups): string {
         return .{
             .y = y + t * y_stride + block * ${BLOCK_ROWS},
             .y_stride = y_stride,
-            .sums = x.sums + t * groups,
+            .starts = x.starts + t * groups,
             .inverses = x.inverse + t * groups,
             .groups = groups,
             ${hasFactors ? `.factors = linear.factors + block * groups * ${BLOCK_ROWS},` : ""}

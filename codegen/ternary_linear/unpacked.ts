@@ -185,8 +185,8 @@ function broadcastTile(dialect: Dialect): string {
 /** Sum of a token's activations: what sums of codes 0, 1, 2 for weights -1, 0, +1 have too much. */
 export const SUMS: InputBuffer = { name: "sums", type: "i32", elements: 1 };
 
-/** As `sumsOfInputs`, of each group. */
-export function sumsOfGroups(groups: Groups, k: number): string {
+/** Fills `groupStarts`. Padding activations are zero. */
+export function startsOfGroups(groups: Groups, k: number): string {
   const lanes = 16;
   const count = groupCount(groups, k);
   return zig`
@@ -198,7 +198,7 @@ export function sumsOfGroups(groups: Groups, k: number): string {
             const some: @Vector(${lanes}, i8) = codes[i * ${lanes} ..][0..${lanes}].*;
             sums += @as(math.I, some);
         }
-        x.sums[t * ${count} + g] = @reduce(.Add, sums);
+        x.starts[t * ${count} + g] = -@reduce(.Add, sums);
     }
   `;
 }

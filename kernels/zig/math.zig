@@ -113,13 +113,31 @@ pub inline fn widen(comptime T: type, p: [*]const T) F {
 pub inline fn widenTo(comptime count: usize, comptime T: type, p: [*]const T) @Vector(count, f32) {
     if (T == f32) return p[0..count].*;
     if (T == f16) {
-        const v: @Vector(count, f16) = p[0..count].*;
-        return @floatCast(v);
+        if (widens_halves) return @floatCast(@as(@Vector(count, f16), p[0..count].*));
+        return widenHalves(count, @as([*]const u16, @ptrCast(p))[0..count].*);
     }
     // bf16 is kept as u16: the upper half of an f32.
     const bits: @Vector(count, u16) = p[0..count].*;
     const words: @Vector(count, u32) = bits;
     return @bitCast(words << @splat(16));
+}
+
+/// Whether an instruction does it; else the compiler calls a function for each number.
+const widens_halves = switch (builtin.cpu.arch) {
+    .x86_64 => builtin.cpu.has(.x86, .f16c),
+    else => true,
+};
+
+/// Halves by their bits: as those of an f32 they are 2^112 times too small, denormal ones too.
+fn widenHalves(comptime count: usize, halves: @Vector(count, u16)) @Vector(count, f32) {
+    const Bits = @Vector(count, u32);
+    const bits: Bits = halves;
+    const size = (bits & @as(Bits, @splat(0x7fff))) << @splat(13);
+    const number: Bits = @bitCast(@as(@Vector(count, f32), @bitCast(size)) * @as(@Vector(count, f32), @splat(0x1p112)));
+    // Infinite, or none.
+    const special = size | @as(Bits, @splat(0x7f800000));
+    const magnitude = @select(u32, size >= @as(Bits, @splat(0x7c00 << 13)), special, number);
+    return @bitCast(magnitude | (bits & @as(Bits, @splat(0x8000))) << @splat(16));
 }
 
 const fuses = switch (builtin.cpu.arch) {
@@ -227,6 +245,19 @@ test "widen keeps the value of every type" {
     try testing.expectEqual(expected, widen(f32, &as_f32));
     try testing.expectEqual(expected, widen(f16, &as_f16));
     try testing.expectEqual(expected, widen(u16, &as_bf16));
+}
+
+test "halves are widened by their bits to what they are" {
+    for (0..1 << 12) |high| {
+        var halves: [lanes]u16 = undefined;
+        for (&halves, 0..) |*half_bits, low| half_bits.* = @intCast(high << 4 | low);
+        const values: [lanes]f16 = @bitCast(halves);
+        const expected: [lanes]u32 = @bitCast(@as(F, @floatCast(@as(@Vector(lanes, f16), values))));
+        const actual: [lanes]u32 = @bitCast(widenHalves(lanes, halves));
+        for (values, expected, actual) |value, e, a| {
+            if (std.math.isNan(value)) try testing.expect(std.math.isNan(@as(f32, @bitCast(a)))) else try testing.expectEqual(e, a);
+        }
+    }
 }
 
 test "shortened keeps 13 bits, ties to even, nothing tiny and nothing huge" {

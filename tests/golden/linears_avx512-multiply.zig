@@ -91,6 +91,9 @@ fn maskedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize,
         var g: usize = 0;
         while (g * group_steps < steps) : (g += 1) {
             var acc: [m][vectors][4]Sums = @splat(@splat(@splat(@splat(0))));
+            inline for (0..m) |t| {
+                inline for (0..vectors) |v| acc[t][v][0] = out.start(t, g, (part * vectors + v) * vector_rows);
+            }
             for (g * group_steps..@min((g + 1) * group_steps, steps)) |step| {
                 const from = w + step * 128 + part * vectors * vector_rows * 4;
                 if (fresh) {
@@ -111,7 +114,7 @@ fn maskedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize,
                 const row = (part * vectors + v) * vector_rows;
                 const factors = out.factorsOf(g, row);
                 inline for (0..m) |t| {
-                    var sums = out.start(t, g, row) + acc[t][v][0];
+                    var sums = acc[t][v][0];
                     inline for (1..4) |i| sums += acc[t][v][i] >> @splat(2 * i);
                     out.put(t, g, row, sums, factors);
                 }
@@ -128,10 +131,14 @@ fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize,
         var g: usize = 0;
         while (g * group_steps < steps) : (g += 1) {
             const last: usize = @min((g + 1) * group_steps, steps);
-            var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
+            var sums: [m][vectors]Sums = undefined;
+            inline for (0..m) |t| {
+                inline for (0..vectors) |v| sums[t][v] = out.start(t, g, (part * vectors + v) * vector_rows);
+            }
             var first = g * group_steps;
             while (first < last) : (first += partial_steps) {
-                var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
+                // Partial sums that need no widening go on where the sums are.
+                var acc: [m][vectors]Partial = if (Partial == Sums) sums else @splat(@splat(@splat(0)));
                 for (first..@min(first + partial_steps, last)) |step| {
                     const from = w + step * 128 + part * vectors * vector_rows * 4;
                     if (fresh) {
@@ -147,13 +154,13 @@ fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize,
                     }
                 }
                 inline for (0..m) |t| {
-                    inline for (0..vectors) |v| sums[t][v] += widen(acc[t][v]);
+                    inline for (0..vectors) |v| sums[t][v] = if (Partial == Sums) acc[t][v] else sums[t][v] + widen(acc[t][v]);
                 }
             }
             inline for (0..vectors) |v| {
                 const row = (part * vectors + v) * vector_rows;
                 const factors = out.factorsOf(g, row);
-                inline for (0..m) |t| out.put(t, g, row, out.start(t, g, row) + sums[t][v], factors);
+                inline for (0..m) |t| out.put(t, g, row, sums[t][v], factors);
             }
         }
     }

@@ -9,7 +9,7 @@ const Linear = struct { codes: [*]const u8, factors: [*]const Factor, bias: ?[*]
 const Quantized = struct {
     codes: [*]i8,
     inverse: [*]f32,
-    sums: [*]i32,
+    starts: [*]i32,
 };
 
 /// Factors of rows and biases of a block, for tokens first .. last.
@@ -59,15 +59,15 @@ const Floats = @Vector(vector_rows, f32);
 const GroupSums = struct {
     y: [*]f32,
     y_stride: usize,
-    /// Of each group, by token: what sums of codes have too much, and the factor of the input.
-    sums: [*]const i32,
+    /// Of each group, by token: what sums start from, and the factor of the input.
+    starts: [*]const i32,
     inverses: [*]const f32,
     groups: usize,
     /// Of the block: 32 a group.
     factors: [*]const Factor,
 
     inline fn start(out: GroupSums, t: usize, g: usize, _: usize) Sums {
-        return @splat(-out.sums[t * out.groups + g]);
+        return @splat(out.starts[t * out.groups + g]);
     }
 
     /// Factors of neighbouring rows.
@@ -90,7 +90,7 @@ inline fn groupOut(comptime groups: usize, linear: Linear, x: Quantized, t: usiz
     return .{
         .y = y + t * y_stride + block * 32,
         .y_stride = y_stride,
-        .sums = x.sums + t * groups,
+        .starts = x.starts + t * groups,
         .inverses = x.inverse + t * groups,
         .groups = groups,
         .factors = linear.factors + block * groups * 32,
@@ -116,14 +116,18 @@ fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize,
         var g: usize = 0;
         while (g * group_steps < steps) : (g += 1) {
             const last: usize = @min((g + 1) * group_steps, steps);
-            var sums: [m][vectors]Sums = @splat(@splat(@splat(0)));
+            var sums: [m][vectors]Sums = undefined;
+            inline for (0..m) |t| {
+                inline for (0..vectors) |v| sums[t][v] = out.start(t, g, (part * vectors + v) * vector_rows);
+            }
             var first = g * group_steps;
             while (first < last) : (first += partial_steps) {
-                var acc: [m][vectors]Partial = @splat(@splat(@splat(0)));
+                // Partial sums that need no widening go on where the sums are.
+                var acc: [m][vectors]Partial = if (Partial == Sums) sums else @splat(@splat(@splat(0)));
                 for (first..@min(first + partial_steps, last)) |step| {
                     const from = w + step * 128 + part * vectors * vector_rows * 4;
                     if (fresh) {
-                        inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 8192 + 64 * line, .{ .locality = 2 });
+                        inline for (0..(vectors * vector_rows * 4 + 63) / 64) |line| @prefetch(from + 6144 + 64 * line, .{ .locality = 3 });
                     }
                     inline for (0..4) |i| {
                         var codes: [vectors]Codes = undefined;
@@ -135,13 +139,13 @@ fn packedTile(comptime m: usize, comptime vectors: usize, comptime steps: usize,
                     }
                 }
                 inline for (0..m) |t| {
-                    inline for (0..vectors) |v| sums[t][v] += widen(acc[t][v]);
+                    inline for (0..vectors) |v| sums[t][v] = if (Partial == Sums) acc[t][v] else sums[t][v] + widen(acc[t][v]);
                 }
             }
             inline for (0..vectors) |v| {
                 const row = (part * vectors + v) * vector_rows;
                 const factors = out.factorsOf(g, row);
-                inline for (0..m) |t| out.put(t, g, row, out.start(t, g, row) + sums[t][v], factors);
+                inline for (0..m) |t| out.put(t, g, row, sums[t][v], factors);
             }
         }
     }
@@ -233,7 +237,7 @@ fn prepare_k300(x: Quantized, t: usize) void {
             const some: @Vector(16, i8) = codes[i * 16 ..][0..16].*;
             sums += @as(math.I, some);
         }
-        x.sums[t * 3 + g] = @reduce(.Add, sums);
+        x.starts[t * 3 + g] = -@reduce(.Add, sums);
     }
 }
 
@@ -242,7 +246,7 @@ fn inputIn_k300(memory: [*]u8, tokens: usize) Quantized {
     return .{
         .codes = @ptrCast(@alignCast(memory + tokens * 0)),
         .inverse = @ptrCast(@alignCast(memory + tokens * 384)),
-        .sums = @ptrCast(@alignCast(memory + tokens * 448)),
+        .starts = @ptrCast(@alignCast(memory + tokens * 448)),
     };
 }
 
