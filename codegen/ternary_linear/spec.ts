@@ -61,8 +61,8 @@ const grouped = new Map<string, readonly TernaryKernel[]>();
  * whole words, lookup9, lookup48 and shuffle24 take 1.88 bits a weight where multiplication takes 2, 6 %
  * less with the factors, and lookup10 waits for its own multiplications.
  *
- * Of one Zen 4 core, 4,096 x 4,096, groups of 128 with f16 factors (2.125 bits a weight), medians and, of
- * decode, bytes beside a peak of 32 to 33 GB/s:
+ * Of one Zen 4 core, 4,096 x 4,096, groups of 128 with f16 factors (2.125 bits a weight); the best tenth
+ * of interleaved runs (medians are 2 to 5 % lower) and, of decode, bytes beside a peak of 32 to 33 GB/s:
  *
  * | | decode from memory | | 64 tokens, G MAC/s |
  * |---|---|---|---|
@@ -72,7 +72,7 @@ const grouped = new Map<string, readonly TernaryKernel[]>();
  * | avx2-multiply, no groups | 105 | 82 % | 151 |
  * | groups | 93 | 77 % | 143 |
  *
- * f32 factors take 2.25 bits: as many percent more time.
+ * f32 factors take 2.25 bits.
  *
  * @returns The same objects for equal groups.
  */
