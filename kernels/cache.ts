@@ -183,6 +183,34 @@ export async function publishDirectory(
   return target;
 }
 
+/**
+ * The same for a few files, at once: each is written with its content and synced.
+ *
+ * @throws {CacheError} If `parent` is not writable or full.
+ */
+export function publishFiles(
+  parent: string,
+  name: string,
+  files: ReadonlyMap<string, Uint8Array>,
+): string {
+  const temporary = temporaryPath(parent, name);
+  const target = path.join(parent, name);
+  try {
+    fs.mkdirSync(temporary, { recursive: true, mode: 0o700 });
+    for (const [file, bytes] of files) {
+      fs.writeFileSync(path.join(temporary, file), bytes, { flag: "wx", mode: 0o600 });
+    }
+    syncTopLevel(temporary);
+    renameUnlessThere(temporary, target);
+  } catch (error) {
+    throwCacheError(parent, error);
+  } finally {
+    discard(temporary);
+  }
+  syncDirectory(parent);
+  return target;
+}
+
 function renameUnlessThere(temporary: string, target: string): void {
   try {
     fs.renameSync(temporary, target);

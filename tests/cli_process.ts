@@ -24,6 +24,8 @@ export interface RunOptions {
   runtime?: readonly string[];
   /** What it runs; default: `cli.ts`. */
   file?: string;
+  /** Where it runs; default: this process's folder. */
+  cwd?: string;
 }
 
 export interface Running {
@@ -35,10 +37,11 @@ const DENO = [Deno.execPath(), "run", "-A"];
 
 export function startCli(
   args: readonly string[],
-  { cache, env = {}, runtime = DENO, file = CLI }: RunOptions,
+  { cache, env = {}, runtime = DENO, file = CLI, cwd }: RunOptions,
 ): Running {
   const [program, ...rest] = [...runtime, file, ...args];
   const child = spawn(program, rest, {
+    cwd,
     // Coverage of what is killed can't be written, and would be told on standard error.
     env: { ...process.env, TRILITH_CACHE: cache, TRILITH_ZIG: ZIG.path, NO_COLOR: "1", ...env },
     stdio: ["ignore", "pipe", "pipe"],

@@ -9,7 +9,7 @@ import { ROOT } from "./paths.ts";
 /** A model whose tokens take 20 ms, and one named "stuck" that is never loaded. */
 export const FAKE_CLI = path.join(ROOT, "cli", "fake_cli.ts");
 
-export interface ServeOptions extends Pick<RunOptions, "runtime" | "file" | "env"> {
+export interface ServeOptions extends Partial<RunOptions> {
   /** Don't wait until the model is loaded. */
   whileLoading?: boolean;
 }
