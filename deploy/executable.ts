@@ -18,6 +18,9 @@ const SOURCES = [
   ...["deno.json", "package.json"],
 ];
 
+/** As Bun names it. */
+const NAME = process.platform === "win32" ? "trilith.exe" : "trilith";
+
 /** Settings of whatever folder it is started in are not the executable's. */
 const NO_SETTINGS = ["--no-compile-autoload-dotenv", "--no-compile-autoload-bunfig"];
 
@@ -44,8 +47,7 @@ export function buildExecutable(file: string, bun: string): void {
     // Bun names an asset by its folder's own name, whatever lies above it.
     const made = ["--asset=models/story", "--outfile=trilith", "cli.ts"];
     runBun(bun, copy, ["build", "--compile", ...NO_SETTINGS, ...made]);
-    const name = process.platform === "win32" ? "trilith.exe" : "trilith";
-    replaceFile(path.join(copy, name), file);
+    replaceFile(path.join(copy, NAME), file);
   } finally {
     fs.rmSync(copy, { recursive: true, force: true });
   }
@@ -71,8 +73,16 @@ function replaceFile(from: string, to: string): void {
   fs.renameSync(beside, to);
 }
 
-if (import.meta.main) {
-  const file = path.resolve(process.argv[2] ?? path.join(ROOT, "build", "trilith"));
-  buildExecutable(file, process.env.TRILITH_BUN || "bun");
+function main(): number {
+  const file = path.resolve(process.argv[2] ?? path.join(ROOT, "build", NAME));
+  try {
+    buildExecutable(file, process.env.TRILITH_BUN || "bun");
+  } catch (error) {
+    console.error(`error: ${(error as Error).message}`);
+    return 1;
+  }
   console.log(`${file}: ${(fs.statSync(file).size / 1e6).toFixed(0)} MB`);
+  return 0;
 }
+
+if (import.meta.main) process.exit(main());
