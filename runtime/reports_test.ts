@@ -23,7 +23,10 @@ const TINY: ModelSpec = {
   vocabSize: 50,
 };
 
-/** Published numbers of ternary weights, in billions: 2B4T's from its report, others from their names. */
+/**
+ * Published numbers of ternary weights, in billions: 2B4T's from its report, Bonsai's as Qwen3's cards say
+ * without embeddings, others from their names.
+ */
 const TERNARY_WEIGHTS: Record<string, number> = {
   "bitnet-2b-4t": 2.084,
   "bitnet-700m": 0.68,
@@ -31,6 +34,10 @@ const TERNARY_WEIGHTS: Record<string, number> = {
   "llama3-8b": 7.0,
   "falcon3-10b": 9.5,
   "maple-20b-a1b": 19.6,
+  "bonsai-1.7b": 1.4,
+  "bonsai-4b": 3.6,
+  "bonsai-8b": 6.95,
+  "trilm-3.9b": 3.68,
   "100b": 100,
 };
 
