@@ -2,9 +2,11 @@ import { type Command, Option } from "commander";
 import type { ConvertOptions, ConvertReport } from "../runtime/convert/convert.ts";
 import { CONVERT_FORMATS, TERNARY_TYPES } from "../runtime/convert/formats.ts";
 import { UsageError } from "../runtime/errors.ts";
+import type { PerplexityResult } from "../runtime/perplexity.ts";
 import { type Context, interruptible } from "./context.ts";
-import { addJsonFlag, addQuietFlag } from "./flags.ts";
-import { bytes, digits, printJson } from "./format.ts";
+import { addJsonFlag, addQuietFlag, asUsageError, wholeNumber } from "./flags.ts";
+import { bytes, digits, printable, printJson, table } from "./format.ts";
+import { readTextFile } from "./generate.ts";
 import type { Output } from "./io.ts";
 import { checkPermissions } from "./permissions.ts";
 import { createProgress } from "./progress.ts";
@@ -15,6 +17,8 @@ interface ConvertFlags extends
     "to" | "type" | "layout" | "embeddingType" | "pre" | "quantize" | "verify" | "force"
   > {
   splitMaxSize?: number;
+  perplexity?: string;
+  ctx?: number;
   quiet?: boolean;
   json?: boolean;
 }
@@ -44,6 +48,8 @@ export function addConvertCommand(program: Command, context: Context): void {
     .addOption(
       new Option("--quantize <method>", "ternarise a plain float checkpoint").choices(["absmean"]),
     )
+    .option("--perplexity <file>", "with --quantize: of this text, before and after")
+    .option("-c, --ctx <n>", "tokens of a chunk of that text", wholeNumber("--ctx", 5))
     .option("--layout <name>", "of a .trilith file; auto: this machine's; default: rows32")
     .option("--no-verify", "do not read the output back")
     .option("--force", "replace what is there");
@@ -84,19 +90,23 @@ function sizeInBytes(text: string): number {
 async function convertCommand(
   source: string,
   destination: string,
-  { splitMaxSize, quiet, json, ...flags }: ConvertFlags,
+  { splitMaxSize, perplexity, ctx, quiet, json, ...flags }: ConvertFlags,
   { io, engine }: Context,
 ): Promise<void> {
   checkPermissions({ name: "read", path: source }, { name: "write", path: destination });
+  const text = perplexity === undefined ? null : await readTextFile(perplexity, "--perplexity");
   const progress = createProgress(io.stderr, { quiet });
   const report = await interruptible(io, async (signal) => {
     try {
       return await engine.convertModel(source, destination, {
         ...flags,
         splitMaxBytes: splitMaxSize,
+        perplexity: text === null ? undefined : { text, chunkTokens: ctx },
         onProgress: progress.report,
         signal,
       });
+    } catch (error) {
+      throw asUsageError(error);
     } finally {
       progress.done();
     }
@@ -109,9 +119,37 @@ function printReport(report: ConvertReport, stdout: Output): void {
   const { files, bytes: size, type, seconds, verified } = report;
   for (const { path, bytes: size } of files) stdout.write(`${path}  ${bytes(size)}\n`);
   stdout.write(`Wrote ${bytes(size)}, ternary tensors in ${type}, in ${digits(seconds)} s\n`);
-  if (verified === null) return;
-  const { matrices, floats } = verified;
-  stdout.write(
-    `Read back: ${matrices} ternary matrices and ${floats} others are those of the source\n`,
-  );
+  if (verified !== null) {
+    const { matrices, floats } = verified;
+    stdout.write(
+      `Read back: ${matrices} ternary matrices and ${floats} others are those of the source\n`,
+    );
+  }
+  if (report.quantization !== null) printErrors(report.quantization, stdout);
+  if (report.perplexity !== null) printPerplexities(report.perplexity, stdout);
+}
+
+function printErrors(
+  errors: NonNullable<ConvertReport["quantization"]>,
+  stdout: Output,
+): void {
+  const rows = errors.map(({ tensor, relativeError, zeros, scale }) => [
+    printable(tensor),
+    relativeError.toFixed(4),
+    `${(100 * zeros).toFixed(1)} %`,
+    scale.toPrecision(5),
+  ]);
+  stdout.write(`\n${table(stdout, ["tensor", "relative error", "zeros", "factor"], rows)}`);
+}
+
+function printPerplexities(
+  { before, after }: NonNullable<ConvertReport["perplexity"]>,
+  stdout: Output,
+): void {
+  const first = "skipped" in before ? `not measured: ${before.skipped}` : shownResult(before);
+  stdout.write(`\nPerplexity before: ${first}\nPerplexity after: ${shownResult(after)}\n`);
+}
+
+function shownResult({ perplexity, standardError }: PerplexityResult): string {
+  return `${perplexity.toFixed(4)} +/- ${standardError.toFixed(4)}`;
 }

@@ -323,6 +323,8 @@ export const CONVERT_REPORT: ConvertReport = {
   bytes: 2_500_000,
   resumedBytes: 0,
   verified: { matrices: 7, floats: 3 },
+  quantization: null,
+  perplexity: null,
   seconds: 1.5,
 };
 

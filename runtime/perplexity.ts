@@ -49,7 +49,7 @@ export interface PerplexityResult {
  * @throws {RangeError} If the text has fewer tokens than one chunk, or an option is out of range.
  */
 export async function perplexity(
-  model: Model,
+  model: Pick<Model, "tokenizer" | "contextSize" | "logits">,
   text: string | TextSource,
   { onChunk, signal, ...options }: PerplexityOptions = {},
 ): Promise<PerplexityResult> {

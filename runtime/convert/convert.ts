@@ -11,7 +11,14 @@ import { CONVERT_FORMATS, type ConvertFormat, type TernaryType } from "./formats
 import { checkedHalf } from "./ggml_blocks.ts";
 import { planGguf } from "./gguf_plan.ts";
 import type { PlannedFile } from "./plan.ts";
-import { openSource, type Source } from "./source.ts";
+import {
+  type Perplexities,
+  perplexityAfter,
+  perplexityBefore,
+  type PerplexityRun,
+} from "./perplexities.ts";
+import { type QuantizationError, quantizationError } from "./quantization_error.ts";
+import { openSource, type Source, type TernaryMatrix } from "./source.ts";
 import { planPacked } from "./packed_plan.ts";
 import { planSafetensors, writtenScale } from "./safetensors_plan.ts";
 import { publishFiles, publishFolder, removeStaging, stage, type Staging } from "./staging.ts";
@@ -36,6 +43,8 @@ export interface ConvertOptions {
   force?: boolean;
   /** Read the output back and compare it with the source. Default: true. */
   verify?: boolean;
+  /** A text whose perplexity is measured before and after. */
+  perplexity?: Pick<PerplexityRun, "text" | "chunkTokens">;
   onProgress?: OnProgress;
   signal?: AbortSignal;
 }
@@ -52,6 +61,10 @@ export interface ConvertReport {
   resumedBytes: number;
   /** What was read back and found equal; null where that was not wanted. */
   verified: Verified | null;
+  /** What each matrix of a float model has lost; null for models that are ternary. */
+  quantization: QuantizationError[] | null;
+  /** Null where no text was given. */
+  perplexity: Perplexities | null;
   seconds: number;
 }
 
@@ -77,11 +90,17 @@ export async function convertModel(
   const target = resolve(destination);
   checkPlace(path, target, options);
   await using source = await openSource(path, { quantize: options.quantize });
-  using plan = await planOf(source, target, format, options);
+  const errors: QuantizationError[] = [];
+  const isRounded = source.config.quantization.kind === "absmean";
+  const onMatrix = isRounded
+    ? (matrix: TernaryMatrix) => void errors.push(quantizationError(matrix))
+    : undefined;
+  using plan = await planOf(source, target, format, { ...options, onMatrix });
   if (format !== "safetensors") checkOthers(target, plan.files, options);
   const { onProgress, signal } = options;
   const identity = identityOf(source, format, options);
-  const staging = await stage(target, plan.files, { identity, onProgress, signal });
+  const takeNotes = () => errors.splice(0);
+  const staging = await stage(target, plan.files, { identity, takeNotes, onProgress, signal });
   await plan.seal?.(join(staging.folder, plan.files[0].name));
   const verified = options.verify === false ? null : await verify(source, staging, plan, options);
   const paths = await publish(staging, target, format);
@@ -96,6 +115,14 @@ export async function convertModel(
     bytes,
     resumedBytes: staging.resumedBytes,
     verified,
+    quantization: isRounded ? staging.notes as QuantizationError[] : null,
+    perplexity: options.perplexity === undefined ? null : {
+      before: await perplexityBefore(source, { ...options.perplexity, onProgress, signal }),
+      after: await perplexityAfter(
+        format === "safetensors" ? target : paths[0],
+        { ...options.perplexity, onProgress, signal },
+      ),
+    },
     seconds: (performance.now() - startedMs) / 1000,
   };
 }
@@ -139,11 +166,13 @@ interface Plan extends Disposable {
   writtenFactor: VerifyOptions["writtenFactor"];
 }
 
+type PlanOptions = ConvertOptions & { onMatrix?: (matrix: TernaryMatrix) => void };
+
 async function planOf(
   source: Source,
   target: string,
   format: ConvertFormat,
-  options: ConvertOptions,
+  options: PlanOptions,
 ): Promise<Plan> {
   if (format === "safetensors") {
     return {
@@ -163,7 +192,7 @@ async function planOf(
   };
 }
 
-async function planTrilith(source: Source, target: string, options: ConvertOptions): Promise<Plan> {
+async function planTrilith(source: Source, target: string, options: PlanOptions): Promise<Plan> {
   if (!isTrilithFile(target)) {
     throw new UsageError(
       `Cannot write ${

@@ -78,7 +78,15 @@ export function observed(
     onMatrix(codedMatrix(config, found));
     return found;
   };
-  return { config, weights: Object.assign(Object.create(weights), { linear }) };
+  // A proxy, as the reader's private fields are those of its own class only.
+  const observer = new Proxy(weights, {
+    get(target, key) {
+      if (key === "linear") return linear;
+      const value = Reflect.get(target, key, target);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  return { config, weights: observer };
 }
 
 type Weights = Pick<Source, "config" | "weights">;

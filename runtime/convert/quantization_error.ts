@@ -1,0 +1,32 @@
+/** What ternarising a float matrix loses. */
+import type { FloatType } from "../../codegen/model_spec.ts";
+import { toFloat32 } from "../float_formats.ts";
+import type { TernaryMatrix } from "./source.ts";
+
+export interface QuantizationError {
+  tensor: string;
+  /** |W - scale * T| / |W| in the Frobenius norm: 0 where nothing is lost. */
+  relativeError: number;
+  /** Share of weights that became 0. */
+  zeros: number;
+  scale: number;
+}
+
+/** @param matrix Of one factor, read from floats. */
+export function quantizationError({ what, codes, factors, stored }: TernaryMatrix) {
+  const [scale] = factors;
+  const weights = toFloat32(stored.bytes, stored.kind as FloatType);
+  let squares = 0, lost = 0, zeros = 0;
+  for (let i = 0; i < codes.length; i++) {
+    const weight = weights[i];
+    squares += weight * weight;
+    lost += (weight - scale * (codes[i] - 1)) ** 2;
+    if (codes[i] === 1) zeros++;
+  }
+  return {
+    tensor: what.replace(/^"|"$/g, ""),
+    relativeError: squares === 0 ? 0 : Math.sqrt(lost / squares),
+    zeros: zeros / codes.length,
+    scale,
+  };
+}
