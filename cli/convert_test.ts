@@ -1,0 +1,103 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { ConvertOptions } from "../runtime/convert/convert.ts";
+import { CONVERT_REPORT, run } from "./test_helpers.ts";
+
+/** Runs the command, and gives what the engine was asked for. */
+async function converted(args: string[], report = CONVERT_REPORT) {
+  const asked: { source: string; destination: string; options: ConvertOptions }[] = [];
+  const engine = {
+    convertModel(source: string, destination: string, options: ConvertOptions) {
+      asked.push({ source, destination, options });
+      return Promise.resolve(report);
+    },
+  };
+  return { ...await run(["convert", ...args], { engine }), asked };
+}
+
+Deno.test("convert hands its flags on", async () => {
+  const { asked: [{ source, destination, options }], code } = await converted([
+    ...["in", "out.gguf", "--type", "tq1_0", "--embedding-type", "f16", "--split-max-size", "1.5G"],
+    ...["--pre", "qwen2", "--no-verify", "--force", "--quantize", "absmean"],
+  ]);
+  assert.equal(code, 0);
+  assert.deepEqual([source, destination], ["in", "out.gguf"]);
+  const { onProgress: _, signal: __, ...flags } = options;
+  assert.deepEqual(flags, {
+    type: "tq1_0",
+    embeddingType: "f16",
+    splitMaxBytes: 1_500_000_000,
+    pre: "qwen2",
+    verify: false,
+    force: true,
+    quantize: "absmean",
+    perplexity: undefined,
+  });
+});
+
+Deno.test("convert prints files, what was compared and what was lost", async () => {
+  const { stdout } = await converted(["in", "out.gguf"], {
+    ...CONVERT_REPORT,
+    quantization: [{ tensor: "q", relativeError: 0.5, zeros: 0.31, scale: 0.02 }],
+    perplexity: {
+      before: { skipped: "it is large" },
+      after: {
+        perplexity: 12.5,
+        standardError: 0.25,
+        chunkStandardError: null,
+        tokens: 10,
+        bitsPerByte: 1,
+        chunks: 1,
+      },
+    },
+  });
+  assert.match(
+    stdout,
+    /^\/models\/story\.gguf {2}2\.50 MB\nWrote 2\.50 MB, .* in tq2_0, in 1\.50 s\n/,
+  );
+  assert.match(stdout, /Read back: 7 ternary matrices and 3 others/);
+  assert.match(stdout, /\nq +0\.5000 +31\.0 % +0\.020000\n/);
+  assert.match(
+    stdout,
+    /before: not measured: it is large\nPerplexity after: 12\.5000 \+\/- 0\.2500\n/,
+  );
+});
+
+Deno.test("convert --json prints the report as it is", async () => {
+  const { stdout } = await converted(["in", "out.gguf", "--json"]);
+  assert.deepEqual(JSON.parse(stdout), CONVERT_REPORT);
+});
+
+Deno.test("convert --perplexity reads the text", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "trilith-test-"));
+  try {
+    const file = join(folder, "text.txt");
+    writeFileSync(file, "Once");
+    const { asked } = await converted(["in", "out", "--perplexity", file, "--ctx", "64"]);
+    assert.deepEqual(asked[0].options.perplexity, { text: "Once", chunkTokens: 64 });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+for (
+  const [args, message] of [
+    [["in"], /Missing required argument 'destination'/],
+    [["in", "out.gguf", "--type", "q4_0"], /--type/],
+    [
+      ["in", "out.gguf", "--split-max-size", "2X"],
+      /--split-max-size "2X": give bytes such as 500M/,
+    ],
+    [["in", "out.gguf", "--split-max-size", "0"], /--split-max-size "0"/],
+    [["in", "out.gguf", "--ctx", "4"], /--ctx 4/],
+  ] as const
+) {
+  Deno.test(`convert ${args.join(" ")} is wrong usage`, async () => {
+    const { code, stderr, asked } = await converted([...args]);
+    assert.equal(code, 2);
+    assert.match(stderr, message);
+    assert.deepEqual(asked, []);
+  });
+}
