@@ -108,6 +108,29 @@ class CheckpointWeights implements WeightSource {
     return this.#matrix(this.#config.tensorNames.head);
   }
 
+  async ternaryRows(
+    which: "head" | "embedding",
+    first: number,
+    count: number,
+    allocate?: Allocate,
+  ): Promise<TernaryWeights> {
+    const { spec, tensorNames } = this.#config;
+    const { tensors } = this.#checkpoint;
+    const name = tensorNames[which];
+    const { dtype, shape: [rows, k], byteLength } = tensors.get(name)!;
+    const rowBytes = byteLength / rows;
+    const at = first * rowBytes;
+    const bytes = await this.#checkpoint.readRange(name, at, count * rowBytes, allocate);
+    const what = `${shown(name)}, rows from ${first} on`;
+    const none = { what, bias: null, inputNorm: null };
+    const kind = blockKindOf(dtype);
+    if (kind !== null) {
+      return { ...ternaryBlocks({ kind, bytes, n: count, k }, spec.groups!.size, what), ...none };
+    }
+    const matrix = { kind: floatTypeOf(tensors, name), bytes, n: count, k, exact: true };
+    return { matrix, scale: null, ...none };
+  }
+
   /** Weights of a norm as the graph has them. */
   #folded(weights: Float32Array, factor: number): Float32Array {
     const { normOffset } = this.#config.folds;

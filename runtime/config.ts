@@ -29,7 +29,7 @@ import {
 } from "./quantization.ts";
 import { readRopeScaling, type RopeScaling } from "./rope_scaling.ts";
 import { hasOwnNorms, type TensorNames, tensorNamesOf } from "./tensor_names.ts";
-import { ternaryGrain } from "./ternary_grain.ts";
+import { fitsGroups, ternaryGrain } from "./ternary_grain.ts";
 
 export type { RopeScaling } from "./rope_scaling.ts";
 export type { TensorNames } from "./tensor_names.ts";
@@ -81,7 +81,28 @@ export async function readModelConfig(
   if (checkpoint.packed !== undefined) return checkpoint.packed.config;
   const json = parseJson(checkpoint.configText, "config.json");
   const grain = saysHowWeightsAre(json) ? null : await ternaryGrain(checkpoint);
-  return parseModelConfig(json, checkpoint.tensors, { name: checkpoint.name, grain, ...options });
+  const config = parseModelConfig(json, checkpoint.tensors, {
+    name: checkpoint.name,
+    grain,
+    ...options,
+  });
+  return { ...config, spec: { ...config.spec, ...await ternaryEnds(checkpoint, config) } };
+}
+
+/** Embedding and head are packed as linears where they are ternary in the groups that linears have. */
+async function ternaryEnds(
+  checkpoint: Checkpoint,
+  { spec: { groups, tieWordEmbeddings }, tensorNames }: ModelConfig,
+): Promise<Pick<ModelSpec, "ternaryEmbedding" | "ternaryHead">> {
+  if (!groups?.weightScales) return {};
+  const embedding = await fitsGroups(checkpoint, tensorNames.embedding, groups);
+  const head = tieWordEmbeddings
+    ? embedding
+    : await fitsGroups(checkpoint, tensorNames.head, groups);
+  return {
+    ...(embedding ? { ternaryEmbedding: true } : {}),
+    ...(head ? { ternaryHead: true } : {}),
+  };
 }
 
 /** Otherwise the weights themselves are asked. */

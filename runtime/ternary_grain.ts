@@ -2,11 +2,12 @@
  * Whether a checkpoint's weights are ternary as they stand, and what has a factor of its own: told by
  * samples of some layers, which is checked for all weights when they are packed.
  */
-import { type FloatType, LINEAR_NAMES } from "../codegen/model_spec.ts";
+import { type FloatType, type Groups, LINEAR_NAMES } from "../codegen/model_spec.ts";
 import { type BlockKind, STORED_BLOCKS } from "../codegen/pack/stored.ts";
+import { factorType } from "../codegen/ternary_linear/groups.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { finerGrain, type Grain, grainOf, GROUP_SIZES } from "./exact_ternary.ts";
-import { blockFactors, blockKindOf } from "./gguf/ternary_blocks.ts";
+import { blockCodes, blockFactors, blockKindOf } from "./gguf/ternary_blocks.ts";
 import { LINEAR_PATHS } from "./tensor_names.ts";
 import type { TensorInfo } from "./tensors.ts";
 
@@ -21,6 +22,8 @@ const FLOAT_KINDS: Partial<Record<TensorInfo["dtype"], FloatType>> = {
   F16: "f16",
   BF16: "bf16",
 };
+/** What two bits can say and a ternary weight is not. */
+const NO_CODE = 3;
 /** Rows that are read at a place, and places in a matrix. */
 const SAMPLE_ROWS = 32;
 const SAMPLE_PLACES = 4;
@@ -70,22 +73,12 @@ function sampledTensors({ tensors }: Checkpoint): string[] {
 }
 
 async function sampledGrain(checkpoint: Checkpoint, name: string): Promise<TernaryGrain | null> {
-  const { dtype, shape, byteLength } = checkpoint.tensors.get(name)!;
+  const { dtype, shape } = checkpoint.tensors.get(name)!;
   if (dtype === "I2_S") return { grain: "matrix", scaleType: "f32" };
   const kind = blockKindOf(dtype);
   const type = FLOAT_KINDS[dtype];
   if (shape.length < 2 || shape.includes(0) || (kind === null && type === undefined)) return null;
-  const k = shape.at(-1)!;
-  const rows = shape.reduce((product, size) => product * size, 1) / k;
-  const count = Math.min(SAMPLE_ROWS, rows);
-  const parts: Uint8Array<ArrayBuffer>[] = [];
-  for (let place = 0; place < SAMPLE_PLACES; place++) {
-    const first = Math.floor((rows - count) * place / (SAMPLE_PLACES - 1));
-    const rowBytes = byteLength / rows;
-    parts.push(await checkpoint.readRange(name, first * rowBytes, count * rowBytes));
-  }
-  const bytes = joined(parts);
-  const n = SAMPLE_PLACES * count;
+  const { bytes, n, k } = await sampleOf(checkpoint, name);
   // Experts are matrices of their own.
   const isStack = shape.length > 2;
   const grain = kind === null
@@ -98,6 +91,21 @@ async function sampledGrain(checkpoint: Checkpoint, name: string): Promise<Terna
   };
 }
 
+/** Rows of some places of a matrix of at least one row, or of a stack of such. */
+async function sampleOf(checkpoint: Checkpoint, name: string) {
+  const { shape, byteLength } = checkpoint.tensors.get(name)!;
+  const k = shape.at(-1)!;
+  const rows = shape.reduce((product, size) => product * size, 1) / k;
+  const count = Math.min(SAMPLE_ROWS, rows);
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  for (let place = 0; place < SAMPLE_PLACES; place++) {
+    const first = Math.floor((rows - count) * place / (SAMPLE_PLACES - 1));
+    const rowBytes = byteLength / rows;
+    parts.push(await checkpoint.readRange(name, first * rowBytes, count * rowBytes));
+  }
+  return { bytes: joined(parts), n: SAMPLE_PLACES * count, k };
+}
+
 function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
   const out = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
   let at = 0;
@@ -106,6 +114,33 @@ function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
     at += part.length;
   }
   return out;
+}
+
+/**
+ * Whether an embedding or a head is ternary as it stands, with factors that groups of linears can have.
+ * Types that hold a fourth value may hold it: those rows are floats to us. As with linears, all weights
+ * are checked when they are packed.
+ */
+export async function fitsGroups(
+  checkpoint: Checkpoint,
+  name: string,
+  groups: Groups,
+): Promise<boolean> {
+  const kind = blockKindOf(checkpoint.tensors.get(name)!.dtype);
+  // Whole blocks have one factor, whatever samples say. I2_S has none in its rows.
+  if (kind === "i2s" || (kind !== null && STORED_BLOCKS[kind].weights % groups.size !== 0)) {
+    return false;
+  }
+  const scaleType = factorType(groups);
+  if (kind !== null) {
+    const sample = await sampleOf(checkpoint, name);
+    const isTernary = !blockCodes({ ...sample, kind }).includes(NO_CODE);
+    return isTernary && (scaleType === "f16" || scaleType === "f32");
+  }
+  const found = await sampledGrain(checkpoint, name);
+  if (found === null) return false;
+  const isFine = typeof found.grain === "string" || found.grain % groups.size === 0;
+  return isFine && (scaleType === "f32" || scaleType === found.scaleType);
 }
 
 /** The coarsest grain in which blocks have one factor; blocks of zeros fit any. */

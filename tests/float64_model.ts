@@ -100,10 +100,13 @@ class Decoder {
   readonly #rounding: Rounding;
   readonly #prefix: string;
   readonly #isGemma: boolean;
+  readonly #hasTernaryHead: boolean;
 
   constructor(model: MadeModel, rounding: Rounding) {
     this.#config = model.config;
     this.#rounding = rounding;
+    const head = model.tensors["lm_head.weight"] ?? model.tensors["model.embed_tokens.weight"];
+    this.#hasTernaryHead = head?.kind.startsWith("group") ?? false;
     for (const [name, tensor] of Object.entries(model.tensors)) {
       const values = Float64Array.from(madeValues(name, tensor));
       this.#tensors.set(name, tensor.kind === "master" ? ternarised(values) : values);
@@ -144,7 +147,11 @@ class Decoder {
     const head = this.#tensors.get("lm_head.weight") ?? embedding;
     const logitScale = (config.dim_model_base ?? size) / size;
     const norm = this.#norm("norm");
-    return rows.map((x) => product(head, rmsNorm(x, norm, eps)).map((v) => v * logitScale));
+    return rows.map((x) => {
+      const normed = rmsNorm(x, norm, eps);
+      const y = product(head, this.#hasTernaryHead ? rounded(normed, this.#rounding) : normed);
+      return y.map((v) => v * logitScale);
+    });
   }
 
   #layer(rows: Row[], layer: number): Row[] {
