@@ -32,18 +32,25 @@ export async function inspectModel(path?: string): Promise<InspectReport> {
   const { spec } = config;
   return {
     name: config.name,
-    path: checkpoint.folder,
+    path: checkpoint.format === "safetensors" ? checkpoint.folder : checkpoint.files[0].path,
     architecture: architectureOf(config),
     parameters: parametersOf(spec),
     shapes: { ...spec },
     tensorTypes: tensorTypes(checkpoint, config),
     bitsPerWeight: planOf(spec).ternaryBytes * 8 / ternaryWeights(spec),
-    tokenizer: tokenizerOf(tokenizer, defaults),
+    tokenizer: { type: TOKENIZERS[checkpoint.format], ...tokenizerOf(tokenizer, defaults) },
     chatTemplate: template?.source ?? null,
     contextSize: config.maxPositionEmbeddings,
     memory: memoryOf(config),
   };
 }
+
+/** Where each format has its tokenizer. */
+const TOKENIZERS: Readonly<Record<Checkpoint["format"], string>> = {
+  safetensors: "tokenizer.json",
+  gguf: "tokenizer.ggml",
+  packed: "in the file",
+};
 
 function architectureOf({ modelType, quantization }: ModelConfig): string {
   if (quantization.kind === "absmean") return `${modelType}, float: runs with --quantize absmean`;
@@ -84,7 +91,6 @@ function tensorTypes(checkpoint: Checkpoint, config: ModelConfig): TensorType[] 
 function tokenizerOf(tokenizer: Tokenizer, defaults: GenerationDefaults) {
   const text = (id: number) => tokenizer.tokenText(id) ?? `id ${id}`;
   return {
-    type: "tokenizer.json",
     vocabSize: tokenizer.vocabSize,
     bosToken: defaults.bosTokenId === null ? null : text(defaults.bosTokenId),
     eosTokens: defaults.eosTokenIds.map(text),

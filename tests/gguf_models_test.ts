@@ -10,6 +10,7 @@ import { openCheckpoint } from "../runtime/checkpoint.ts";
 import { openWeights } from "../runtime/checkpoint_weights.ts";
 import { type ModelConfig, readModelConfig } from "../runtime/config.ts";
 import { toFloat32 } from "../runtime/float_formats.ts";
+import { inspectModel } from "../runtime/inspect.ts";
 import { loadModel, NotTernaryError } from "../runtime/mod.ts";
 import { packModel } from "../runtime/pack.ts";
 import { fixturePath } from "./fixtures.ts";
@@ -244,4 +245,12 @@ Deno.test("a folder is opened by its only GGUF model", async () => {
     await using named = await openCheckpoint(join(folder, "model-tq1.gguf"));
     assert.equal(named.name, "bitnet-silu-packed");
   });
+});
+
+Deno.test("inspect names a GGUF file, its types and where its tokenizer is", async () => {
+  const path = ggufPath("llama3-158-TQ1_0");
+  const report = await inspectModel(path);
+  assert.deepEqual([report.path, report.tokenizer.type], [path, "tokenizer.ggml"]);
+  const ternary = report.tensorTypes.find(({ type }) => type === "TQ1_0")!;
+  assert.deepEqual([ternary.tensors, ternary.bytes * 8 / ternary.weights], [28, 1.6875]);
 });
