@@ -98,6 +98,9 @@ export async function convertModel(
   using plan = await planOf(source, target, format, { ...options, onMatrix });
   if (format !== "safetensors") checkOthers(target, plan.files, options);
   const { onProgress, signal } = options;
+  const run = options.perplexity && { ...options.perplexity, onProgress, signal };
+  // First, as it may find that the text is too short.
+  const before = run && await perplexityBefore(source, run);
   const identity = identityOf(source, format, options);
   const takeNotes = () => errors.splice(0);
   const staging = await stage(target, plan.files, { identity, takeNotes, onProgress, signal });
@@ -116,12 +119,9 @@ export async function convertModel(
     resumedBytes: staging.resumedBytes,
     verified,
     quantization: isRounded ? staging.notes as QuantizationError[] : null,
-    perplexity: options.perplexity === undefined ? null : {
-      before: await perplexityBefore(source, { ...options.perplexity, onProgress, signal }),
-      after: await perplexityAfter(
-        format === "safetensors" ? target : paths[0],
-        { ...options.perplexity, onProgress, signal },
-      ),
+    perplexity: run === undefined ? null : {
+      before: before!,
+      after: await perplexityAfter(format === "safetensors" ? target : paths[0], run),
     },
     seconds: (performance.now() - startedMs) / 1000,
   };
