@@ -5,16 +5,15 @@
 import assert from "node:assert/strict";
 import { copyFile } from "node:fs/promises";
 import { join } from "node:path";
-import { planOf, type Region } from "../codegen/plan.ts";
 import { openCheckpoint } from "../runtime/checkpoint.ts";
 import { openWeights } from "../runtime/checkpoint_weights.ts";
-import { type ModelConfig, readModelConfig } from "../runtime/config.ts";
+import { readModelConfig } from "../runtime/config.ts";
 import { toFloat32 } from "../runtime/float_formats.ts";
 import { inspectModel } from "../runtime/inspect.ts";
 import { loadModel, NotTernaryError } from "../runtime/mod.ts";
-import { packModel } from "../runtime/pack.ts";
 import { fixturePath } from "./fixtures.ts";
 import { argmax, differenceOf, goldenModel, readJson, readNpy } from "./golden_models.ts";
+import { packed, regionsOf } from "./packed_model.ts";
 import { withFolder } from "./safetensors_file.ts";
 
 interface Twin {
@@ -49,38 +48,6 @@ const TWINS: readonly Twin[] = [
 
 function ggufPath(name: string): string {
   return fixturePath(`models-gguf/${name}.gguf`);
-}
-
-interface Packed {
-  config: ModelConfig;
-  bytes: Uint8Array;
-}
-
-async function packed(path: string, quantize?: "absmean"): Promise<Packed> {
-  await using checkpoint = await openCheckpoint(path);
-  const config = await readModelConfig(checkpoint, { quantize });
-  const bytes = new Uint8Array(planOf(config.spec).totalBytes);
-  await packModel(config.spec, openWeights(config, checkpoint), (part, at) => {
-    bytes.set(part, at);
-    return Promise.resolve();
-  });
-  return { config, bytes };
-}
-
-/** Regions of a packed model by name, those of layers as `3.q_codes`. */
-function regionsOf({ config: { spec }, bytes }: Packed): Map<string, Uint8Array> {
-  const plan = planOf(spec);
-  const regions = new Map<string, Uint8Array>();
-  const add = (name: string, { bytes: size }: Region, at: number) =>
-    regions.set(name, bytes.slice(at, at + size));
-  for (const region of plan.globals) add(region.name, region, region.offset);
-  for (let layer = 0; layer < spec.numHiddenLayers; layer++) {
-    for (const region of plan.layer) {
-      const start = plan.layersOffset + layer * plan.layerBytes;
-      add(`${layer}.${region.name}`, region, start + region.offset);
-    }
-  }
-  return regions;
 }
 
 /** Half an ulp of half precision, and what norms below its normal range lose. */
