@@ -7,7 +7,7 @@ import { type BlockKind, STORED_BLOCKS } from "../codegen/pack/stored.ts";
 import { factorType } from "../codegen/ternary_linear/groups.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { finerGrain, type Grain, grainOf, GROUP_SIZES } from "./exact_ternary.ts";
-import { blockCodes, blockFactors, blockKindOf } from "./gguf/ternary_blocks.ts";
+import { blockFactors, blockKindOf, hasFourthCode } from "./gguf/ternary_blocks.ts";
 import { LINEAR_PATHS } from "./tensor_names.ts";
 import type { TensorInfo } from "./tensors.ts";
 
@@ -22,8 +22,6 @@ const FLOAT_KINDS: Partial<Record<TensorInfo["dtype"], FloatType>> = {
   F16: "f16",
   BF16: "bf16",
 };
-/** What two bits can say and a ternary weight is not. */
-const NO_CODE = 3;
 /** Rows that are read at a place, and places in a matrix. */
 const SAMPLE_ROWS = 32;
 const SAMPLE_PLACES = 4;
@@ -118,8 +116,8 @@ function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
 
 /**
  * Whether an embedding or a head is ternary as it stands, with factors that groups of linears can have.
- * Types that hold a fourth value may hold it: those rows are floats to us. As with linears, all weights
- * are checked when they are packed.
+ * Types that hold a fourth value may hold it: those matrices are floats to us. All blocks of GGUF's types
+ * are looked at; floats are told by samples, and checked when they are packed.
  */
 export async function fitsGroups(
   checkpoint: Checkpoint,
@@ -127,20 +125,43 @@ export async function fitsGroups(
   groups: Groups,
 ): Promise<boolean> {
   const kind = blockKindOf(checkpoint.tensors.get(name)!.dtype);
-  // Whole blocks have one factor, whatever samples say. I2_S has none in its rows.
-  if (kind === "i2s" || (kind !== null && STORED_BLOCKS[kind].weights % groups.size !== 0)) {
-    return false;
-  }
   const scaleType = factorType(groups);
   if (kind !== null) {
-    const sample = await sampleOf(checkpoint, name);
-    const isTernary = !blockCodes({ ...sample, kind }).includes(NO_CODE);
-    return isTernary && (scaleType === "f16" || scaleType === "f32");
+    return (scaleType === "f16" || scaleType === "f32") &&
+      await blocksFit(checkpoint, name, kind, groups.size);
   }
   const found = await sampledGrain(checkpoint, name);
   if (found === null) return false;
   const isFine = typeof found.grain === "string" || found.grain % groups.size === 0;
   return isFine && (scaleType === "f32" || scaleType === found.scaleType);
+}
+
+/** Bytes of a matrix that are looked at together. */
+const SCANNED_BYTES = 4 << 20;
+
+/** Whether groups of `size` features have one factor each, and no weight is code 3. */
+async function blocksFit(
+  checkpoint: Checkpoint,
+  name: string,
+  kind: BlockKind,
+  size: number,
+): Promise<boolean> {
+  const { shape: [rows, k], byteLength } = checkpoint.tensors.get(name)!;
+  const { weights } = STORED_BLOCKS[kind];
+  const isWhole = weights % size === 0 || (size % weights === 0 && k % size === 0);
+  // I2_S has no factors in its rows.
+  if (kind === "i2s" || !isWhole) return false;
+  const rowBytes = byteLength / rows;
+  const step = Math.max(1, Math.floor(SCANNED_BYTES / rowBytes));
+  for (let first = 0; first < rows; first += step) {
+    const count = Math.min(step, rows - first);
+    const bytes = await checkpoint.readRange(name, first * rowBytes, count * rowBytes);
+    if (hasFourthCode(bytes, kind)) return false;
+    if (weights >= size) continue;
+    const factors = blockFactors(bytes, kind, count * k, name);
+    if (!isShared(factors, size / weights)) return false;
+  }
+  return true;
 }
 
 /** The coarsest grain in which blocks have one factor; blocks of zeros fit any. */

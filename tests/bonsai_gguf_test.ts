@@ -48,6 +48,7 @@ function trits(codes: Uint8Array, factor: Uint8Array): Uint8Array {
 const TYPES: readonly BlockType[] = [
   { name: "PQ2_0", id: 142, weights: 128, encode: quarters },
   { name: "PQ2_0 under its old number", id: 42, weights: 128, encode: quarters },
+  { name: "Q2_0", id: 42, weights: 64, encode: quarters },
   { name: "PTQ1_0", id: 143, weights: 128, encode: trits },
 ];
 
@@ -228,4 +229,25 @@ Deno.test("a Bonsai GGUF file generates text, and says what it is", () =>
       const { logits } = all[prompt.length - 1 + i];
       assert.equal(logits[id], Math.max(...logits), `token ${i}`);
     });
+  }));
+
+Deno.test("an embedding with one weight of twice its factor is one of floats", () =>
+  withFolder({}, async (folder) => {
+    const made = bonsai(false);
+    const tensors = tensorsOf(made, TYPES[0]);
+    const { bytes } = tensors["token_embd.weight"];
+    // A row far from those that tell what linears are.
+    const [row, rowBytes] = [120, 2 * 34];
+    bytes[row * rowBytes + 2] |= 3;
+    const gguf = join(folder, "bonsai.gguf");
+    await writeFile(gguf, ggufFile({ values: keysOf(made), tensors }));
+    const own = await packed(gguf);
+    const { spec } = own.config;
+    assert.deepEqual([spec.ternaryEmbedding, spec.ternaryHead], [undefined, true]);
+    const embedding = regionsOf(own).get("embedding")!;
+    const factor = new Float16Array(bytes.buffer, row * rowBytes, 1)[0];
+    const at = 2 * row * spec.hiddenSize;
+    assert.equal(new Float16Array(embedding.slice(at, at + 2).buffer)[0], 2 * factor);
+    const expected = await logitsOf(gguf, { kernels: "reference" });
+    assert.deepEqual(await logitsOf(gguf, { threads: 2 }), expected);
   }));

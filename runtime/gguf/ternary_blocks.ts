@@ -90,6 +90,29 @@ export function blockCodes({ bytes, kind, n, k }: StoredMatrix): Uint8Array<Arra
   return codes;
 }
 
+/** Both bits of a code, of the eight codes of two bytes. */
+const LOW_BITS = 0x5555;
+
+/**
+ * Whether a block has code 3 and a factor that is not 0. Trits have no such code.
+ *
+ * @param bytes Whole blocks, from an even place of their buffer on; not I2_S.
+ */
+export function hasFourthCode(bytes: Uint8Array, kind: BlockKind): boolean {
+  const { factorAt } = CODECS[kind];
+  if (factorAt === null || kind === "tq1" || kind === "ptq1") return false;
+  const words = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length / 2);
+  const perBlock = STORED_BLOCKS[kind].bytes / 2;
+  // The factor is a block's first word or its last.
+  const [from, to] = factorAt === 0 ? [1, perBlock] : [0, perBlock - 1];
+  for (let block = 0; block < words.length; block += perBlock) {
+    let found = 0;
+    for (let i = block + from; i < block + to; i++) found |= words[i] & words[i] >> 1;
+    if ((found & LOW_BITS) !== 0 && (words[block + factorAt / 2] & 0x7fff) !== 0) return true;
+  }
+  return false;
+}
+
 /**
  * Factors of the blocks of a matrix, in order: one for the whole of I2_S.
  *
