@@ -10,6 +10,7 @@ import {
   addQuietFlag,
   asUsageError,
   headOption,
+  i2sLayoutOption,
   kernelsOption,
   kvTypeOption,
   numberParser,
@@ -48,6 +49,7 @@ export function addBenchCommand(program: Command, context: Context): void {
     .addOption(headOption())
     .addOption(schemeOption())
     .addOption(kvTypeOption())
+    .addOption(i2sLayoutOption())
     .option(
       "-c, --context <n>",
       "decode after so many tokens, which are not computed, beside decoding from the start",

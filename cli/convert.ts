@@ -4,7 +4,7 @@ import { CONVERT_FORMATS, TERNARY_TYPES } from "../runtime/convert/formats.ts";
 import { UsageError } from "../runtime/errors.ts";
 import type { PerplexityResult } from "../runtime/perplexity.ts";
 import { type Context, interruptible } from "./context.ts";
-import { addJsonFlag, addQuietFlag, asUsageError, wholeNumber } from "./flags.ts";
+import { addJsonFlag, addQuietFlag, asUsageError, i2sLayoutOption, wholeNumber } from "./flags.ts";
 import { bytes, digits, printable, printJson, table } from "./format.ts";
 import { readTextFile } from "./generate.ts";
 import type { Output } from "./io.ts";
@@ -14,7 +14,15 @@ import { createProgress } from "./progress.ts";
 interface ConvertFlags extends
   Pick<
     ConvertOptions,
-    "to" | "type" | "layout" | "embeddingType" | "pre" | "quantize" | "verify" | "force"
+    | "to"
+    | "type"
+    | "layout"
+    | "embeddingType"
+    | "pre"
+    | "quantize"
+    | "i2sLayout"
+    | "verify"
+    | "force"
   > {
   splitMaxSize?: number;
   perplexity?: string;
@@ -48,6 +56,7 @@ export function addConvertCommand(program: Command, context: Context): void {
     .addOption(
       new Option("--quantize <method>", "ternarise a plain float checkpoint").choices(["absmean"]),
     )
+    .addOption(i2sLayoutOption())
     .option("--perplexity <file>", "with --quantize: of this text, before and after")
     .option("-c, --ctx <n>", "tokens of a chunk of that text", wholeNumber("--ctx", 5))
     .option("--layout <name>", "of a .trilith file; auto: this machine's; default: rows32")
@@ -65,8 +74,8 @@ A GGUF file's --type is tq2_0 (2.06 bits a weight) or tq1_0 (1.69), which llama.
 which bitnet.cpp reads. Default: tq2_0, and i2_s for models with sub-norms and squared ReLU (BitNet
 2B4T), which llama.cpp does not run.
 
-The output is made in DESTINATION.partial and renamed when it is whole. After Ctrl-C or a kill the
-same command goes on where it stopped. Before that it is read back and compared with the source.
+The output is made in DESTINATION.partial, read back, compared with the source, and then renamed.
+After Ctrl-C or a kill the same command goes on where it stopped.
 
 Examples:
   trilith convert ./Falcon3-1B-Instruct-1.58bit falcon3.gguf

@@ -123,11 +123,14 @@ export function addModelFlags(command: Command, { model = true } = {}): Command 
     .addOption(
       new Option("--quantize <method>", "ternarise a plain float checkpoint").choices(["absmean"]),
     )
-    .addOption(
-      new Option("--i2s-layout <layout>", "how I2_S weights of a GGUF file lie; default: x86")
-        .choices(["x86", "arm", "rows4"]),
-    );
+    .addOption(i2sLayoutOption());
   return addQuietFlag(addJsonFlag(command));
+}
+
+/** No file says which of the three it has. */
+export function i2sLayoutOption(): Option {
+  return new Option("--i2s-layout <layout>", "how I2_S weights of a GGUF file lie; default: x86")
+    .choices(["x86", "arm", "rows4"]);
 }
 
 export function kvTypeOption(): Option {

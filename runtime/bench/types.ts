@@ -1,13 +1,15 @@
 import type { Isa, KernelChoice } from "../../codegen/isa.ts";
 import type { KvType } from "../../codegen/model_spec.ts";
 import type { StepPhase } from "../../codegen/step/phases.ts";
-import type { HeadChoice, HeadKind, OnProgress } from "../types.ts";
+import type { HeadChoice, HeadKind, LoadOptions, OnProgress } from "../types.ts";
 import type { EnergyDomain, EnergyProblem } from "./energy.ts";
 
 export interface BenchOptions {
   /** A synthetic model of this shape; or a real `model`; neither: the embedded one. */
   shape?: string;
   model?: string;
+  /** How I2_S weights of a GGUF model lie. Default: x86. */
+  i2sLayout?: LoadOptions["i2sLayout"];
   promptTokens: number;
   genTokens: number;
   threads?: number;

@@ -4,6 +4,7 @@ import { basename, dirname, join, resolve, sep } from "node:path";
 import type { FloatType, ModelSpec } from "../../codegen/model_spec.ts";
 import { headerIdentity } from "../checkpoint.ts";
 import { shown, UsageError } from "../errors.ts";
+import type { I2sLayout } from "../gguf/checkpoint.ts";
 import { isTrilithFile } from "../trilith/file.ts";
 import type { OnProgress } from "../types.ts";
 import { OutputError, outputError } from "./errors.ts";
@@ -39,6 +40,8 @@ export interface ConvertOptions {
   splitMaxBytes?: number;
   /** Ternarise the linears of a plain float checkpoint. */
   quantize?: "absmean";
+  /** How I2_S weights of a GGUF source lie. Default: x86. */
+  i2sLayout?: I2sLayout;
   /** Replace what is there. */
   force?: boolean;
   /** Read the output back and compare it with the source. Default: true. */
@@ -89,7 +92,8 @@ export async function convertModel(
   const format = formatOf(destination, options);
   const target = resolve(destination);
   checkPlace(path, target, options);
-  await using source = await openSource(path, { quantize: options.quantize });
+  const { quantize, i2sLayout } = options;
+  await using source = await openSource(path, { quantize, i2sLayout });
   const errors: QuantizationError[] = [];
   const isRounded = source.config.quantization.kind === "absmean";
   const onMatrix = isRounded
@@ -277,7 +281,7 @@ function checkOthers(
 }
 
 function identityOf(source: Source, format: ConvertFormat, options: ConvertOptions): string {
-  const { type, embeddingType, quantize, layout } = options;
+  const { type, embeddingType, quantize, layout, i2sLayout } = options;
   return JSON.stringify([
     WRITER_VERSION,
     headerIdentity(source.checkpoint),
@@ -286,6 +290,7 @@ function identityOf(source: Source, format: ConvertFormat, options: ConvertOptio
     embeddingType,
     quantize,
     layout,
+    i2sLayout,
   ]);
 }
 

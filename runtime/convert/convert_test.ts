@@ -4,7 +4,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { inFolder } from "../../kernels/test_helpers.ts";
 import { fixturePath } from "../../tests/fixtures.ts";
-import { tensorBytes } from "../../tests/gguf_file.ts";
+import { readGguf, tensorBytes } from "../../tests/gguf_file.ts";
 import { loadModel } from "../mod.ts";
 import { openSafetensors } from "../safetensors.ts";
 import { convertModel } from "./convert.ts";
@@ -179,4 +179,42 @@ Deno.test("convert: what no reader of the format would run is refused, and nothi
       });
     }
     assert.deepEqual(fs.readdirSync(folder), []);
+  }));
+
+/** An I2_S file of x86 as one of ARM: blocks of 64 weights in 16 bytes in place of 128 in 32. */
+function asArm(file: Uint8Array): Uint8Array {
+  const out = Uint8Array.from(file);
+  const { tensors, data } = readGguf(file);
+  for (const { type, dims, offset } of tensors) {
+    if (type !== 36) continue;
+    const weights = dims.reduce((product, size) => product * size, 1);
+    const at = data + offset;
+    out.fill(0, at, at + weights / 4);
+    for (let i = 0; i < weights; i++) {
+      const code = file[at + 32 * (i >> 7) + i % 32] >> 6 - 2 * (i >> 5 & 3) & 3;
+      out[at + 16 * (i >> 6) + i % 16] |= code << 6 - 2 * (i >> 4 & 3);
+    }
+  }
+  return out;
+}
+
+Deno.test("convert: an I2_S file of ARM becomes what its x86 twin does, if its layout is told", () =>
+  inFolder(async (folder) => {
+    const x86 = fixturePath("models-gguf/bitnet-2b4t-I2_S.gguf");
+    const arm = path.join(folder, "arm.gguf");
+    fs.writeFileSync(arm, asArm(fs.readFileSync(x86)));
+    const [expected, told, untold] = ["x86", "told", "untold"].map((name) =>
+      path.join(folder, `${name}-out.gguf`)
+    );
+    await convertModel(x86, expected);
+    await convertModel(arm, told, { i2sLayout: "arm" });
+    await convertModel(arm, untold);
+    // The files' own names are in them.
+    const twin = tensorBytes(fs.readFileSync(expected));
+    const others = (file: string) =>
+      [...tensorBytes(fs.readFileSync(file))].filter(([name, bytes]) =>
+        Buffer.compare(bytes, twin.get(name)!) !== 0
+      ).map(([name]) => name);
+    assert.deepEqual(others(told), []);
+    assert.ok(others(untold).length > 0);
   }));

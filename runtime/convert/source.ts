@@ -5,6 +5,7 @@ import { type Checkpoint, openCheckpoint } from "../checkpoint.ts";
 import { openWeights } from "../checkpoint_weights.ts";
 import { type ConfigOptions, type ModelConfig, readModelConfig } from "../config.ts";
 import { exactFactors, signCodes } from "../exact_ternary.ts";
+import type { GgufOptions } from "../gguf/checkpoint.ts";
 import { readGenerationDefaults } from "../generation_config.ts";
 import { ternaryOf } from "../ternary.ts";
 import { checkTokenizerFits, readTokenizer, type StreamingTokenizer } from "../tokenizer.ts";
@@ -39,8 +40,11 @@ export interface TernaryMatrix {
 }
 
 /** @throws As `loadModel` of a model that can't be read. */
-export async function openSource(path: string, options: ConfigOptions = {}): Promise<Source> {
-  const checkpoint = await openCheckpoint(path);
+export async function openSource(
+  path: string,
+  options: ConfigOptions & GgufOptions = {},
+): Promise<Source> {
+  const checkpoint = await openCheckpoint(path, options);
   try {
     const config = await readModelConfig(checkpoint, options);
     const tokenizer = await readTokenizer(checkpoint.companions);
