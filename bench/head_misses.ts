@@ -10,7 +10,7 @@ import { KV_BLOCK_POSITIONS } from "../codegen/attention/cache.ts";
 import { SKETCH_TOKENS } from "../codegen/head/sketch.ts";
 import { planOf } from "../codegen/plan.ts";
 import type { Batch } from "../codegen/step/batch.ts";
-import { librarySources } from "../kernels/choose.ts";
+import { compilePacker, librarySources } from "../kernels/choose.ts";
 import { compileLibrary } from "../kernels/compile.ts";
 import { type NativeExecutor, openPacked } from "../runtime/native_executor.ts";
 import { packModel } from "../runtime/pack.ts";
@@ -166,7 +166,8 @@ async function openExecutor(
   sources.set("kernels.zig", edit(sources.get("kernels.zig")!));
   const { path } = await compileLibrary(ZIG, { sources, isa: kernel.isa });
   const packed = new Uint8Array(planOf(spec, kernel.scheme.layout).totalBytes);
-  using packer = openPacker(path, kernel.scheme.layout, THREADS);
+  const { layout } = kernel.scheme;
+  using packer = openPacker(await compilePacker(layout, kernel.isa), layout, THREADS);
   await packModel(spec, source, (bytes, offset) => packed.set(bytes, offset), { packer });
   return openPacked(path, packed, {
     kernels: kernel.isa,

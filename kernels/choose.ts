@@ -2,6 +2,9 @@ import { createHash } from "node:crypto";
 import fs from "node:fs";
 import path from "node:path";
 import type { Groups, KvType, ModelSpec } from "../codegen/model_spec.ts";
+import type { Isa } from "../codegen/isa.ts";
+import type { TernaryLayout } from "../codegen/layouts/layout.ts";
+import { packerSource } from "../codegen/pack/template.ts";
 import { stepSource } from "../codegen/step/template.ts";
 import type { TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { defaultFor } from "./autotune.ts";
@@ -33,6 +36,8 @@ export interface ChooseOptions {
 /** Kernels that are compiled, loaded and proved on this machine. */
 export interface OpenedKernels {
   library: ModelLibrary;
+  /** The library that packs in the kernel's layout. */
+  packerPath: string;
   kernel: TernaryKernel;
   /** Why these, in words. */
   reason: string;
@@ -52,7 +57,30 @@ export function librarySources(
   kernel: TernaryKernel,
   kvType: KvType,
 ): Map<string, string> {
-  return new Map([...VOCABULARY, ["kernels.zig", stepSource(spec, { kernel, kvType })]]);
+  const vocabulary = [...VOCABULARY].filter(([name]) => !PACKING.includes(name));
+  return new Map([...vocabulary, ["kernels.zig", stepSource(spec, { kernel, kvType })]]);
+}
+
+/** Files of the vocabulary that only packers import: changing them must not compile kernels anew. */
+const PACKING = ["pack.zig", "sketch.zig"];
+
+/** The sources of a library that packs in a layout: one for all models. */
+export function packerSources(layout: TernaryLayout): Map<string, string> {
+  return new Map([...VOCABULARY, ["kernels.zig", packerSource(layout)]]);
+}
+
+/**
+ * Compiles the packer of a layout for this machine, or finds it in the cache.
+ *
+ * @returns The library's path.
+ */
+export async function compilePacker(
+  layout: TernaryLayout,
+  isa: Isa,
+  options: ChooseOptions = {},
+): Promise<string> {
+  const zig = await ensureZig(options);
+  return (await compileLibrary(zig, { sources: packerSources(layout), isa }, options)).path;
 }
 
 /**
@@ -105,11 +133,12 @@ async function openSelected(
   options: ChooseOptions,
 ): Promise<OpenedKernels> {
   const sources = librarySources(spec, kernel, kvType);
-  const { path: file, compileMs } = await compileLibrary(
-    zig,
-    { sources, isa: kernel.isa },
-    options,
-  );
+  const { isa } = kernel;
+  // Side by side, as a first run waits for both.
+  const [{ path: file, compileMs }, packerPath] = await Promise.all([
+    compileLibrary(zig, { sources, isa }, options),
+    compilePacker(kernel.scheme.layout, isa, { signal: options.signal }),
+  ]);
   const library = openModelLibrary(file);
   try {
     await proveOnce(library, file, { spec, kernel, cpu }, options);
@@ -117,7 +146,7 @@ async function openSelected(
     library.close();
     throw error;
   }
-  return { library, kernel, reason, cpu, compileMs };
+  return { library, packerPath, kernel, reason, cpu, compileMs };
 }
 
 interface ProofOf {

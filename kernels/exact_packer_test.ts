@@ -3,14 +3,11 @@ import assert from "node:assert/strict";
 import { ROWS32 } from "../codegen/layouts/rows32.ts";
 import { packMatrix } from "../codegen/layouts/layout.ts";
 import type { StoredMatrix } from "../codegen/pack/stored.ts";
-import { packerSource } from "../codegen/pack/template.ts";
 import { randomOf } from "../codegen/random.ts";
 import { exactFactors, type Grain, signCodes } from "../runtime/exact_ternary.ts";
 import { openPacker, type TernaryPacker } from "../runtime/ternary_packer.ts";
-import { compileLibrary } from "./compile.ts";
+import { compilePacker } from "./choose.ts";
 import { detectCpu, supportedIsas } from "./cpu.ts";
-import { ensureZig } from "./toolchain.ts";
-import { VOCABULARY } from "./vocabulary.ts";
 
 type Kind = "f32" | "f16" | "bf16";
 const KINDS: readonly Kind[] = ["f32", "f16", "bf16"];
@@ -86,8 +83,7 @@ async function compareFaults(packer: TernaryPacker): Promise<void> {
 
 for (const isa of new Set([supportedIsas(detectCpu())[0], "portable" as const])) {
   Deno.test(`packer: floats that are ternary as they stand, with ${isa}`, async () => {
-    const sources = new Map([...VOCABULARY, ["kernels.zig", packerSource(ROWS32)]]);
-    const { path } = await compileLibrary(await ensureZig(), { sources, isa });
+    const path = await compilePacker(ROWS32, isa);
     for (const threads of [1, 3]) {
       using packer = openPacker(path, ROWS32, threads);
       await comparePacker(packer);

@@ -11,15 +11,12 @@ import {
   type StoredKind,
   type StoredMatrix,
 } from "../codegen/pack/stored.ts";
-import { packerSource } from "../codegen/pack/template.ts";
 import { randomOf } from "../codegen/random.ts";
 import { LAYOUTS } from "../codegen/ternary_linear/spec.ts";
 import { absmeanOf, rowSums, ternaryOf } from "../runtime/ternary.ts";
-import { compileLibrary } from "./compile.ts";
+import { compilePacker } from "./choose.ts";
 import { detectCpu, supportedIsas } from "./cpu.ts";
 import { NativePacker } from "./packer.ts";
-import { ensureZig } from "./toolchain.ts";
-import { VOCABULARY } from "./vocabulary.ts";
 
 /** About the edges of groups, lines, chunks, blocks, units and slices; and one of each alone. */
 const SHAPES: readonly [n: number, k: number][] = [
@@ -36,9 +33,7 @@ const SHAPES: readonly [n: number, k: number][] = [
 const KINDS = Object.keys(STORED_KINDS) as StoredKind[];
 
 async function openPacker(isa: Isa, layout: TernaryLayout, threads: number): Promise<NativePacker> {
-  const sources = new Map([...VOCABULARY, ["kernels.zig", packerSource(layout)]]);
-  const { path } = await compileLibrary(await ensureZig(), { sources, isa });
-  return new NativePacker(path, layout, threads);
+  return new NativePacker(await compilePacker(layout, isa), layout, threads);
 }
 
 /** Codes; or floats of which many lie at the edges of rounding, with all sorts of sizes. */

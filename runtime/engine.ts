@@ -218,7 +218,7 @@ async function startNative(
   try {
     const { layout } = opened.kernel.scheme;
     const threads = options.threads ?? defaultThreads(opened.cpu);
-    const packer = () => openPacker(opened.library.path, layout, threads);
+    const packer = () => openPacker(opened.packerPath, layout, threads);
     const weights = await loadWeights(
       opened.library,
       await packedFileOf(input, layout, packer, options),

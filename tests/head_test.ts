@@ -8,12 +8,11 @@ import type { TernaryLayout } from "../codegen/layouts/layout.ts";
 import { SKETCH_ROWS } from "../codegen/model_spec.ts";
 import type { Batch } from "../codegen/step/batch.ts";
 import { kernelName, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
-import { librarySources } from "../kernels/choose.ts";
-import { compileLibrary } from "../kernels/compile.ts";
+import { compilePacker } from "../kernels/choose.ts";
 import type { NativeExecutor } from "../runtime/native_executor.ts";
 import { openPacker, referencePacker } from "../runtime/ternary_packer.ts";
 import { prefillBatch } from "./batches.ts";
-import { KERNELS_OF_ARCH, lackingFor, ZIG } from "./machine.ts";
+import { KERNELS_OF_ARCH, lackingFor } from "./machine.ts";
 import { CONTEXT, ODD_MODELS, type OddModel } from "./odd_models.ts";
 import { openOddModel } from "./odd_executor.ts";
 import { testUnless } from "./tools.ts";
@@ -86,8 +85,7 @@ for (const kernel of uniqueLayouts(KERNELS_OF_ARCH)) {
     lackingFor(kernel.isa),
     `head: the native sketch in ${layout.name} has the reference's bytes`,
     async () => {
-      const sources = librarySources(MODEL.spec, kernel, MODEL.kvType);
-      const { path } = await compileLibrary(ZIG, { sources, isa: kernel.isa });
+      const path = await compilePacker(layout, kernel.isa);
       using native = openPacker(path, layout, 2);
       const reference = referencePacker(layout);
       const k = MODEL.spec.hiddenSize;

@@ -6,11 +6,8 @@ export function packSymbol(layout: TernaryLayout): string {
   return `trilith_pack_${layout.name}`;
 }
 
-/**
- * The packer of a layout: what `kernels/zig/pack.zig` must know of it, and the exported function.
- * The file imports pack.zig as `pack` and `Team`.
- */
-export function packer(layout: TernaryLayout): string {
+/** What `kernels/zig/pack.zig` must know of a layout, and the exported function. */
+function packer(layout: TernaryLayout): string {
   const { wordBits, groupFeatures, groupWords, sliceGroups, unitBlocks, laneRows, encode } =
     layout.native;
   return zig`

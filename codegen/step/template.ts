@@ -22,7 +22,6 @@ import {
   quantizeSymbol,
   rmsNorm,
 } from "../norm_quantize/template.ts";
-import { packer } from "../pack/template.ts";
 import { hasFloatHead, hasMatrixScales, type PackedPlan, planOf, regionOf } from "../plan.ts";
 import { headTail, ternaryEmbedding, ternaryHead } from "../head/ternary.ts";
 import { RESCORED, SKETCH_FIELDS, sketchMemory, twoStageHead } from "../head/template.ts";
@@ -89,7 +88,6 @@ export function stepSource(spec: ModelSpec, options: StepOptions): string {
       : experts(spec, options.kernel.scheme, context.plan, rowScratch(context)),
     layerLoop(context),
     lifecycle(context),
-    packer(options.kernel.scheme.layout),
   ].filter((text) => text !== "").join("\n");
 }
 
@@ -132,13 +130,11 @@ function header({ spec, options }: Context): string {
     const std = @import("std");
     const math = @import("math.zig");
     const host = @import("host.zig");
-    const pack = @import("pack.zig");
     const Team = @import("team.zig").Team;
     const Stopwatch = @import("profile.zig").Stopwatch(${2 * STEP_PHASE_NAMES.length});
 
     comptime {
         _ = host;
-        _ = @import("sketch.zig");
     }
   `;
 }

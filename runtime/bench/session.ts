@@ -76,7 +76,7 @@ export class BenchSession implements AsyncDisposable {
     try {
       options.onProgress?.({ phase: "bench", message: `Making ${source.name} weights` });
       const threads = options.threads ?? defaultThreads(opened.cpu);
-      using packer = openPacker(opened.library.path, layout, threads);
+      using packer = openPacker(opened.packerPath, layout, threads);
       await source.fill(packer, (bytes, at) => writeBytes(opened.library, memory, bytes, at));
       const tableStride = SequenceMemory.blocksFor(positionsOf(options));
       const executor = startExecutor(source.spec, opened, memory, options);

@@ -5,8 +5,8 @@ import { ROWS32 } from "../../codegen/layouts/rows32.ts";
 import { ternaryWeights } from "../../codegen/model_spec.ts";
 import { type PackedPlan, planOf } from "../../codegen/plan.ts";
 import { LAYOUTS } from "../../codegen/ternary_linear/spec.ts";
-import { bestKernel, openKernels } from "../../kernels/choose.ts";
-import { defaultThreads } from "../../kernels/cpu.ts";
+import { bestKernel, compilePacker } from "../../kernels/choose.ts";
+import { defaultThreads, detectCpu } from "../../kernels/cpu.ts";
 import { writeAll } from "../block_writer.ts";
 import type { CompanionName } from "../companions.ts";
 import { shown, UsageError } from "../errors.ts";
@@ -97,21 +97,14 @@ async function layoutOf({ layout: name, ...options }: PackedOptions): Promise<Te
 }
 
 async function packerOf(
-  { config: { spec, name } }: Source,
+  { config: { spec } }: Source,
   layout: TernaryLayout,
   options: PackedOptions,
 ): Promise<TernaryPacker> {
   if (ternaryWeights(spec) < NATIVE_WEIGHTS) return referencePacker(layout);
-  const { library, kernel, cpu } = await openKernels({
-    spec,
-    model: name,
-    kvType: "f32",
-    choice: "auto",
-    layout: layout.name,
-  }, options);
-  library.close();
-  if (kernel.scheme.layout.name !== layout.name) return referencePacker(layout);
-  return openPacker(library.path, layout, defaultThreads(cpu));
+  const { isa } = await bestKernel(options);
+  const path = await compilePacker(layout, isa, options);
+  return openPacker(path, layout, defaultThreads(detectCpu()));
 }
 
 interface Text {

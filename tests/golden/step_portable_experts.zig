@@ -3,13 +3,11 @@
 const std = @import("std");
 const math = @import("math.zig");
 const host = @import("host.zig");
-const pack = @import("pack.zig");
 const Team = @import("team.zig").Team;
 const Stopwatch = @import("profile.zig").Stopwatch(38);
 
 comptime {
     _ = host;
-    _ = @import("sketch.zig");
 }
 
 /// One ternary matrix: packed weights, the factor of a weight and a bias, one f32 a row each.
@@ -1966,29 +1964,4 @@ pub export fn trilith_profile_start(model: *Model) void {
 /// Ends that; seconds: of work and of waiting for each phase, in the order of \`Phase\`.
 pub export fn trilith_profile_stop(model: *Model, seconds: *[38]f64) void {
     seconds.* = model.watch.stop();
-}
-
-/// Ternary matrices lie as codegen/layouts says of rows32.
-const Layout = struct {
-    pub const Word = u32;
-    pub const group_features = 16;
-    pub const group_words = 1;
-    pub const slice_groups = 0;
-    pub const unit_blocks = 1;
-    pub const lane_rows = [_]i32{ 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31 };
-
-    pub inline fn encode(codes: *const [16]pack.Codes) [1]@Vector(32, u32) {
-        var word: @Vector(32, u32) = @splat(0);
-        inline for (0..4) |j| {
-            const byte = codes[j] | codes[4 + j] << @splat(2) | codes[8 + j] << @splat(4) | codes[12 + j] << @splat(6);
-            word |= @as(@Vector(32, u32), byte) << @splat(8 * j);
-        }
-        return .{word};
-    }
-};
-
-/// Packs a matrix (n, k) of a pack.Kind in full. Returns 1 if a code is 3, else 0.
-pub export fn trilith_pack_rows32(team: *Team, kind: i32, source: [*]const u8, n: i32, k: i32, factor: f32, out: [*]u8) i32 {
-    const matrix: pack.Matrix = .{ .bytes = source, .n = @intCast(n), .k = @intCast(k), .factor = factor };
-    return @intFromBool(!pack.Packer(Layout).pack(team, @fromBackingInt(kind), matrix, out));
 }
