@@ -1,6 +1,6 @@
 import { type Command, Option } from "commander";
 import { UsageError } from "../runtime/errors.ts";
-import type { Pooling } from "../runtime/types.ts";
+import { type Pooling, POOLINGS } from "../runtime/pooling.ts";
 import { type Context, interruptible } from "./context.ts";
 import { addModelFlags, asUsageError, type ModelFlags } from "./flags.ts";
 import { printJson } from "./format.ts";
@@ -11,6 +11,7 @@ import { loadModel } from "./loading.ts";
 interface EmbedFlags extends ModelFlags {
   file?: string;
   pooling?: Pooling;
+  normalize: boolean;
 }
 
 export function addEmbedCommand(program: Command, context: Context): void {
@@ -19,17 +20,23 @@ export function addEmbedCommand(program: Command, context: Context): void {
     .argument("[texts...]", "texts; none: standard input, a text a line")
     .option("--file <file>", "UTF-8 file with a text a line; -: standard input")
     .addOption(
-      new Option("--pooling <kind>", "which states; default: last of embedding models, else mean")
-        .choices(["mean", "last"]),
-    );
+      new Option(
+        "--pooling <kind>",
+        "whose states: the mean of all tokens, the first's, the last's",
+      )
+        .choices(POOLINGS),
+    )
+    .option("--no-normalize", "leave vectors at the length that they have");
   addModelFlags(command)
     .addHelpText("after", EMBED_HELP)
     .action((texts: string[], flags: EmbedFlags) => embed(texts, flags, context));
 }
 
 const EMBED_HELP = `
-Vectors have length 1. Each is printed on a line, its numbers between spaces.
---json prints {"model", "embeddings": [[...], ...], "promptTokens"}.
+Each vector is printed on a line, its numbers between spaces.
+--json prints {"model", "pooling", "embeddings": [[...], ...], "promptTokens"}.
+The model's files say which states are taken and whether vectors have length 1; where they don't, it is
+the last token's of embedding models, the mean of others, and length 1.
 
 Examples:
   trilith embed "A cat sat on the mat" "A dog lay on the rug" --json
@@ -41,13 +48,17 @@ async function embed(given: string[], flags: EmbedFlags, context: Context): Prom
   const texts = await textsOf(given, flags.file, io);
   await interruptible(io, async (signal, interrupts) => {
     await using model = await loadModel(context, flags, signal, interrupts);
-    const options = { pooling: flags.pooling, signal };
+    const pooling = flags.pooling ?? model.embeddingDefaults.pooling;
+    // Without the flag it is true, which must not overrule the model.
+    const normalize = flags.normalize && model.embeddingDefaults.normalize;
+    const options = { pooling, normalize, signal };
     try {
       const found = await Promise.all(texts.map((text) => model.embed(text, options)));
       const embeddings = found.map(({ values }) => [...values]);
       const promptTokens = found.reduce((sum, { promptTokens }) => sum + promptTokens, 0);
-      if (flags.json) printJson(io.stdout, { model: model.name, embeddings, promptTokens });
-      else for (const vector of embeddings) io.stdout.write(`${vector.join(" ")}\n`);
+      if (flags.json) {
+        printJson(io.stdout, { model: model.name, pooling, embeddings, promptTokens });
+      } else for (const vector of embeddings) io.stdout.write(`${vector.join(" ")}\n`);
     } catch (error) {
       throw asUsageError(error);
     }

@@ -121,6 +121,7 @@ export class FakeModel implements Model {
   readonly kernelReason = "default: not tuned";
   readonly tokenizer = new ByteTokenizer();
   readonly generationDefaults: GenerationDefaults;
+  readonly embeddingDefaults = { pooling: "mean", normalize: true } as const;
   isDisposed = false;
   /** What `generate` and `chat` were last given. */
   lastOptions: GenerateOptions = {};

@@ -40,8 +40,22 @@ async function inspect(
   else printReport(report, stdout);
 }
 
+const STATES = {
+  mean: "the mean of all tokens",
+  cls: "the first token's",
+  last: "the last token's",
+};
+
+function usedFor({ embedding, chatTemplate }: InspectReport): [string, string] {
+  if (embedding === null) {
+    return ["chat template", chatTemplate === null ? "none: use generate" : "yes: chat works"];
+  }
+  const length = embedding.normalize ? "of length 1" : "of any length";
+  return ["for", `embed: vectors ${length}, ${STATES[embedding.pooling]}`];
+}
+
 function printReport(report: InspectReport, stdout: Output): void {
-  const { tokenizer, memory, chatTemplate } = report;
+  const { tokenizer, memory } = report;
   const kvTypes = Object.entries(memory.kvBytesPerTokenByType)
     .map(([kvType, size]) => `${bytes(size)} in ${kvType}`).join(", ");
   stdout.write(fields(stdout, [
@@ -54,7 +68,7 @@ function printReport(report: InspectReport, stdout: Output): void {
     ["tokenizer", `${tokenizer.type}, ${grouped(tokenizer.vocabSize)} tokens`],
     ["starts with", printable(tokenizer.bosToken ?? "nothing")],
     ["ends with", printable(tokenizer.eosTokens.join(", ") || "nothing")],
-    ["chat template", chatTemplate === null ? "none: use generate" : "yes: chat works"],
+    usedFor(report),
     ["weights", bytes(memory.weightBytes)],
     ["KV cache a token", kvTypes],
     ["memory needed", `${bytes(memory.totalBytes)} with a full context`],

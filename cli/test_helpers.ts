@@ -268,6 +268,7 @@ export const INSPECT_REPORT: InspectReport = {
   bitsPerWeight: 1.78,
   tokenizer: { type: "BPE", vocabSize: 2048, bosToken: "<bos>", eosTokens: ["<eos>"] },
   chatTemplate: null,
+  embedding: null,
   contextSize: 512,
   memory: {
     weightBytes: 250_000,

@@ -12,7 +12,9 @@ export type CompanionName =
   | "special_tokens_map.json"
   | "generation_config.json"
   | "chat_template.jinja"
-  | "tokenizer.model";
+  | "tokenizer.model"
+  | "modules.json"
+  | "1_Pooling/config.json";
 
 export interface Companions {
   /** For errors: the folder or file that they come from. */

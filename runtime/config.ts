@@ -20,6 +20,7 @@ import {
   type Rope,
   type Tensors,
 } from "./models/architecture.ts";
+import { POOLINGS, readPooling } from "./pooling.ts";
 import {
   factorParts,
   isTernaryMaster,
@@ -30,6 +31,7 @@ import {
 import { readRopeScaling, type RopeScaling } from "./rope_scaling.ts";
 import { hasOwnNorms, type TensorNames, tensorNamesOf } from "./tensor_names.ts";
 import { fitsGroups, ternaryGrain } from "./ternary_grain.ts";
+import type { EmbeddingDefaults } from "./types.ts";
 
 export type { RopeScaling } from "./rope_scaling.ts";
 export type { TensorNames } from "./tensor_names.ts";
@@ -43,6 +45,8 @@ export interface ModelConfig {
   modelType: ModelType;
   /** What the model is for: to continue texts, or to give their embeddings. */
   task: "generate" | "embed";
+  /** How one vector is made of a text, unless the caller says otherwise. */
+  embedding: EmbeddingDefaults;
   ropeTheta: number;
   ropeScaling: RopeScaling | null;
   /** The table of sliding layers, where they have one of their own. */
@@ -61,6 +65,8 @@ export interface ModelConfig {
 
 export interface ConfigOptions extends QuantizationOptions {
   name?: string;
+  /** What sentence-transformers' files beside config.json say. */
+  embedding?: EmbeddingDefaults | null;
 }
 
 const MAX_HIDDEN = 1_000_000;
@@ -83,6 +89,7 @@ export async function readModelConfig(
   const grain = saysHowWeightsAre(json) ? null : await ternaryGrain(checkpoint);
   const config = parseModelConfig(json, checkpoint.tensors, {
     name: checkpoint.name,
+    embedding: await readPooling(checkpoint.companions),
     grain,
     ...options,
   });
@@ -128,6 +135,7 @@ export function parseModelConfig(
 ): ModelConfig {
   const { config, architecture } = readerOf(json);
   refuseOtherArchitectures(config, architecture, tensors);
+  refuseBothWays(config);
   const notes: string[] = [];
   const tied = readTied(config, tensors, notes);
   const tensorNames = tensorNamesOf(architecture, tensors, tied);
@@ -154,7 +162,7 @@ export function parseModelConfig(
     spec,
     name: options.name ?? "model",
     modelType: architecture.modelType,
-    task: readTask(config, tensorNames),
+    ...readTask(config, tensorNames, options.embedding ?? null),
     ...readRope(config, architecture, spec, notes),
     localRope: graph.localRope ?? null,
     folds: { ...NO_FOLDS, ...graph.folds },
@@ -170,19 +178,39 @@ export function parseModelConfig(
 const HEADLESS_CLASS = /^(Qwen3|Gemma3|Gemma3Text)Model$/;
 
 /**
- * Embedding models are saved without their head, or have linears that only Microsoft's have; a GGUF
- * file says how it makes one vector of many.
+ * Embedding models are saved without their head, have linears that only Microsoft's have, or say how
+ * they make one vector of many: a GGUF file by a key, a folder by files of sentence-transformers.
  */
-function readTask(config: ConfigReader, names: TensorNames): ModelConfig["task"] {
-  const pooling = config.string("pooling");
-  if (pooling !== null && pooling !== "last") {
-    throw new UnsupportedModelError(
-      `Cannot run this model: an embedding must be that of the last token: current value of ` +
-        `pooling is ${shown(pooling)}`,
-    );
-  }
+function readTask(
+  config: ConfigReader,
+  names: TensorNames,
+  files: EmbeddingDefaults | null,
+): Pick<ModelConfig, "task" | "embedding"> {
+  const said = config.has("pooling")
+    ? { pooling: config.oneOf("pooling", POOLINGS), normalize: true }
+    : files;
   const isHeadless = config.strings("architectures").some((name) => HEADLESS_CLASS.test(name));
-  return pooling !== null || isHeadless || hasOwnNorms(names) ? "embed" : "generate";
+  const isEmbedding = said !== null || isHeadless || hasOwnNorms(names);
+  return {
+    task: isEmbedding ? "embed" : "generate",
+    embedding: said ?? { pooling: isEmbedding ? "last" : "mean", normalize: true },
+  };
+}
+
+/** The kernels attend to earlier tokens only. */
+function refuseBothWays(config: ConfigReader): void {
+  const asks = config.has("use_bidirectional_attention") &&
+    config.get("use_bidirectional_attention") !== false;
+  const key = asks
+    ? "use_bidirectional_attention"
+    : config.has("is_causal") && config.get("is_causal") !== true
+    ? "is_causal"
+    : null;
+  if (key === null) return;
+  throw new UnsupportedModelError(
+    `Cannot run this model: its tokens attend to later ones (${key} is ` +
+      `${shown(config.get(key))}), here they attend to earlier ones only: use a decoder`,
+  );
 }
 
 /** Tensors that some graphs have: one that does not would run wrongly. */

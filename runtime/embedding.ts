@@ -1,5 +1,5 @@
 import type { SequenceWork } from "./scheduler.ts";
-import type { Embedding, EmbedOptions, Pooling } from "./types.ts";
+import type { Embedding, EmbeddingDefaults, EmbedOptions } from "./types.ts";
 
 /** A sequence that is run once for its hidden states. */
 export class EmbeddingWork implements SequenceWork {
@@ -15,12 +15,14 @@ export class EmbeddingWork implements SequenceWork {
   #next: number;
 
   constructor(
-    ids: readonly number[],
-    pooling: Pooling,
-    private readonly options: EmbedOptions,
+    private readonly ids: readonly number[],
+    private readonly how: EmbeddingDefaults,
+    private readonly options: Pick<EmbedOptions, "signal">,
   ) {
-    this.pending = [...ids];
-    this.maxTokens = ids.length;
+    const { pooling } = how;
+    // No later token changes what the first one's state is.
+    this.pending = pooling === "cls" ? ids.slice(0, 1) : [...ids];
+    this.maxTokens = this.pending.length;
     this.#next = pooling === "last" ? ids.length - 1 : 0;
     this.result = new Promise((resolve, reject) => this.#settle = { resolve, reject });
   }
@@ -54,8 +56,8 @@ export class EmbeddingWork implements SequenceWork {
       return this.#settle.reject(this.options.signal?.reason ?? new Error("The text was not run"));
     }
     const mean = this.#sum.map((value) => value / this.#states);
-    const values = this.options.normalize === false ? mean : normalized(mean);
-    this.#settle.resolve({ values: Float32Array.from(values), promptTokens: this.maxTokens });
+    const values = this.how.normalize ? normalized(mean) : mean;
+    this.#settle.resolve({ values: Float32Array.from(values), promptTokens: this.ids.length });
   }
 }
 

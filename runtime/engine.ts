@@ -41,6 +41,7 @@ import type {
   ChatMessage,
   ChatOptions,
   Embedding,
+  EmbeddingDefaults,
   EmbedOptions,
   EngineStatus,
   GenerateOptions,
@@ -289,6 +290,7 @@ class LoadedModel implements Model {
   readonly kernelReason: string;
   readonly tokenizer: Tokenizer;
   readonly generationDefaults: GenerationDefaults;
+  readonly embeddingDefaults: EmbeddingDefaults;
   readonly #loaded: Loaded;
   readonly #context: GenerationContext;
   readonly #grammars: GrammarCache;
@@ -306,6 +308,7 @@ class LoadedModel implements Model {
     this.kernelReason = loaded.kernelReason;
     this.tokenizer = tokenizer;
     this.generationDefaults = defaults;
+    this.embeddingDefaults = config.embedding;
     const { spec: { vocabSize } } = config;
     const { eosTokenIds } = defaults;
     this.#grammars = new GrammarCache({ tokenizer, vocabSize, eosTokenIds });
@@ -364,17 +367,16 @@ class LoadedModel implements Model {
     return this.#grammars.compiled(source);
   }
 
-  /** Embedding models were trained to say it all in their last token. */
-  get #pooling(): Pooling {
-    return this.task === "embed" ? "last" : "mean";
-  }
-
-  /** Those models look at the end of the text from a token after it, whether the tokenizer adds it or not. */
-  async #embeddingIds(text: string): Promise<readonly number[]> {
+  /**
+   * Those whose last token says it all look at the text from a token after it: the tokenizer's own, or
+   * an end-of-text token where it adds none.
+   */
+  async #embeddingIds(text: string, pooling: Pooling): Promise<readonly number[]> {
     const ids = await this.encode(text);
     const { eosTokenIds } = this.generationDefaults;
-    if (this.task !== "embed" || eosTokenIds.length === 0) return ids;
-    return eosTokenIds.includes(ids.at(-1)!) ? ids : [...ids, eosTokenIds[0]];
+    const isWhole = this.task !== "embed" || pooling !== "last" || eosTokenIds.length === 0 ||
+      this.#loaded.tokenizer.around.after.length > 0 || eosTokenIds.includes(ids.at(-1)!);
+    return isWhole ? ids : [...ids, eosTokenIds[0]];
   }
 
   async embed(
@@ -382,10 +384,15 @@ class LoadedModel implements Model {
     options: EmbedOptions = {},
   ): Promise<Embedding> {
     const { spec, contextSize } = this;
-    const ids = typeof input === "string" ? await this.#embeddingIds(input) : input;
+    const { pooling, normalize } = this.embeddingDefaults;
+    const how = {
+      pooling: options.pooling ?? pooling,
+      normalize: options.normalize ?? normalize,
+    };
+    const ids = typeof input === "string" ? await this.#embeddingIds(input, how.pooling) : input;
     // No token has to fit after these.
     checkPrompt({ vocabSize: spec.vocabSize, contextSize: contextSize + 1 }, ids);
-    const work = new EmbeddingWork(ids, options.pooling ?? this.#pooling, options);
+    const work = new EmbeddingWork(ids, how, options);
     this.#loaded.scheduler.add(work);
     return await work.result;
   }

@@ -40,6 +40,7 @@ export async function inspectModel(path?: string): Promise<InspectReport> {
     bitsPerWeight: planOf(spec).ternaryBytes * 8 / ternaryWeights(spec),
     tokenizer: { type: TOKENIZERS[checkpoint.format], ...tokenizerOf(tokenizer, defaults) },
     chatTemplate: template?.source ?? null,
+    embedding: config.task === "embed" ? config.embedding : null,
     contextSize: config.maxPositionEmbeddings,
     memory: memoryOf(config),
   };

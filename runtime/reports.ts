@@ -1,5 +1,5 @@
 import type { KvType } from "../codegen/model_spec.ts";
-import type { OnProgress } from "./types.ts";
+import type { EmbeddingDefaults, OnProgress } from "./types.ts";
 
 /** What `bench`, `kernels`, `doctor` and `inspect` print. Their `--json` is these objects. */
 
@@ -89,6 +89,8 @@ export interface InspectReport {
     eosTokens: string[];
   };
   chatTemplate: string | null;
+  /** How an embedding model makes one vector of a text; null of models that generate. */
+  embedding: EmbeddingDefaults | null;
   contextSize: number;
   memory: {
     weightBytes: number;

@@ -1,6 +1,7 @@
 import type { KernelChoice } from "../codegen/isa.ts";
 import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
 import type { Grammar, GrammarSource } from "./grammar/types.ts";
+import type { Pooling } from "./pooling.ts";
 import type { SpeculateChoice } from "./speculation.ts";
 
 /** A step of long work that a person may want to see: fetching, compiling, packing, proving. */
@@ -183,15 +184,22 @@ export interface ChatMessage {
   [field: string]: unknown;
 }
 
-export type Pooling = "mean" | "last";
+export type { Pooling } from "./pooling.ts";
+
+/** How one vector is made of the states of a text's tokens. */
+export interface EmbeddingDefaults {
+  pooling: Pooling;
+  /** Whether vectors are scaled to length 1. */
+  normalize: boolean;
+}
 
 export interface EmbedOptions {
   /**
-   * What of the last layer's normalised hidden states is taken. Default: "last" of an embedding model,
-   * which gets an end-of-text token after a text, and "mean" of others.
+   * Default: as the model's files say; where they don't, "last" of an embedding model and "mean" of
+   * others. For "last" an embedding model gets an end-of-text token after a text.
    */
   pooling?: Pooling;
-  /** Scale to length 1. Default true. */
+  /** Scale to length 1. Default: as the model's files say, else true. */
   normalize?: boolean;
   signal?: AbortSignal;
 }
@@ -257,6 +265,7 @@ export interface Model extends AsyncDisposable {
   readonly kernelReason: string;
   readonly tokenizer: Tokenizer;
   readonly generationDefaults: GenerationDefaults;
+  readonly embeddingDefaults: EmbeddingDefaults;
   generate(prompt: string | readonly number[], options?: GenerateOptions): Generation;
   chat(messages: readonly ChatMessage[], options?: ChatOptions): Generation;
   /** The Jinja source of the chat template, or null when the model has none. */

@@ -9,7 +9,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { loadModel, type LoadOptions } from "../runtime/mod.ts";
 import { float64Logits, type Rounding } from "./float64_model.ts";
-import { MADE, madeFolder, type MadeModel, madeModel, publishedLogits } from "./made_models.ts";
+import {
+  MADE,
+  madeFolder,
+  type MadeModel,
+  madeModel,
+  publishedLogits,
+  TOKENIZER,
+} from "./made_models.ts";
 
 /** Of the largest logit: float32 against doubles, where no rounding to int8 is near a tie. 3e-7 were seen. */
 const TOLERANCE = 1e-5;
@@ -22,13 +29,6 @@ const TIPPED = 0.002;
  * Bonsai's form, 0.002 of TriLM's and 0.0002 of BitCPM's.
  */
 const ROUNDING_ERROR = 0.01;
-
-/** Sequences are of ids, so this only has to be one. */
-const TOKENIZER = {
-  model: { type: "BPE", vocab: { a: 0 }, merges: [] },
-  pre_tokenizer: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true },
-  decoder: { type: "ByteLevel" },
-};
 
 /** What a model's inputs of linears are rounded by, here and by the kernels. */
 const ROUNDINGS: Record<string, Rounding> = {

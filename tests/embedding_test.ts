@@ -3,7 +3,8 @@ import fs from "node:fs";
 import path from "node:path";
 import { embeddedModelFolder } from "../runtime/embedded.ts";
 import { loadModel } from "../runtime/engine.ts";
-import type { Model, Pooling } from "../runtime/types.ts";
+import { POOLINGS } from "../runtime/pooling.ts";
+import type { Model } from "../runtime/types.ts";
 import { withFolder } from "./safetensors_file.ts";
 
 const TEXTS = [
@@ -11,7 +12,6 @@ const TEXTS = [
   "The dragon was sad, and the rabbit laughed at it all day.",
   "A",
 ];
-const POOLINGS: Pooling[] = ["mean", "last"];
 
 async function vectors(model: Model): Promise<Float32Array[]> {
   const asked = TEXTS.flatMap((text) =>
@@ -53,15 +53,24 @@ Deno.test("embeddings: an aborted one ends with its reason, an impossible one is
   await assert.rejects(model.embed(new Array(513).fill(1)), /a prompt of 513 tokens/);
 });
 
-/** The story model, with more in its config.json. */
-function withStoryAs<T>(more: object, use: (folder: string) => Promise<T>): Promise<T> {
+/** The story model, with more in its config.json and its tokenizer.json. */
+function withStoryAs<T>(
+  more: object,
+  use: (folder: string) => Promise<T>,
+  tokenizer: object = {},
+): Promise<T> {
   const story = embeddedModelFolder();
   const names = fs.readdirSync(story);
   const files = Object.fromEntries(
     names.map((name) => [name, fs.readFileSync(path.join(story, name))]),
   );
-  const config = { ...JSON.parse(String(files["config.json"])), ...more };
-  return withFolder({ ...files, "config.json": JSON.stringify(config) }, use);
+  const changed = (name: string, more: object) =>
+    JSON.stringify({ ...JSON.parse(String(files[name])), ...more });
+  const own = {
+    "config.json": changed("config.json", more),
+    "tokenizer.json": changed("tokenizer.json", tokenizer),
+  };
+  return withFolder({ ...files, ...own }, use);
 }
 
 Deno.test("embeddings: a model made for them takes its last token, after an end, and writes nothing", async () => {
@@ -71,7 +80,26 @@ Deno.test("embeddings: a model made for them takes its last token, after an end,
     const { values } = await model.embed(TEXTS[0]);
     const ids = [...model.tokenizer.encode(TEXTS[0]), model.generationDefaults.eosTokenIds[0]];
     assert.deepEqual(values, (await model.embed(ids, { pooling: "last" })).values);
+    const mean = await model.embed(TEXTS[0], { pooling: "mean" });
+    assert.equal(mean.promptTokens, ids.length - 1);
     assert.throws(() => model.generate("Once"), /as it is an embedding model: .*\/v1\/embeddings/);
     assert.throws(() => model.chat([{ role: "user", content: "Hello" }]), RangeError);
   });
+});
+
+Deno.test("embeddings: a tokenizer that ends texts itself is left to do so", async () => {
+  const piece = (id: string) => ({ SpecialToken: { id, type_id: 0 } });
+  const after = {
+    type: "TemplateProcessing",
+    single: [{ Sequence: { id: "A", type_id: 0 } }, piece("a")],
+    pair: [],
+    special_tokens: { a: { id: "a", ids: [7], tokens: ["a"] } },
+  };
+  const use = async (folder: string) => {
+    await using model = await loadModel(folder, { threads: 1 });
+    const ids = model.tokenizer.encode(TEXTS[0]);
+    assert.equal(ids.at(-1), 7);
+    assert.deepEqual((await model.embed(TEXTS[0])).values, (await model.embed(ids)).values);
+  };
+  await withStoryAs({ pooling: "last" }, use, { post_processor: after });
 });

@@ -19,12 +19,23 @@ export interface MadeModel {
   tensors: Record<string, MadeTensor>;
   /** Of each sequence the positions whose logits noise does not move. */
   exact: number[][];
+  /** What follows each sequence greedily, and how far behind the next likeliest was, of the largest logit. */
+  greedy?: { ids: number[]; gaps: number[] }[];
+  /** Of each sequence and pooling, whether noise leaves the vector where it is. */
+  exactVectors?: boolean[][];
 }
 
 interface Made {
   sequences: number[][];
   models: MadeModel[];
 }
+
+/** Sequences are of ids, so this only has to be one. */
+export const TOKENIZER = {
+  model: { type: "BPE", vocab: { a: 0 }, merges: [] },
+  pre_tokenizer: { type: "ByteLevel", add_prefix_space: false, trim_offsets: true },
+  decoder: { type: "ByteLevel" },
+};
 
 const FOLDER = new URL("fixtures_made/", import.meta.url);
 
@@ -42,6 +53,15 @@ export function publishedLogits({ name, config }: MadeModel): Float32Array[] {
   return MADE.sequences.map(({ length }) =>
     all.subarray(at, at += length * Number(config.vocab_size))
   );
+}
+
+/** Published vectors of length 1 of an embedding model, one a sequence and pooling. */
+export function publishedVectors({ name, config, exactVectors }: MadeModel): Float32Array[][] {
+  const bytes = Uint8Array.from(readFileSync(new URL(`${name}.pooled.f32`, FOLDER)));
+  const all = new Float32Array(bytes.buffer);
+  const size = Number(config.hidden_size);
+  let at = 0;
+  return exactVectors!.map((poolings) => poolings.map(() => all.subarray(at, at += size)));
 }
 
 function fnv(text: string): number {

@@ -1,7 +1,7 @@
 /** Writes safetensors files, sound and unsound, for tests of their reader. */
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 export interface TestTensor {
   dtype: string;
@@ -41,7 +41,7 @@ export function bf16Bytes(values: readonly number[]): Uint8Array<ArrayBuffer> {
   return new Uint8Array(Uint16Array.from(words, (word) => word >>> 16).buffer);
 }
 
-/** Runs `use` in a folder with these files, and removes it. */
+/** Runs `use` in a folder with these files, by their paths in it, and removes it. */
 export async function withFolder<T>(
   files: Readonly<Record<string, string | Uint8Array>>,
   use: (folder: string) => Promise<T>,
@@ -49,7 +49,9 @@ export async function withFolder<T>(
   const folder = await mkdtemp(join(tmpdir(), "trilith-test-"));
   try {
     for (const [name, content] of Object.entries(files)) {
-      await writeFile(join(folder, name), content);
+      const path = join(folder, name);
+      await mkdir(dirname(path), { recursive: true });
+      await writeFile(path, content);
     }
     return await use(folder);
   } finally {

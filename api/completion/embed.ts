@@ -35,7 +35,7 @@ export async function embedAll(
     const options = { pooling, signal: controller.signal };
     const embeddings = await Promise.all(prompts.map((prompt) => model.embed(prompt, options)));
     return {
-      vectors: embeddings.map(({ values }) => shortened(values, dimensions)),
+      vectors: embeddings.map(({ values }) => shortened(model, values, dimensions)),
       promptTokens: embeddings.reduce((sum, { promptTokens }) => sum + promptTokens, 0),
     };
   } catch (error) {
@@ -57,10 +57,14 @@ function checkDimensions({ spec: { hiddenSize } }: Model, dimensions: number | u
   );
 }
 
-/** The front of a vector, of length 1 again. */
-function shortened(values: Float32Array, dimensions: number | undefined): Float32Array {
+/** The front of a vector, of length 1 again where the model's vectors are. */
+function shortened(
+  { embeddingDefaults: { normalize } }: Model,
+  values: Float32Array,
+  dimensions: number | undefined,
+): Float32Array {
   if (dimensions === undefined || dimensions === values.length) return values;
   const front = values.slice(0, dimensions);
   const length = Math.hypot(...front);
-  return length === 0 ? front : front.map((value) => value / length);
+  return length === 0 || !normalize ? front : front.map((value) => value / length);
 }

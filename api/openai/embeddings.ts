@@ -1,6 +1,7 @@
 /** /v1/embeddings */
 import { Buffer } from "node:buffer";
 import { type OpenAPIHono, z } from "@hono/zod-openapi";
+import { POOLINGS } from "../../runtime/pooling.ts";
 import { embedAll, type Embedded } from "../completion/embed.ts";
 import { promptInput, promptsOf } from "../completion/prompt_input.ts";
 import { addPost } from "../route.ts";
@@ -16,9 +17,11 @@ const EmbeddingsRequest = z.object({
   input: promptInput(MOST_TEXTS),
   encoding_format: z.enum(["float", "base64"]).nullish(),
   dimensions: z.int().min(1).nullish().openapi({
-    description: "Keep so many numbers from the front, scaled to length 1 again",
+    description: "Keep so many numbers from the front, scaled to length 1 again if they were",
   }),
-  pooling: z.enum(["mean", "last"]).nullish(),
+  pooling: z.enum(POOLINGS).nullish().openapi({
+    description: "Whose states are taken. Default: as the model's files say",
+  }),
 }).openapi("EmbeddingsRequest");
 
 const Embeddings = z.object({

@@ -29,6 +29,9 @@ Deno.test("embeddings: one vector a text, in order", async () => {
   ]]);
   assert.deepEqual(answer.usage, { prompt_tokens: 4, total_tokens: 4 });
   assert.equal(asked.at(-1)![1]!.pooling, "last");
+  await api.json(PATH, { input: "a", pooling: "cls" });
+  assert.equal(asked.at(-1)![1]!.pooling, "cls");
+  await api.json(PATH, { input: "a", pooling: "max" }, 400);
 });
 
 Deno.test("embeddings: ids are one text, lists of ids several", async () => {
@@ -44,10 +47,14 @@ Deno.test("embeddings: base64 is float32, the lowest byte first", async () => {
   assert.deepEqual(values, [Math.fround(0.6), Math.fround(0.8), 1]);
 });
 
-Deno.test("embeddings: fewer dimensions have length 1", async () => {
+Deno.test("embeddings: fewer dimensions have length 1, unless the model's vectors have other lengths", async () => {
   const { data: [{ embedding }] } = await api.json(PATH, { input: "abcd", dimensions: 2 });
   assert.equal(embedding.length, 2);
   assert.ok(Math.abs(Math.hypot(...embedding) - 1) < 1e-6);
   const { error } = await api.json(PATH, { input: "a", dimensions: 100_000 }, 400);
   assert.equal(error.param, "dimensions");
+  const plain = overriding(model, { embeddingDefaults: { pooling: "mean", normalize: false } });
+  const other = await testApp(plain);
+  const { data: [{ embedding: front }] } = await other.json(PATH, { input: "a", dimensions: 2 });
+  assert.deepEqual(front, [...Float32Array.of(0.6, 0.8)]);
 });

@@ -10,6 +10,7 @@ import type { ModelConfig, RopeScaling } from "../config.ts";
 import { UnsupportedModelError } from "../errors.ts";
 import { NO_FOLDS } from "../models/architecture.ts";
 import { normSize, normsOf } from "../norms.ts";
+import type { Pooling } from "../pooling.ts";
 import type { FloatMatrix, NormName } from "../weights.ts";
 import { RangeFault } from "./errors.ts";
 import type { TernaryType } from "./formats.ts";
@@ -219,8 +220,17 @@ async function keysOf(
     [`${arch}.rope.freq_base`, "float32", ropeTheta],
     [`${arch}.attention.layer_norm_rms_epsilon`, "float32", spec.rmsNormEps],
     ...linearScalingKeys(arch, ropeScaling),
+    ...poolingKeys(arch, config),
     ...await ggufTokenizer({ companions, tokenizer, defaults, vocabSize: spec.vocabSize, pre }),
   ];
+}
+
+const POOLING_TYPES: Readonly<Record<Pooling, number>> = { mean: 1, cls: 2, last: 3 };
+
+/** No key says whether vectors have length 1: that is up to those who ask for them. */
+function poolingKeys(arch: Architecture, { task, embedding }: ModelConfig): GgufValue[] {
+  if (task !== "embed") return [];
+  return [[`${arch}.pooling_type`, "uint32", POOLING_TYPES[embedding.pooling]]];
 }
 
 function linearScalingKeys(arch: Architecture, scaling: RopeScaling | null): GgufValue[] {

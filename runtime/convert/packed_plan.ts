@@ -41,6 +41,8 @@ const TEXTS: readonly CompanionName[] = [
   "special_tokens_map.json",
   "generation_config.json",
   "chat_template.jinja",
+  "modules.json",
+  "1_Pooling/config.json",
 ];
 
 /** Smaller models are packed in less time than a packer takes to be compiled. */

@@ -47,6 +47,8 @@ const COMPANIONS: readonly CompanionName[] = [
   "generation_config.json",
   "chat_template.jinja",
   "tokenizer.model",
+  "modules.json",
+  "1_Pooling/config.json",
 ];
 
 /**

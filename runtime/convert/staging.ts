@@ -196,6 +196,7 @@ class Job implements AsyncDisposable {
     const parts = file.parts.slice(first);
     this.#parts += Math.min(first, file.parts.length);
     const path = join(this.#folder, file.name);
+    await mkdir(dirname(path), { recursive: true });
     const handle = await open(path, first > 0 ? "r+" : "w");
     try {
       if (first === 0) await writeAll(handle, file.head, 0);

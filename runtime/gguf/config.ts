@@ -112,6 +112,7 @@ export function configOf(input: ConfigInput): JsonObject {
     ...rope(keys, headDim, input),
     ...tokens(metadata),
     ...pooling(keys),
+    ...(attendsBothWays(name, keys) ? { use_bidirectional_attention: true } : {}),
   };
   checkValueLength(keys, headDim);
   return { ...config, ...adds(keys, config, input) };
@@ -196,8 +197,14 @@ const POOLING: Readonly<Record<number, string>> = { 1: "mean", 2: "cls", 3: "las
 function pooling(keys: KeyReader): JsonObject {
   const type = keys.count("pooling_type") ?? 0;
   if (type === 0) return {};
-  const name = POOLING[type] ?? keys.fail("pooling_type", "0, 1, 2 or 3", type);
+  const name = POOLING[type] ??
+    keys.fail("pooling_type", "0 (none), 1 (mean), 2 (cls) or 3 (last)", type);
   return { pooling: name };
+}
+
+/** llama.cpp runs this architecture so whatever the key says. */
+function attendsBothWays(architecture: string, keys: KeyReader): boolean {
+  return architecture === "gemma-embedding" || keys.flag("attention.causal") === false;
 }
 
 // ---------------------------------------------------------------- architectures
@@ -218,7 +225,6 @@ function gemma(keys: KeyReader, config: JsonObject): JsonObject {
     ...(window === 0
       ? { layer_types: Array(layers).fill("full_attention") }
       : { sliding_window: window, layer_types: layerTypes(keys, layers, GEMMA_PATTERN) }),
-    ...(keys.flag("attention.causal") === false ? { use_bidirectional_attention: true } : {}),
   };
 }
 

@@ -58,17 +58,11 @@ function graph({ config, shape }: Facts): Graph {
 /** Parts of some Gemmas that have no ternary model, and no code here. */
 function refuseOthers(config: ConfigReader): void {
   for (const key of ["attn_logit_softcapping", "final_logit_softcapping"]) {
-    if (config.has(key)) refuse(key, "null", config.get(key));
+    if (!config.has(key)) continue;
+    throw new UnsupportedModelError(
+      `Cannot run this model: ${key} must be null: current value is ${shown(config.get(key))}`,
+    );
   }
-  if (config.flag("use_bidirectional_attention", false)) {
-    refuse("use_bidirectional_attention", "false", true);
-  }
-}
-
-function refuse(key: string, rule: string, value: unknown): never {
-  throw new UnsupportedModelError(
-    `Cannot run this model: ${key} must be ${rule}: current value is ${shown(value)}`,
-  );
 }
 
 function localRope(config: ConfigReader) {

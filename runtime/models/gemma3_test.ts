@@ -119,7 +119,11 @@ for (
   const [what, change, message] of [
     ["caps of scores", { attn_logit_softcapping: 50 }, /attn_logit_softcapping must be null/],
     ["caps of logits", { final_logit_softcapping: 30 }, /final_logit_softcapping must be null/],
-    ["attention both ways", { use_bidirectional_attention: true }, /bidirectional.* must be false/],
+    [
+      "attention both ways",
+      { use_bidirectional_attention: true },
+      /attend to later ones \(use_bidirectional_attention is true\)/,
+    ],
     ["unknown layers", { layer_types: LAYER_TYPES.map(() => "linear") }, /layer_types must be of/],
     ["too few layer types", { layer_types: [] }, /layer_types must be a list of 18/],
     ["a scalar of 0", { query_pre_attn_scalar: 0 }, /query_pre_attn_scalar must be a number/],

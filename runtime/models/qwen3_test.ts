@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { parseModelConfig } from "../config.ts";
 import type { JsonObject } from "../json.ts";
 import {
   assertRefused,
@@ -197,8 +198,33 @@ Deno.test("a qwen3 without its head norms, or with tensors of others, is refused
   assertRefused(EMBEDDING, others, /another architecture/);
 });
 
-Deno.test("an embedding that is not the last token's is refused", () => {
+Deno.test("an embedding model's vectors are the last token's unless a key or files say otherwise", () => {
   const header = headerOf(EMBEDDING_HEADER);
-  assertRefused({ ...EMBEDDING, pooling: "mean" }, header, /current value of pooling is "mean"/);
-  assert.equal(parse({ ...EMBEDDING, pooling: "last" }, header).task, "embed");
+  const { task, embedding } = parse(EMBEDDING, header);
+  assert.deepEqual({ task, embedding }, {
+    task: "embed",
+    embedding: { pooling: "last", normalize: true },
+  });
+  const files = { pooling: "cls", normalize: false } as const;
+  assert.deepEqual(parseModelConfig(EMBEDDING, header, { embedding: files }).embedding, files);
+  for (const pooling of ["mean", "cls", "last"]) {
+    const { embedding } = parse({ ...EMBEDDING, pooling }, header);
+    assert.deepEqual(embedding, { pooling, normalize: true });
+  }
+  assertRefused(
+    { ...EMBEDDING, pooling: "max" },
+    header,
+    /pooling must be "mean" or "cls" or "last".*"max"/,
+  );
+});
+
+Deno.test("attention to later tokens is refused whatever key asks for it", () => {
+  const header = headerOf(EMBEDDING_HEADER);
+  for (
+    const [key, value] of [["is_causal", false], ["use_bidirectional_attention", "all"]] as const
+  ) {
+    assertRefused({ ...EMBEDDING, [key]: value }, header, /its tokens attend to later ones/);
+  }
+  const causal = { is_causal: true, use_bidirectional_attention: false };
+  assert.equal(parse({ ...EMBEDDING, ...causal }, header).task, "embed");
 });

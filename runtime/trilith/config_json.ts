@@ -12,6 +12,7 @@ import type { ModelConfig } from "../config.ts";
 import { CheckpointError, reasonOf, shown } from "../errors.ts";
 import { isJsonObject, type Json, type JsonObject } from "../json.ts";
 import { MODEL_TYPES } from "../models/architecture.ts";
+import { POOLINGS } from "../pooling.ts";
 import { tensorNamesOf } from "../tensor_names.ts";
 
 type Check = (value: Json) => boolean;
@@ -107,6 +108,7 @@ const CONFIG: Fields<Written> = {
   name: (value) => typeof value === "string",
   modelType: oneOf(MODEL_TYPES),
   task: oneOf(["generate", "embed"]),
+  embedding: object<Written["embedding"]>({ pooling: oneOf(POOLINGS), normalize: flag }),
   ropeTheta: number,
   ropeScaling: orNull(section),
   localRope: orNull(object<NonNullable<Written["localRope"]>>({

@@ -31,6 +31,8 @@ SEQUENCES = [[7], [3, 1, 4, 1, 5, 9, 2, 6, 200], [(37 * i * i + 11 * i + 5) % 25
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Logits of a position are exact where noise of 2^-22 on embeddings moves none by more than this.
 EXACT = 1e-4
+# Tokens that follow each sequence greedily.
+GREEDY = 12
 
 
 # ------------------------------------------------------------------ weights by formula
@@ -123,22 +125,61 @@ def make(name, model, *, dtype, linear, norm="norm", own_norms=False, config=Non
     model.tie_weights()
     logits, exact = run(model)
     (HERE / f"{name}.f32").write_bytes(np.concatenate(logits).astype("<f4").tobytes())
-    return {
+    made = {
         "name": name,
         "dtype": dtype,
         "config": {**model.config.to_dict(), **(config or {})},
         "tensors": tensors,
         "exact": exact,
     }
+    if not own_norms:
+        return {**made, "greedy": [greedy(model, ids) for ids in SEQUENCES]}
+    vectors, exact_vectors = run_vectors(model)
+    (HERE / f"{name}.pooled.f32").write_bytes(vectors.astype("<f4").tobytes())
+    return {**made, "exactVectors": exact_vectors}
+
+
+@torch.no_grad()
+def greedy(model, prompt):
+    """Likeliest tokens one after the other, and how far the next likeliest was, of the largest logit."""
+    ids, gaps = list(prompt), []
+    for _ in range(GREEDY):
+        row = model(torch.tensor([ids]), use_cache=False).logits[0, -1].numpy()
+        first, second = np.sort(row)[-1], np.sort(row)[-2]
+        gaps.append(float(np.float32((first - second) / np.abs(row).max())))
+        ids.append(int(row.argmax()))
+    return {"ids": ids[len(prompt):], "gaps": gaps}
+
+
+def pooled(model, ids):
+    """Vectors of length 1 of one sequence: of the mean, of the first token and of the last."""
+    states = model.model(torch.tensor([ids]), use_cache=False).last_hidden_state[0].numpy()
+    vectors = np.stack([states.mean(0), states[0], states[-1]]).astype(np.float64)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+@torch.no_grad()
+def run_vectors(model):
+    """(sequences, poolings, hidden_size), and whether noise leaves each vector where it is."""
+    vectors = np.stack([pooled(model, ids) for ids in SEQUENCES])
+    handle = add_noise(model)
+    moved = np.max([
+        np.abs(np.stack([pooled(model, ids) for ids in SEQUENCES]) - vectors).max(-1) for _ in range(4)
+    ], 0)
+    handle.remove()
+    return vectors, (moved <= EXACT * np.abs(vectors).max(-1)).tolist()
+
+
+def add_noise(model):
+    torch.manual_seed(1)
+    noise = lambda _, __, out: out * (1 + (torch.rand_like(out) - 0.5) * 2.0 ** -21)
+    return model.get_input_embeddings().register_forward_hook(noise)
 
 
 @torch.no_grad()
 def run(model):
     logits = [model(torch.tensor([ids]), use_cache=False).logits[0].numpy() for ids in SEQUENCES]
-    embedding = model.get_input_embeddings()
-    torch.manual_seed(1)
-    noise = lambda _, __, out: out * (1 + (torch.rand_like(out) - 0.5) * 2.0 ** -21)
-    handle = embedding.register_forward_hook(noise)
+    handle = add_noise(model)
     exact = []
     for ids, expected in zip(SEQUENCES, logits):
         moved = [model(torch.tensor([ids]), use_cache=False).logits[0].numpy() for _ in range(4)]

@@ -1,0 +1,42 @@
+import assert from "node:assert/strict";
+import { CheckpointError } from "../errors.ts";
+import { configOf } from "./config.ts";
+import type { GgufValue } from "./values.ts";
+
+/** config.json of a small model of this architecture, with more keys. */
+function config(architecture: string, more: Readonly<Record<string, GgufValue>> = {}) {
+  const keys = {
+    block_count: 2,
+    embedding_length: 64,
+    feed_forward_length: 128,
+    "attention.head_count": 4,
+    ...more,
+  };
+  const named = Object.entries(keys).map(([key, value]): [string, GgufValue] => [
+    `${architecture}.${key}`,
+    value,
+  ]);
+  const metadata = new Map<string, GgufValue>([["general.architecture", architecture], ...named]);
+  const tensors = new Map([["model.embed_tokens.weight", { shape: [256, 64] }]]);
+  return configOf({ metadata, tensors, ropeFactors: {} });
+}
+
+Deno.test("gguf config: how an embedding model pools", () => {
+  assert.ok(!("pooling" in config("qwen3")));
+  // No pooling: states of all tokens, which says nothing of vectors.
+  const names = [undefined, "mean", "cls", "last"];
+  for (const [type, name] of names.entries()) {
+    assert.equal(config("qwen3", { pooling_type: type }).pooling, name);
+  }
+  for (const type of [4, -1]) {
+    assert.throws(() => config("qwen3", { pooling_type: type }), CheckpointError);
+  }
+});
+
+Deno.test("gguf config: attention to later tokens is told, by any key", () => {
+  const key = "use_bidirectional_attention";
+  assert.ok(!(key in config("gemma3")));
+  assert.ok(!(key in config("qwen3", { "attention.causal": true })));
+  assert.equal(config("qwen3", { "attention.causal": false })[key], true);
+  assert.equal(config("gemma-embedding")[key], true);
+});

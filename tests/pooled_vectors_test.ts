@@ -1,0 +1,149 @@
+/**
+ * Vectors of both bodies of embedding models and all poolings against transformers' hidden states, which
+ * `fixtures_made/make.py` has pooled and scaled to length 1.
+ */
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { convertModel } from "../runtime/convert/convert.ts";
+import { type Pooling, POOLINGS } from "../runtime/pooling.ts";
+import { loadModel, type LoadOptions, type Model } from "../runtime/mod.ts";
+import {
+  MADE,
+  madeFolder,
+  type MadeModel,
+  madeModel,
+  publishedVectors,
+  TOKENIZER,
+} from "./made_models.ts";
+import { withFolder } from "./safetensors_file.ts";
+
+/** Of a vector's largest number: float32 against float32, where no rounding to int8 is near a tie. 4e-7 were seen. */
+const TOLERANCE = 1e-5;
+
+/** Least cosine of the angle between vectors where a rounding to int8 was tipped. 0.999998 was seen. */
+const TIPPED_COSINE = 0.9999;
+
+const BODIES = ["embedding-qwen3", "embedding-gemma3"].map(madeModel);
+
+type Files = Record<string, string>;
+
+const MODULES = ["Transformer", "Pooling", "Normalize"].map((kind, idx) => ({
+  idx,
+  name: String(idx),
+  path: kind === "Transformer" ? "" : `${idx}_${kind}`,
+  type: `sentence_transformers.models.${kind}`,
+}));
+
+/** Files of sentence-transformers. */
+function poolingFiles(pooling: Pooling, normalize: boolean): Files {
+  const flags = { mean: "mean_tokens", cls: "cls_token", last: "lasttoken" };
+  const config = Object.fromEntries(
+    Object.entries(flags).map(([kind, flag]) => [`pooling_mode_${flag}`, kind === pooling]),
+  );
+  return {
+    "modules.json": JSON.stringify(MODULES.slice(0, normalize ? 3 : 2)),
+    "1_Pooling/config.json": JSON.stringify({ word_embedding_dimension: 128, ...config }),
+  };
+}
+
+function withModel(
+  made: MadeModel,
+  options: LoadOptions,
+  files: Files,
+  use: (model: Model) => Promise<void>,
+): Promise<void> {
+  const all = { ...madeFolder(made), "tokenizer.json": JSON.stringify(TOKENIZER), ...files };
+  return withFolder(all, async (folder) => {
+    await using model = await loadModel(folder, { threads: 1, ...options });
+    await use(model);
+  });
+}
+
+async function vectorsOf(model: Model, ids: readonly number[]): Promise<Float32Array[]> {
+  const asked = POOLINGS.map((pooling) => model.embed(ids, { pooling }));
+  return (await Promise.all(asked)).map(({ values }) => values);
+}
+
+function assertNear(actual: Float32Array, expected: Float32Array, isExact: boolean): void {
+  if (!isExact) {
+    const cosine = actual.reduce((sum, value, i) => sum + value * expected[i], 0);
+    return assert.ok(cosine >= TIPPED_COSINE, `cosine ${cosine}`);
+  }
+  const apart = Math.max(...actual.map((value, i) => Math.abs(value - expected[i])));
+  const most = TOLERANCE * Math.max(...expected.map(Math.abs));
+  assert.ok(apart <= most, `${apart} apart, at most ${most}`);
+}
+
+for (const made of BODIES) {
+  Deno.test(`pooled vectors: ${made.name}: transformers' in all poolings`, async () => {
+    const published = publishedVectors(made);
+    await withModel(made, {}, {}, async (model) => {
+      for (const [s, ids] of MADE.sequences.entries()) {
+        const vectors = await vectorsOf(model, ids);
+        for (const [p, vector] of vectors.entries()) {
+          assertNear(vector, published[s][p], made.exactVectors![s][p]);
+        }
+      }
+    });
+  });
+
+  Deno.test(`pooled vectors: ${made.name}: the same bits alone, together, in chunks, by the reference`, async () => {
+    const all: Float32Array[][] = [];
+    await withModel(made, {}, {}, async (model) => {
+      for (const ids of MADE.sequences) {
+        for (const pooling of POOLINGS) {
+          all.push([(await model.embed(ids, { pooling })).values]);
+        }
+      }
+    });
+    const together = async (model: Model) =>
+      assert.deepEqual(
+        (await Promise.all(MADE.sequences.map((ids) => vectorsOf(model, ids)))).flat(),
+        all.flat(),
+      );
+    await withModel(made, { maxBatchTokens: 5 }, {}, together);
+    await withModel(made, { kernels: "reference" }, {}, together);
+  });
+}
+
+Deno.test("pooled vectors: sentence-transformers' files say which, and their length", async () => {
+  const [made] = BODIES;
+  const [, ids] = MADE.sequences;
+  for (const [p, pooling] of POOLINGS.entries()) {
+    for (const normalize of [true, false]) {
+      await withModel(made, {}, poolingFiles(pooling, normalize), async (model) => {
+        assert.deepEqual(model.embeddingDefaults, { pooling, normalize });
+        const { values, promptTokens } = await model.embed(ids);
+        assert.equal(promptTokens, ids.length);
+        const length = Math.hypot(...values);
+        assert.equal(Math.abs(length - 1) < 1e-6, normalize);
+        assertNear(values.map((value) => value / length), publishedVectors(made)[1][p], true);
+        const unit = await model.embed(ids, { normalize: true });
+        assert.ok(Math.abs(Math.hypot(...unit.values) - 1) < 1e-6);
+      });
+    }
+  }
+});
+
+Deno.test("pooled vectors: the same after converting, as folder and as one file", async () => {
+  const [made] = BODIES;
+  const [, ids] = MADE.sequences;
+  const files = {
+    ...madeFolder(made),
+    "tokenizer.json": JSON.stringify(TOKENIZER),
+    ...poolingFiles("mean", false),
+  };
+  await withFolder(files, async (folder) => {
+    const vectorOf = async (path: string) => {
+      await using model = await loadModel(path, { kernels: "reference" });
+      assert.deepEqual({ ...model.embeddingDefaults }, { pooling: "mean", normalize: false });
+      return (await model.embed(ids)).values;
+    };
+    const expected = await vectorOf(folder);
+    for (const name of ["folder", "file.trilith"]) {
+      const path = join(folder, name);
+      await convertModel(folder, path);
+      assert.deepEqual(await vectorOf(path), expected);
+    }
+  });
+});
