@@ -8,7 +8,7 @@ import { addJsonFlag, addQuietFlag, asUsageError, i2sLayoutOption, wholeNumber }
 import { bytes, digits, printable, printJson, table } from "./format.ts";
 import { readTextFile } from "./generate.ts";
 import type { Output } from "./io.ts";
-import { checkPermissions } from "./permissions.ts";
+import { checkConvertPermissions } from "./permissions.ts";
 import { createProgress } from "./progress.ts";
 
 interface ConvertFlags extends
@@ -102,7 +102,9 @@ async function convertCommand(
   { splitMaxSize, perplexity, ctx, quiet, json, ...flags }: ConvertFlags,
   { io, engine }: Context,
 ): Promise<void> {
-  checkPermissions({ name: "read", path: source }, { name: "write", path: destination });
+  checkConvertPermissions(source, destination, {
+    isNative: flags.layout === "auto" || perplexity !== undefined,
+  });
   const text = perplexity === undefined ? null : await readTextFile(perplexity, "--perplexity");
   const progress = createProgress(io.stderr, { quiet });
   const report = await interruptible(io, async (signal) => {

@@ -109,6 +109,26 @@ function requireCacheRoot(): string {
   return cacheRoot();
 }
 
+/**
+ * Converting: the output is made beside its place.
+ *
+ * @param isNative Whether kernels are compiled or run.
+ * @throws {PermissionError} If it may not be done.
+ */
+export function checkConvertPermissions(
+  source: string,
+  destination: string,
+  { isNative }: { isNative: boolean },
+): void {
+  if (isNative) checkModelPermissions(source);
+  const folder = path.dirname(path.resolve(destination));
+  checkPermissions(
+    { name: "read", path: source },
+    { name: "read", path: folder },
+    { name: "write", path: folder },
+  );
+}
+
 /** @throws {PermissionError} Naming all flags that are missing. */
 export function checkPermissions(...queries: PathPermission[]): void {
   const missing = queries.filter((query) => !isGranted(query));

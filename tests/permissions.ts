@@ -57,6 +57,35 @@ export function cachePermissions({ cache }: Places): Permissions {
   };
 }
 
+/** Rewriting a model in a folder, as a GGUF file or as packed safetensors. */
+export function convertPermissions({ model }: Places, folder: string): Permissions {
+  return { "--allow-read": [model, folder], "--allow-write": [folder] };
+}
+
+/** Looking into the hub's cache, which is the folder `hub` of HF_HOME. */
+export function listPermissions(hub: string): Permissions {
+  return { "--allow-read": [hub], "--allow-env": ["HF_HOME"] };
+}
+
+/** Fetching a model, from these hosts. */
+export function pullPermissions(hub: string, hosts: readonly string[]): Permissions {
+  return {
+    "--allow-read": [hub],
+    "--allow-write": [hub],
+    "--allow-net": hosts,
+    "--allow-env": ["HF_HOME"],
+  };
+}
+
+/** Deleting a model, and its packed weights. */
+export function removePermissions({ cache }: Places, hub: string): Permissions {
+  return {
+    "--allow-read": [cache, hub],
+    "--allow-write": [cache, hub],
+    "--allow-env": ["HF_HOME", "TRILITH_CACHE"],
+  };
+}
+
 /** As a command line. */
 export function flagsOf(permissions: Permissions): string[] {
   return Object.entries(permissions).map(([flag, values]) => `${flag}=${values.join(",")}`);

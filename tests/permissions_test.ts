@@ -5,17 +5,22 @@ import path from "node:path";
 import process from "node:process";
 import { cacheDirectory } from "../kernels/cache.ts";
 import { embeddedModelFolder } from "../runtime/embedded.ts";
+import { FakeHub } from "../runtime/hub/fake_hub.ts";
 import type { Ended } from "./cli_process.ts";
 import { ZIG } from "./machine.ts";
 import { CLI, ROOT } from "./paths.ts";
 import {
   cachePermissions,
+  convertPermissions,
   flagsOf,
+  listPermissions,
   nativePermissions,
   type Permissions,
   type Places,
+  pullPermissions,
   readingPermissions,
   referencePermissions,
+  removePermissions,
   servePermissions,
   shortened,
 } from "./permissions.ts";
@@ -29,6 +34,7 @@ function commandOf(
   flags: readonly string[],
   args: readonly string[],
   cache: string,
+  more: Readonly<Record<string, string>> = {},
 ): Deno.Command {
   return new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-prompt", ...flags, CLI, ...args],
@@ -40,6 +46,7 @@ function commandOf(
       TRILITH_CACHE: cache,
       TRILITH_ZIG: ZIG.path,
       NO_COLOR: "1",
+      ...more,
     },
     stdin: "null",
     stdout: "piped",
@@ -51,8 +58,9 @@ async function run(
   flags: readonly string[],
   args: readonly string[],
   cache: string,
+  more?: Readonly<Record<string, string>>,
 ): Promise<Ended> {
-  const { code, stdout, stderr } = await commandOf(flags, args, cache).output();
+  const { code, stdout, stderr } = await commandOf(flags, args, cache, more).output();
   const decoder = new TextDecoder();
   return { code, stdout: decoder.decode(stdout), stderr: decoder.decode(stderr) };
 }
@@ -71,8 +79,9 @@ async function assertRuns(
   permissions: Permissions,
   args: readonly string[],
   cache: string,
+  more?: Readonly<Record<string, string>>,
 ): Promise<Ended> {
-  const ended = await run(flagsOf(permissions), args, cache);
+  const ended = await run(flagsOf(permissions), args, cache, more);
   assert.equal(ended.code, 0, `${args.join(" ")}: ${ended.stderr}`);
   assert.notEqual(ended.stdout, "");
   return ended;
@@ -83,9 +92,10 @@ async function assertNoneIsTooMany(
   permissions: Permissions,
   args: readonly string[],
   cache: string,
+  more?: Readonly<Record<string, string>>,
 ): Promise<void> {
   for (const { without, flags } of shortened(permissions)) {
-    const { code, stdout, stderr } = await run(flags, args, cache);
+    const { code, stdout, stderr } = await run(flags, args, cache, more);
     assert.equal(code, 1, `${args.join(" ")} runs without ${without}`);
     assert.equal(stdout, "");
     assert.match(stderr, /^error: [^\n]*--allow-[a-z]+[^\n]*\n$/, without);
@@ -141,6 +151,50 @@ Deno.test("permissions: the cache's commands need the cache alone", async () => 
       await assertRuns(cachePermissions(places), args, places.cache);
       await assertNoneIsTooMany(cachePermissions(places), args, places.cache);
     }
+  });
+});
+
+Deno.test("permissions: convert needs the model and the folder of what it writes", async () => {
+  await withPlaces(async (places) => {
+    const folder = path.dirname(places.cache);
+    const permissions = convertPermissions(places, folder);
+    for (const name of ["story.gguf", "story"]) {
+      const args = ["convert", MODEL, path.join(folder, name)];
+      await assertNoneIsTooMany(permissions, args, places.cache);
+      await assertRuns(permissions, args, places.cache);
+    }
+  });
+});
+
+Deno.test("permissions: list, pull and rm need the hub's cache, its hosts, and ours to delete in", async () => {
+  const files = Object.fromEntries(
+    fs.readdirSync(MODEL).map((
+      name,
+    ) => [name, { content: fs.readFileSync(path.join(MODEL, name)) }]),
+  );
+  const weights = { ...files["model.safetensors"], isLarge: true };
+  await using fake = await FakeHub.start({
+    "some/story": { files: { ...files, "model.safetensors": weights } },
+  });
+  await withPlaces(async (places) => {
+    const home = path.join(path.dirname(places.cache), "huggingface");
+    const hub = path.join(home, "hub");
+    const { cache } = places;
+    const more = { HF_HOME: home, HF_ENDPOINT: fake.endpoint };
+    const hosts = [fake.endpoint, fake.storage].map((url) => new URL(url).host);
+    const { "--allow-env": names, ...others } = pullPermissions(hub, hosts);
+    // The variable is what makes this machine the hub.
+    const pull = { ...others, "--allow-env": [...names, "HF_ENDPOINT"] };
+    await assertNoneIsTooMany(pull, ["pull", "some/story", "--quiet"], cache, more);
+    await assertRuns(pull, ["pull", "some/story", "--quiet"], cache, more);
+    const list = listPermissions(hub);
+    const { stdout } = await assertRuns(list, ["list"], cache, more);
+    assert.match(stdout, /\nsome\/story .* yes /);
+    await assertNoneIsTooMany(list, ["list"], cache, more);
+    await assertRuns({ "--allow-env": ["TRILITH_UNUSED"] }, ["list", "--remote"], cache, more);
+    const remove = removePermissions(places, hub);
+    await assertNoneIsTooMany(remove, ["rm", "some/story", "--yes"], cache, more);
+    await assertRuns(remove, ["rm", "some/story", "--yes"], cache, more);
   });
 });
 

@@ -5,9 +5,10 @@
  */
 import { createHash } from "node:crypto";
 import fs from "node:fs";
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat, statfs } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { BlockWriter, writeAll } from "../block_writer.ts";
+import { freeBytesAt } from "../hub/disk.ts";
 import { readTextFile } from "../json.ts";
 import type { OnProgress } from "../types.ts";
 import { OutputError, outputError } from "./errors.ts";
@@ -150,16 +151,16 @@ function finishedBytes(files: readonly PlannedFile[], parts: number): number {
 }
 
 async function checkRoom(folder: string, files: readonly PlannedFile[]): Promise<void> {
-  const { bavail, bsize } = await statfs(folder);
+  const free = freeBytesAt(folder);
   let needed = 0;
   for (const { name, bytes } of files) {
     const there = await stat(join(folder, name)).then(({ size }) => size, () => 0);
     needed += Math.max(0, bytes - there);
   }
-  if (bavail * bsize >= needed) return;
+  if (free === null || free >= needed) return;
   throw new OutputError(
     `Cannot write ${JSON.stringify(basename(folder).replace(/\.partial$/, ""))}: it needs ` +
-      `${needed} bytes, and ${dirname(folder)} has ${bavail * bsize} free: make room`,
+      `${needed} bytes, and ${dirname(folder)} has ${free} free: make room`,
   );
 }
 
