@@ -32,7 +32,7 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 # Logits of a position are exact where noise of 2^-22 on embeddings moves none by more than this.
 EXACT = 1e-4
 # Tokens that follow each sequence greedily.
-GREEDY = 12
+GREEDY = 8
 
 
 # ------------------------------------------------------------------ weights by formula

@@ -1,0 +1,78 @@
+/** Models made like those of `made_models.ts`, of which no public implementation has computed logits. */
+import { MADE, type MadeModel, madeModel } from "./made_models.ts";
+
+/** No public implementation of Maple is on PyPI: the decoder in doubles alone says what is right. */
+export const MAPLE: MadeModel = {
+  name: "maple",
+  dtype: "BF16",
+  config: {
+    architectures: ["MapleForCausalLM"],
+    model_type: "maple",
+    hidden_size: 128,
+    moe_intermediate_size: 64,
+    num_hidden_layers: 4,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    head_dim: 32,
+    vocab_size: 256,
+    rms_norm_eps: 1e-6,
+    max_position_embeddings: 64,
+    num_experts: 8,
+    num_experts_per_tok: 2,
+    norm_topk_prob: true,
+    swiglu_limit: 7,
+    sliding_window: 5,
+    partial_rotary_factor: 0.5,
+    rope_theta: 10000,
+    rope_parameters: { rope_type: "default", rope_theta: 10000, partial_rotary_factor: 0.5 },
+    layer_types: [
+      "sliding_attention",
+      "sliding_attention",
+      "sliding_attention",
+      "full_attention",
+    ],
+    tie_word_embeddings: false,
+  },
+  tensors: mapleTensors(),
+  exact: MADE.sequences.map((ids) => ids.map((_, i) => i)),
+};
+
+function mapleTensors(): MadeModel["tensors"] {
+  const tensors: MadeModel["tensors"] = {
+    "model.embed_tokens.weight": { shape: [256, 128], kind: "embedding" },
+    "model.norm.weight": { shape: [128], kind: "norm" },
+    "lm_head.weight": { shape: [256, 128], kind: "embedding" },
+  };
+  for (let layer = 0; layer < 4; layer++) {
+    const add = (name: string, shape: number[], kind: string) =>
+      tensors[`model.layers.${layer}.${name}.weight`] = { shape, kind };
+    for (const name of ["input_layernorm", "post_attention_layernorm"]) add(name, [128], "norm");
+    for (const name of ["q", "k"]) add(`self_attn.${name}_norm`, [32], "norm");
+    for (const [name, rows] of [["q", 128], ["k", 64], ["v", 64], ["o", 128]] as const) {
+      add(`self_attn.${name}_proj`, [rows, 128], "row");
+    }
+    add("mlp.gate", [8, 128], "offset");
+    for (const name of ["gate", "up"]) add(`mlp.experts.${name}_proj`, [8, 64, 128], "row");
+    add("mlp.experts.down_proj", [8, 128, 64], "row");
+  }
+  return tensors;
+}
+
+/** Bonsai as it is published: embedding and head are ternary too, one matrix or two. */
+export function withTernaryEnds(tied: boolean): MadeModel {
+  const { greedy: _, ...made } = madeModel("bonsai");
+  const { "lm_head.weight": head, ...others } = made.tensors;
+  const kind = "group 128";
+  const embedding = { ...made.tensors["model.embed_tokens.weight"], kind };
+  return {
+    ...made,
+    name: tied ? "bonsai, tied" : "bonsai, ternary throughout",
+    config: { ...made.config, tie_word_embeddings: tied },
+    tensors: {
+      ...others,
+      "model.embed_tokens.weight": embedding,
+      ...(tied ? {} : { "lm_head.weight": { ...head, kind } }),
+    },
+    exact: MADE.sequences.map((ids) => ids.map((_, i) => i)),
+  };
+}
