@@ -5,7 +5,7 @@
  */
 import { type HiddenAct, LINEAR_NAMES, type ModelSpec, rotaryDim } from "../codegen/model_spec.ts";
 import type { Checkpoint } from "./checkpoint.ts";
-import { ConfigReader } from "./config_reader.ts";
+import { ConfigReader, MAX_LAYERS } from "./config_reader.ts";
 import { CheckpointError, shown, shownList, UnsupportedModelError } from "./errors.ts";
 import { checkTensors, isBlockType, matrixTypeOf } from "./expected_tensors.ts";
 import { isJsonObject, type Json, parseJson } from "./json.ts";
@@ -70,7 +70,6 @@ export interface ConfigOptions extends QuantizationOptions {
 }
 
 const MAX_HIDDEN = 1_000_000;
-const MAX_LAYERS = 10_000;
 const MAX_VOCAB = 10_000_000;
 const MAX_HEADS = 100_000;
 const MAX_POSITIONS = 2 ** 31 - 1;

@@ -2,6 +2,9 @@
 import { CheckpointError, shown } from "./errors.ts";
 import { isJsonObject, type Json, type JsonObject } from "./json.ts";
 
+/** More than any model has; lists of so many are made of a file's number. */
+export const MAX_LAYERS = 10_000;
+
 export class ConfigReader {
   readonly #object: JsonObject;
   /** File and, inside it, object: `config.json` or `quantization_config of config.json`. */

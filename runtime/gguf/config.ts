@@ -4,6 +4,7 @@
  * Sources: the gguf package's constants.py (names of keys); llama.cpp's converters for what each is
  * made from, and its loaders for what is meant where a key is missing; transformers' configurations.
  */
+import { MAX_LAYERS } from "../config_reader.ts";
 import { CheckpointError, shown, UnsupportedModelError } from "../errors.ts";
 import type { Json, JsonObject } from "../json.ts";
 import { KeyReader, shortest } from "./keys.ts";
@@ -79,6 +80,12 @@ function positive(keys: KeyReader, key: string): number {
     : keys.fail(key, "a positive integer", value);
 }
 
+/** Lists of this length are made of the number, so that it is not believed as it stands. */
+function layersOf(keys: KeyReader): number {
+  const layers = positive(keys, "block_count");
+  return layers <= MAX_LAYERS ? layers : keys.fail("block_count", `at most ${MAX_LAYERS}`, layers);
+}
+
 /**
  * @returns config.json.
  * @throws {CheckpointError} If keys are missing or malformed.
@@ -101,7 +108,7 @@ export function configOf(input: ConfigInput): JsonObject {
     model_type: modelType,
     hidden_size: positive(keys, "embedding_length"),
     intermediate_size: keys.same("feed_forward_length") ?? 0,
-    num_hidden_layers: positive(keys, "block_count"),
+    num_hidden_layers: layersOf(keys),
     num_attention_heads: query,
     num_key_value_heads: key,
     head_dim: headDim,
