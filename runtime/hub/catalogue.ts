@@ -18,8 +18,22 @@ export interface CatalogueEntry {
   readonly weightBytes: number | null;
   /** Its name in `remote_models.ts`, where sizes are computed from the shape. */
   readonly shape: string | null;
+  /** Bits a weight in those files, where their form follows from the shape. */
+  readonly bits: FileBits | null;
   readonly note: string | null;
 }
+
+/** Bits a weight of ternary linears, and of embedding and head. */
+export interface FileBits {
+  readonly linears: number;
+  readonly ends: number;
+}
+
+/** Codes in U8 tensors and the rest in bf16, as transformers packs them. */
+const PACKED: FileBits = { linears: 2, ends: 16 };
+/** Groups of 128 codes with an f16 factor throughout. */
+const PQ2_0: FileBits = { linears: 2.125, ends: 2.125 };
+const F16: FileBits = { linears: 16, ends: 16 };
 
 const FALCON = "TII Falcon-LLM 2.0";
 const DEFAULTS = {
@@ -28,9 +42,11 @@ const DEFAULTS = {
   contextSize: null,
   weightBytes: null,
   shape: null,
+  bits: null,
   note: null,
 };
 
+const BITNETS = { large: "bitnet-700m", xl: "bitnet-1.3b", "3B": "bitnet-3b" } as const;
 const GGUF_WORD = { bitnet: "i2_s", bonsai: "Q2_0", bitcpm: "tq2_0" } as const;
 
 export const CATALOGUE: readonly CatalogueEntry[] = [
@@ -66,13 +82,13 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     shape: "bitnet-2b-4t",
     note: "masters, to train on",
   },
-  ...(["large", "3B"] as const).map((size) => ({
+  ...(["large", "xl", "3B"] as const).map((size) => ({
     ...DEFAULTS,
-    name: `bitnet-${size === "large" ? "700m" : "3b"}`,
+    name: BITNETS[size],
     repo: `1bitLLM/bitnet_b1_58-${size}`,
     licence: "MIT",
     contextSize: 2048,
-    shape: `bitnet-${size === "large" ? "700m" : "3b"}`,
+    shape: size === "xl" ? null : BITNETS[size],
     note: "base model, float masters",
   })),
   {
@@ -82,6 +98,7 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     licence: "Llama 3 Community",
     contextSize: 8192,
     shape: "llama3-8b",
+    bits: PACKED,
     note: "base model",
   },
   ...(["1B", "3B", "7B", "10B"] as const).map((size) => ({
@@ -91,6 +108,7 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     licence: FALCON,
     contextSize: size === "1B" ? 8192 : 32_768,
     shape: `falcon3-${size.toLowerCase()}`,
+    bits: PACKED,
     note: "chat",
   })),
   ...(["1B", "3B"] as const).map((size) => ({
@@ -99,6 +117,7 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     repo: `tiiuae/Falcon-E-${size}-Instruct`,
     licence: "Falcon-LLM",
     shape: `falcon-e-${size.toLowerCase()}`,
+    bits: PACKED,
     note: "chat",
   })),
   ...(["1.7B", "4B", "8B"] as const).map((size) => ({
@@ -108,10 +127,11 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     file: GGUF_WORD.bonsai,
     licence: "Apache-2.0",
     contextSize: size === "8B" ? 65_536 : 32_768,
-    weightBytes: size === "8B" ? 2_180_000_000 : null,
+    shape: `bonsai-${size.toLowerCase()}`,
+    bits: PQ2_0,
     note: "chat, thinks",
   })),
-  ...(["1B", "3B", "8B"] as const).map((size) => ({
+  ...(["0.5B", "1B", "3B", "8B"] as const).map((size) => ({
     ...DEFAULTS,
     name: `bitcpm4-${size.toLowerCase()}`,
     repo: `openbmb/BitCPM4-CANN-${size}-gguf`,
@@ -135,6 +155,7 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     ...DEFAULTS,
     name: "bitnet-embedding-270m",
     repo: "microsoft/bitnet-embedding-270m",
+    shape: "bitnet-embedding-270m",
     file: GGUF_WORD.bitnet,
     licence: "MIT",
     contextSize: 32_768,
@@ -145,6 +166,7 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     ...DEFAULTS,
     name: "bitnet-embedding-0.6b",
     repo: "microsoft/bitnet-embedding-0.6b",
+    shape: "bitnet-embedding-0.6b",
     file: GGUF_WORD.bitnet,
     licence: "MIT",
     contextSize: 32_768,
@@ -156,7 +178,16 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
     name: "trilm-3.9b",
     repo: "SpectraSuite/TriLM_3.9B_Unpacked",
     licence: "Apache-2.0",
+    shape: "trilm-3.9b",
+    bits: F16,
     note: "base model, f16",
+  },
+  {
+    ...DEFAULTS,
+    name: "trilm-99m",
+    repo: "SpectraSuite/TriLM_99M_Unpacked",
+    licence: "Apache-2.0",
+    note: "base model, f16, the smallest",
   },
 ];
 

@@ -3,7 +3,7 @@ import { type ModelSpec, ternaryWeights } from "../../codegen/model_spec.ts";
 import { planOf } from "../../codegen/plan.ts";
 import { DEFAULT_KV_TYPE, kvBytesPerPosition } from "../kv_cache.ts";
 import { SHAPES } from "../shapes.ts";
-import { CATALOGUE, type CatalogueEntry } from "./catalogue.ts";
+import { CATALOGUE, type FileBits } from "./catalogue.ts";
 
 export interface RemoteModel {
   name: string;
@@ -23,10 +23,6 @@ export interface RemoteModel {
 
 /** A conversation of ordinary length. */
 const CONTEXT_TOKENS = 4096;
-const BF16_BYTES = 2;
-/** Two bits a code, in U8 tensors. */
-const CODES_PER_BYTE = 4;
-
 const FALCON3: ModelSpec = SHAPES["falcon3-10b"];
 const FALCON_E: ModelSpec = {
   ...FALCON3,
@@ -36,6 +32,29 @@ const FALCON_E: ModelSpec = {
   headDim: 128,
   vocabSize: 32_768,
   tieWordEmbeddings: true,
+};
+
+const EMBEDDING: Pick<
+  ModelSpec,
+  | "rmsNormEps"
+  | "hiddenAct"
+  | "subNorms"
+  | "linearNormEps"
+  | "biases"
+  | "tieWordEmbeddings"
+  | "embeddingType"
+  | "headType"
+  | "qkNorm"
+> = {
+  rmsNormEps: 1e-6,
+  hiddenAct: "silu",
+  subNorms: false,
+  linearNormEps: 1e-6,
+  biases: [],
+  tieWordEmbeddings: true,
+  embeddingType: "f16",
+  headType: "f16",
+  qkNorm: true,
 };
 
 /** Beside those of `bench --shape`. Sources: the models' config.json files and cards. */
@@ -51,28 +70,46 @@ const MORE_SHAPES: Readonly<Record<string, ModelSpec>> = {
   "falcon3-7b": { ...FALCON3, numHiddenLayers: 28 },
   "falcon-e-1b": { ...FALCON_E, intermediateSize: 9216, numHiddenLayers: 24 },
   "falcon-e-3b": { ...FALCON_E, intermediateSize: 13_312, numHiddenLayers: 32 },
+  "bitnet-embedding-0.6b": {
+    ...EMBEDDING,
+    hiddenSize: 1024,
+    intermediateSize: 3072,
+    numHiddenLayers: 28,
+    numAttentionHeads: 16,
+    numKeyValueHeads: 8,
+    headDim: 128,
+    vocabSize: 151_936,
+  },
+  "bitnet-embedding-270m": {
+    ...EMBEDDING,
+    hiddenSize: 640,
+    intermediateSize: 2048,
+    numHiddenLayers: 18,
+    numAttentionHeads: 4,
+    numKeyValueHeads: 1,
+    headDim: 256,
+    vocabSize: 262_144,
+    hiddenAct: "geluTanh",
+    postNorms: true,
+  },
 };
 
 export function remoteModels(): RemoteModel[] {
-  return CATALOGUE.map(({ shape, weightBytes, ...entry }) => {
+  return CATALOGUE.map(({ shape, weightBytes, bits, ...entry }) => {
     const spec = shape === null ? undefined : SHAPES[shape] ?? MORE_SHAPES[shape];
     return {
       ...entry,
-      downloadBytes: weightBytes ?? downloadOf(entry, spec),
+      downloadBytes: weightBytes ?? (spec && bits ? downloadOf(spec, bits) : null),
       memoryBytes: spec === undefined ? null : memoryOf(spec, entry.contextSize),
     };
   });
 }
 
-/** Of codes in U8 and the rest in bf16, as transformers packs them; norms are too small to count. */
-function downloadOf(
-  { note }: Pick<CatalogueEntry, "note">,
-  spec: ModelSpec | undefined,
-): number | null {
-  if (spec === undefined || note?.includes("masters")) return null;
+/** Norms are too small to count. */
+function downloadOf(spec: ModelSpec, { linears, ends }: FileBits): number {
   const matrices = spec.tieWordEmbeddings ? 1 : 2;
-  return ternaryWeights(spec) / CODES_PER_BYTE +
-    matrices * spec.vocabSize * spec.hiddenSize * BF16_BYTES;
+  const bits = ternaryWeights(spec) * linears + matrices * spec.vocabSize * spec.hiddenSize * ends;
+  return Math.ceil(bits / 8);
 }
 
 function memoryOf(spec: ModelSpec, contextSize: number | null): number {

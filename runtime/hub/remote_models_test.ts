@@ -8,9 +8,10 @@ function model(name: string) {
 }
 
 Deno.test("remoteModels: computed downloads agree with sizes that were published", () => {
-  // Sources: formats of the published files: 3.27 GB, 864 MB.
+  // Sources: formats of the published files: 3.27 GB, 864 MB, 2.18 GB.
   assert.equal((model("falcon3-7b").downloadBytes! / 1e9).toFixed(2), "3.27");
   assert.equal((model("falcon-e-3b").downloadBytes! / 1e6).toFixed(0), "864");
+  assert.equal((model("bonsai-8b").downloadBytes! / 1e9).toFixed(2), "2.18");
   assert.equal(model("bitnet-2b-4t").downloadBytes, 1_178_623_988);
 });
 
