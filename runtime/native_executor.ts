@@ -14,9 +14,9 @@ import {
 } from "../kernels/native_model.ts";
 import type { Executor } from "./executor.ts";
 import type { HeadKind } from "./types.ts";
-import { HEADER_BYTES, type PackedFile, readPackedData } from "./packed_file.ts";
+import { HEADER_BYTES, type PackedFile, packedPieces } from "./packed_file.ts";
 
-/** Maps a packed file; where the system can't map, reads it into memory. */
+/** Maps a packed file; where the system can't map, reads it into memory, a piece at a time. */
 export async function loadWeights(
   library: ModelLibrary,
   file: PackedFile,
@@ -25,8 +25,13 @@ export async function loadWeights(
   const mapped = mapFile(library, path, { offset: HEADER_BYTES, bytes });
   if (mapped !== null) return mapped;
   const memory = allocate(library, file.dataBytes);
-  writeBytes(library, memory, await readPackedData(file));
-  return memory;
+  try {
+    for await (const { at, piece } of packedPieces(file)) writeBytes(library, memory, piece, at);
+    return memory;
+  } catch (error) {
+    memory.release();
+    throw error;
+  }
 }
 
 export interface NativeExecutorOptions extends Omit<NativeModelOptions, "team" | "weights"> {

@@ -280,12 +280,27 @@ async function readBytes(handle: Readable, from: number, length: number) {
   return bytes;
 }
 
-/** The data of a packed file in memory, where it can't be mapped. */
-export async function readPackedData({ path, dataBytes }: PackedFile): Promise<Uint8Array> {
+/** Bytes of a packed file that are read at once. */
+const PIECE_BYTES = 8 << 20;
+
+/** The data of a packed file in pieces, each with its offset: all of it may be larger than memory. */
+export async function* packedPieces(
+  { path, dataBytes }: PackedFile,
+): AsyncGenerator<{ at: number; piece: Uint8Array }> {
   const handle = await open(path, "r");
   try {
-    return await readBytes(handle, HEADER_BYTES, dataBytes);
+    for (let at = 0; at < dataBytes; at += PIECE_BYTES) {
+      const length = Math.min(PIECE_BYTES, dataBytes - at);
+      yield { at, piece: await readBytes(handle, HEADER_BYTES + at, length) };
+    }
   } finally {
     await handle.close();
   }
+}
+
+/** The data of a packed file in memory. */
+export async function readPackedData(file: PackedFile): Promise<Uint8Array> {
+  const data = new Uint8Array(file.dataBytes);
+  for await (const { at, piece } of packedPieces(file)) data.set(piece, at);
+  return data;
 }
