@@ -19,6 +19,7 @@ import type {
 import type { RemoteModel } from "../runtime/hub/remote_models.ts";
 import type { LocalModel, ModelRemoval } from "../runtime/hub/models.ts";
 import type { PullOptions, PullReport } from "../runtime/hub/pull.ts";
+import type { MemoryOptions } from "../runtime/memory_needed.ts";
 import type { LoadOptions, Model, Tokenizer } from "../runtime/types.ts";
 
 /** What the commands need of the layers below. A missing path is the embedded story model. */
@@ -36,7 +37,7 @@ export interface Engine {
   kernelSources(options: KernelSourceOptions): Promise<KernelSource[]>;
   clearKernels(options: { tunings?: boolean }): Promise<ClearedKernels>;
   doctorReport(): Promise<DoctorReport>;
-  inspectModel(path: string | undefined): Promise<InspectReport>;
+  inspectModel(path: string | undefined, options: MemoryOptions): Promise<InspectReport>;
   /** The path of a model in the hub's cache; what is a path stays one. */
   locateModel(text: string): Promise<string>;
   pullModel(text: string, options: PullOptions): Promise<PullReport>;
@@ -84,8 +85,8 @@ export const engine: Engine = {
   async doctorReport() {
     return (await import("../runtime/mod.ts")).doctorReport();
   },
-  async inspectModel(path) {
-    return (await import("../runtime/mod.ts")).inspectModel(path);
+  async inspectModel(path, options) {
+    return (await import("../runtime/mod.ts")).inspectModel(path, options);
   },
   async locateModel(text) {
     return (await import("../runtime/hub/locate.ts")).locateModel(text);

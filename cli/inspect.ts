@@ -1,8 +1,9 @@
 import type { Command } from "commander";
 import { embeddedModelFolder } from "../runtime/embedded.ts";
+import type { MemoryOptions } from "../runtime/memory_needed.ts";
 import type { InspectReport } from "../runtime/reports.ts";
 import type { Context } from "./context.ts";
-import { addJsonFlag } from "./flags.ts";
+import { addJsonFlag, kvTypeOption, wholeNumber } from "./flags.ts";
 import { bytes, digits, fields, grouped, printable, printJson, table } from "./format.ts";
 import type { Output } from "./io.ts";
 import { modelPath } from "./model_path.ts";
@@ -14,28 +15,40 @@ export function addInspectCommand(program: Command, context: Context): void {
       "a model's architecture, shapes, tensors, tokenizer and memory, without running it",
     )
     .argument("[model]", "folder, file, or a name of the hub's; default: the embedded story model");
+  command
+    .option("-c, --ctx <n>", "tokens that memory is to be told for", wholeNumber("--ctx", 1))
+    .addOption(kvTypeOption())
+    .option("-t, --threads <n>", "native threads", wholeNumber("--threads", 1, 1024));
   addJsonFlag(command)
     .addHelpText("after", INSPECT_HELP)
-    .action((model: string | undefined, flags: { json?: boolean }) =>
-      inspect(model, flags, context)
-    );
+    .action((model: string | undefined, flags: InspectFlags) => inspect(model, flags, context));
+}
+
+interface InspectFlags extends Pick<MemoryOptions, "kvType" | "threads"> {
+  ctx?: number;
+  json?: boolean;
 }
 
 const INSPECT_HELP = `
+Memory needed is what a process has resident once all weights have been read and the context is full,
+with this machine's kernels. Weights are mapped from a file: other processes share them, and the
+system can drop them.
+
 Examples:
   trilith inspect
   trilith inspect ./bitnet-b1.58-2B-4T --json
+  trilith inspect ./bitnet-b1.58-2B-4T --ctx 4096 --kv-type int8
 `;
 
 async function inspect(
   model: string | undefined,
-  { json }: { json?: boolean },
+  { json, ctx: contextSize, kvType, threads }: InspectFlags,
   context: Context,
 ): Promise<void> {
   const { io: { stdout }, engine } = context;
   const path = await modelPath(context, { model });
   checkPermissions({ name: "read", path: path ?? embeddedModelFolder() });
-  const report = await engine.inspectModel(path);
+  const report = await engine.inspectModel(path, { contextSize, kvType, threads });
   if (json) printJson(stdout, report);
   else printReport(report, stdout);
 }
@@ -54,6 +67,15 @@ function usedFor({ embedding, chatTemplate }: InspectReport): [string, string] {
   return ["for", `embed: vectors ${length}, ${STATES[embedding.pooling]}`];
 }
 
+function memoryText(memory: InspectReport["memory"]): string {
+  const { contextSize, kvType, weightBytes, kvBytes, bufferBytes, runtimeBytes } = memory;
+  return `${bytes(memory.totalBytes)}: weights ${bytes(weightBytes)}, KV cache ${
+    bytes(kvBytes)
+  } (` +
+    `${grouped(contextSize)} tokens in ${kvType}), buffers ${bytes(bufferBytes)}, Deno and ` +
+    `tokenizer ${bytes(runtimeBytes)}`;
+}
+
 function printReport(report: InspectReport, stdout: Output): void {
   const { tokenizer, memory } = report;
   const kvTypes = Object.entries(memory.kvBytesPerTokenByType)
@@ -69,9 +91,8 @@ function printReport(report: InspectReport, stdout: Output): void {
     ["starts with", printable(tokenizer.bosToken ?? "nothing")],
     ["ends with", printable(tokenizer.eosTokens.join(", ") || "nothing")],
     usedFor(report),
-    ["weights", bytes(memory.weightBytes)],
     ["KV cache a token", kvTypes],
-    ["memory needed", `${bytes(memory.totalBytes)} with a full context`],
+    ["memory needed", memoryText(memory)],
   ]));
   const shapes = Object.entries(report.shapes).map(([name, value]) =>
     [name, Array.isArray(value) ? value.join(" ") : String(value)] as const

@@ -271,10 +271,15 @@ export const INSPECT_REPORT: InspectReport = {
   embedding: null,
   contextSize: 512,
   memory: {
+    contextSize: 512,
+    kvType: "f32",
+    threads: 2,
     weightBytes: 250_000,
-    kvBytesPerToken: 1024,
+    kvBytes: 524_288,
+    bufferBytes: 100_000,
+    runtimeBytes: 90_000_000,
+    totalBytes: 90_874_288,
     kvBytesPerTokenByType: { f32: 1024, f16: 512, int8: 288 },
-    totalBytes: 800_000,
   },
 };
 

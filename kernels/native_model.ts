@@ -30,6 +30,7 @@ export const MODEL_SYMBOLS = {
   },
   trilith_model_destroy: { parameters: ["pointer"], result: "void" },
   trilith_fill_cache: { parameters: ["pointer", "i32"], result: "void" },
+  trilith_model_bytes: { parameters: ["pointer"], result: "u64" },
   trilith_rescored: { parameters: ["pointer"], result: "u64" },
   trilith_hidden: { parameters: ["pointer", "i32", "i32", "buffer"], result: "void" },
   trilith_step: { parameters: ["pointer", "buffer", "buffer"], result: "i32", async: true },
@@ -225,6 +226,11 @@ export class NativeModel {
   /** From now on the time of steps is divided into phases, until `stopProfile`. Between steps only. */
   startProfile(): void {
     this.#options.library.symbols.trilith_profile_start(this.#pointer);
+  }
+
+  /** Native bytes of its buffers and its cache, touched or not. */
+  get memoryBytes(): number {
+    return Number(this.#options.library.symbols.trilith_model_bytes(this.#pointer));
   }
 
   /** Rows of the head that were scored exactly after its sketch, in all steps so far. */

@@ -24,7 +24,9 @@ import type { Grammar, GrammarSource } from "./grammar/types.ts";
 import { GrammarCache } from "./grammar_cache.ts";
 import { LogitsWork } from "./logits.ts";
 import { DEFAULT_KV_TYPE, kvBytesPerPosition, MAX_POSITIONS } from "./kv_cache.ts";
-import { availableMemoryBytes, checkCacheFits } from "./memory.ts";
+import { DEFAULT_KV_BYTES, defaultContextSize } from "./context_size.ts";
+import { availableMemoryBytes, checkMemory, gigabytes } from "./memory.ts";
+import { DEFAULT_BATCH_TOKENS, memoryNeeded } from "./memory_needed.ts";
 import { loadWeights, NativeExecutor } from "./native_executor.ts";
 import { ensurePackedFile, type PackedFile, readPackedData } from "./packed_file.ts";
 import { ReferenceExecutor } from "./reference_executor.ts";
@@ -56,12 +58,6 @@ import type {
   Tokenizer,
 } from "./types.ts";
 
-/** Tokens a step unless the caller says otherwise: enough for the kernels' full speed. */
-const DEFAULT_BATCH_TOKENS = 256;
-
-/** Memory that the KV cache may take without being asked for: longer contexts are the caller's wish. */
-const DEFAULT_KV_BYTES = 2 ** 31;
-
 const LIMITS = {
   threads: 1024,
   contextSize: MAX_POSITIONS,
@@ -92,7 +88,8 @@ export async function loadModel(path?: string, options: LoadOptions = {}): Promi
   checkTokenizerFits(tokenizer, config.spec.vocabSize);
   const defaults = await readGenerationDefaults(checkpoint.companions, config, tokenizer);
   const template = await loadChatTemplate(checkpoint.companions);
-  const contextSize = contextOf(config, options);
+  const contextSize = options.contextSize ??
+    defaultContextSize(config, options.kvType ?? DEFAULT_KV_TYPE);
   const started = await startExecutor({ checkpoint, config, contextSize }, options);
   const { executor, compileMs, maxBatchTokens, kvBlocks } = started;
   const { vocabSize } = config.spec;
@@ -133,21 +130,6 @@ function checkOptions(
   }
 }
 
-/** What the caller asks for; else the model's own length, as far as 2 GiB and half of memory go. */
-function contextOf(
-  config: ModelConfig,
-  { contextSize, kvType = DEFAULT_KV_TYPE }: LoadOptions,
-): number {
-  if (contextSize !== undefined) return contextSize;
-  const blockBytes = kvBlockBytes(config.spec, kvType);
-  const bytes = Math.min(DEFAULT_KV_BYTES, (availableMemoryBytes() ?? Infinity) / 2);
-  const affordable = Math.floor(bytes / blockBytes) * KV_BLOCK_POSITIONS;
-  return Math.max(
-    KV_BLOCK_POSITIONS,
-    Math.min(config.maxPositionEmbeddings, affordable, MAX_POSITIONS),
-  );
-}
-
 interface ExecutorInput {
   checkpoint: Checkpoint;
   config: ModelConfig;
@@ -171,10 +153,7 @@ async function startExecutor(input: ExecutorInput, options: LoadOptions): Promis
   );
   const kvBlocks = Math.ceil(cacheTokensOf(input, options) / KV_BLOCK_POSITIONS);
   const kvType = options.kvType ?? DEFAULT_KV_TYPE;
-  checkCacheFits({
-    cacheBytes: kvBlocks * kvBlockBytes(spec, kvType),
-    cacheTokens: kvBlocks * KV_BLOCK_POSITIONS,
-  });
+  checkFits(input, options, { kvBlocks, maxBatchTokens });
   const choice = options.kernels ?? "auto";
   const rope = ropeTables(input.config, input.contextSize);
   if (choice === "reference") {
@@ -187,6 +166,32 @@ async function startExecutor(input: ExecutorInput, options: LoadOptions): Promis
   const sizes = { maxBatchTokens, kvBlocks, contextSize: input.contextSize };
   const native = await startNative(input, { choice, kvType, rope, sizes }, options);
   return { ...native, maxBatchTokens, kvBlocks };
+}
+
+function checkFits(
+  { config, contextSize }: ExecutorInput,
+  options: LoadOptions,
+  { kvBlocks, maxBatchTokens }: { kvBlocks: number; maxBatchTokens: number },
+): void {
+  const { kvType = DEFAULT_KV_TYPE, threads, kernels } = options;
+  const needed = memoryNeeded(config, { contextSize, kvType, threads, maxBatchTokens });
+  checkMemory({
+    cacheBytes: kvBlocks * kvBlockBytes(config.spec, kvType),
+    cacheTokens: kvBlocks * KV_BLOCK_POSITIONS,
+    bufferBytes: kernels === "reference" ? 0 : needed.bufferBytes,
+  });
+  warnOfDisk(needed.weightBytes, options);
+}
+
+/** Weights are mapped: what does not fit is read again for each token. */
+function warnOfDisk(weightBytes: number, { onProgress }: LoadOptions): void {
+  const available = availableMemoryBytes();
+  if (available === null || weightBytes <= available) return;
+  onProgress?.({
+    phase: "load",
+    message: `The weights take ${gigabytes(weightBytes)} and ${gigabytes(available)} are free: ` +
+      "they are read from the disk again and again, which is slow",
+  });
 }
 
 /** Never less than one sequence may have. */

@@ -12,7 +12,8 @@ import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
 import { isPacked, type ModelConfig, readModelConfig, ROWS_PER_BYTE } from "./config.ts";
 import { embeddedModelFolder } from "./embedded.ts";
 import { readGenerationDefaults } from "./generation_config.ts";
-import { DEFAULT_KV_TYPE, kvBytesPerPosition } from "./kv_cache.ts";
+import { kvBytesPerPosition } from "./kv_cache.ts";
+import { memoryNeeded, type MemoryOptions } from "./memory_needed.ts";
 import { normSize, normsOf } from "./norms.ts";
 import type { InspectReport, TensorType } from "./reports.ts";
 import { readTokenizer } from "./tokenizer.ts";
@@ -21,9 +22,14 @@ import type { GenerationDefaults, Tokenizer } from "./types.ts";
 /**
  * What a model folder holds and what running it needs, from headers alone: no weights are read.
  *
+ * @param options How it would be run, as far as memory depends on it.
+ *
  * @throws As `loadModel` of a damaged or unsupported model; a plain float model is described too.
  */
-export async function inspectModel(path?: string): Promise<InspectReport> {
+export async function inspectModel(
+  path?: string,
+  options: MemoryOptions = {},
+): Promise<InspectReport> {
   await using checkpoint = await openCheckpoint(path ?? embeddedModelFolder());
   const config = await readModelConfig(checkpoint, { quantize: "absmean" });
   const tokenizer = await readTokenizer(checkpoint.companions);
@@ -42,7 +48,7 @@ export async function inspectModel(path?: string): Promise<InspectReport> {
     chatTemplate: template?.source ?? null,
     embedding: config.task === "embed" ? config.embedding : null,
     contextSize: config.maxPositionEmbeddings,
-    memory: memoryOf(config),
+    memory: memoryOf(config, options),
   };
 }
 
@@ -98,15 +104,11 @@ function tokenizerOf(tokenizer: Tokenizer, defaults: GenerationDefaults) {
   };
 }
 
-function memoryOf({ spec, maxPositionEmbeddings }: ModelConfig) {
-  const weightBytes = planOf(spec).totalBytes;
-  const kvBytesPerToken = kvBytesPerPosition(spec, DEFAULT_KV_TYPE);
+function memoryOf(config: ModelConfig, options: MemoryOptions) {
   return {
-    weightBytes,
-    kvBytesPerToken,
+    ...memoryNeeded(config, options),
     kvBytesPerTokenByType: Object.fromEntries(
-      KV_TYPES.map((kvType) => [kvType, kvBytesPerPosition(spec, kvType)]),
+      KV_TYPES.map((kvType) => [kvType, kvBytesPerPosition(config.spec, kvType)]),
     ) as Record<KvType, number>,
-    totalBytes: weightBytes + kvBytesPerToken * maxPositionEmbeddings,
   };
 }

@@ -64,24 +64,33 @@ export function peakRssBytes(): number {
   return kilobytes ? Number(kilobytes) * 1024 : process.memoryUsage().rss;
 }
 
+/** What must be memory; weights are mapped from a file and may be larger than that. */
+export interface MemoryUse {
+  cacheBytes: number;
+  cacheTokens: number;
+  /** What steps work in. */
+  bufferBytes: number;
+}
+
 /**
- * Refuses what can't fit before anything is compiled or packed. Weights are mapped from a file and may
- * be larger than memory; the KV cache must be memory.
+ * Refuses what can't fit before anything is compiled or packed.
  *
- * @throws {RangeError} With both numbers and what to do.
+ * @throws {RangeError} With all numbers and what to do.
  */
-export function checkCacheFits(
-  { cacheBytes, cacheTokens }: { cacheBytes: number; cacheTokens: number },
+export function checkMemory(
+  { cacheBytes, cacheTokens, bufferBytes }: MemoryUse,
   available: number | null = availableMemoryBytes(),
 ): void {
-  if (available === null || cacheBytes <= available) return;
+  if (available === null || cacheBytes + bufferBytes <= available) return;
   throw new RangeError(
     `Cannot keep keys and values of ${cacheTokens} tokens in memory: they need ` +
-      `${gigabytes(cacheBytes)}, and ${gigabytes(available)} are free: use a smaller --ctx, ` +
-      "--kv-type f16 or int8, or a smaller model",
+      `${gigabytes(cacheBytes)} and steps ${gigabytes(bufferBytes)}, and ${
+        gigabytes(available)
+      } are free: use a smaller --ctx, --kv-type f16 or int8, or a smaller model`,
   );
 }
 
-function gigabytes(bytes: number): string {
+/** Bytes for people. */
+export function gigabytes(bytes: number): string {
   return `${(bytes / 1e9).toFixed(2)} GB`;
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { loadModel } from "./engine.ts";
-import { availableMemoryBytes, checkCacheFits } from "./memory.ts";
+import { availableMemoryBytes, checkMemory } from "./memory.ts";
 
 const MEMINFO = { "/proc/meminfo": "MemTotal: 900 kB\nMemAvailable:    800 kB\n" };
 
@@ -37,12 +37,16 @@ Deno.test("the tightest control group counts, with the cached pages that it can 
 });
 
 Deno.test("a cache that does not fit is refused with both numbers and the remedies", () => {
-  const cache = { cacheBytes: 8e9, cacheTokens: 4096 };
-  checkCacheFits(cache, 8e9);
-  checkCacheFits(cache, null);
+  const use = { cacheBytes: 8e9, cacheTokens: 4096, bufferBytes: 5e8 };
+  checkMemory(use, 8.5e9);
+  checkMemory(use, null);
   assert.throws(
-    () => checkCacheFits(cache, 3.5e9),
-    /of 4096 tokens in memory: they need 8\.00 GB, and 3\.50 GB are free: use a smaller --ctx, --kv-/,
+    () => checkMemory(use, 8.4e9),
+    /need 8\.00 GB and steps 0\.50 GB, and 8\.40 GB are/,
+  );
+  assert.throws(
+    () => checkMemory(use, 3.5e9),
+    /of 4096 tokens in memory: they need 8\.00 GB and steps 0\.50 GB, and 3\.50 GB are free: use a /,
   );
 });
 

@@ -101,6 +101,11 @@ export class NativeExecutor implements Executor {
     this.#model.fillCache(blocks);
   }
 
+  /** Native bytes of buffers and cache, touched or not; weights are beside them. */
+  get memoryBytes(): number {
+    return this.#model.memoryBytes;
+  }
+
   /** Rows of the head that were scored exactly after its sketch, in all steps so far. */
   get rescoredRows(): number {
     return this.#model.rescoredRows;

@@ -1,4 +1,5 @@
 import type { KvType } from "../codegen/model_spec.ts";
+import type { MemoryNeeded } from "./memory_needed.ts";
 import type { EmbeddingDefaults, OnProgress } from "./types.ts";
 
 /** What `bench`, `kernels`, `doctor` and `inspect` print. Their `--json` is these objects. */
@@ -92,12 +93,5 @@ export interface InspectReport {
   /** How an embedding model makes one vector of a text; null of models that generate. */
   embedding: EmbeddingDefaults | null;
   contextSize: number;
-  memory: {
-    weightBytes: number;
-    /** With the KV type that is used unless --kv-type says otherwise. */
-    kvBytesPerToken: number;
-    kvBytesPerTokenByType: Record<KvType, number>;
-    /** Weights, the KV cache of the whole context and scratch. */
-    totalBytes: number;
-  };
+  memory: MemoryNeeded & { kvBytesPerTokenByType: Record<KvType, number> };
 }

@@ -137,7 +137,14 @@ Deno.test("inspect tells the embedded model's shape and memory", async () => {
   assert.ok(report.chatTemplate !== null);
   const packed = report.tensorTypes.find(({ type }) => type === "U8")!;
   assert.equal(packed.weights, 4 * packed.bytes);
-  assert.equal(report.memory.totalBytes, report.memory.weightBytes + 512 * 8192);
+  const { memory } = report;
+  assert.equal(memory.contextSize, 512);
+  assert.equal(memory.kvBytes, 512 * 8192);
+  const parts = [memory.weightBytes, memory.kvBytes, memory.bufferBytes, memory.runtimeBytes];
+  assert.equal(memory.totalBytes, parts.reduce((a, b) => a + b));
+  const narrow = await inspectModel(undefined, { contextSize: 256, kvType: "f16", threads: 4 });
+  assert.equal(narrow.memory.kvBytes, 256 * 4096);
+  assert.ok(narrow.memory.bufferBytes > 0);
 });
 
 Deno.test("doctor finds nothing that keeps Trilith from working", async () => {

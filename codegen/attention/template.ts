@@ -1,7 +1,7 @@
 import type { Isa } from "../isa.ts";
 import type { KvType, ModelSpec } from "../model_spec.ts";
 import { zig } from "../writer.ts";
-import { cache, KV_BLOCK_POSITIONS, KV_CHUNK_BLOCKS, kvRow } from "./cache.ts";
+import { cache, keyFours, KV_BLOCK_POSITIONS, KV_CHUNK_BLOCKS, kvRow } from "./cache.ts";
 import { floats } from "./floats.ts";
 import { int8 } from "./int8.ts";
 import { SPAN_POSITIONS } from "./reference.ts";
@@ -217,6 +217,32 @@ function tiles(spec: ModelSpec, { rows, tokenRows }: Tiling): string {
   `;
 }
 
+/** Tokens times KV heads up to which each thread may have spans of its own to work on. */
+const SPLIT_PAIRS = 16;
+
+/** Bytes that `carveAttention` takes beside the cache, but for some counters. */
+export function attentionBytes(
+  spec: ModelSpec,
+  kvType: KvType,
+  isa: Isa,
+  { threads, tokens, contextSize }: { threads: number; tokens: number; contextSize: number },
+): number {
+  const group = spec.numAttentionHeads / spec.numKeyValueHeads;
+  const scoreBytes = kvType === "f32" ? 8 : 4;
+  const queryBytes = kvType === "int8"
+    ? Math.ceil((4 * keyFours(spec) + 8) / 64) * 64
+    : scoreBytes * kvRow(spec);
+  // Sums, and a line for how they are weighted.
+  const rowBytes = 4 * kvRow(spec) + 64;
+  const { rows } = tilingOf(spec, kvType, isa);
+  const weightBytes = kvType === "int8" ? 2 : 4;
+  const scratch = rows * SPAN_POSITIONS * (scoreBytes + weightBytes) +
+    (rows + TILE_TOKENS * group) * rowBytes;
+  const spans = Math.ceil(contextSize / SPAN_POSITIONS);
+  return spec.numAttentionHeads * tokens * queryBytes +
+    threads * (scratch + SPLIT_PAIRS * spans * group * rowBytes);
+}
+
 /** How a step's attention is shared out among threads. */
 function sharing(spec: ModelSpec): string {
   const heads = spec.numKeyValueHeads;
@@ -239,7 +265,7 @@ function sharing(spec: ModelSpec): string {
     };
 
     /// Tokens times KV heads up to which each thread may have spans of its own to work on.
-    const split_pairs = 16;
+    const split_pairs = ${SPLIT_PAIRS};
     const ticket_spans = 4;
     /// A window of all positions.
     const everything = std.math.maxInt(usize);

@@ -45,6 +45,11 @@ export function sketchMemory(spec: ModelSpec): string {
   `;
 }
 
+/** The bytes of that, but for a few counters. */
+export function sketchMemoryBytes(spec: ModelSpec, threads: number): number {
+  return 4 * threads * SKETCH_TOKENS * paddedRows(sketchShape(spec).n);
+}
+
 /**
  * The two-stage head: upper bounds of all logits from the sketch, then exact logits of every row
  * whose bound reaches the least of the best. `codegen/head/sketch.ts` says why no row is missed.

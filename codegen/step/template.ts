@@ -1,6 +1,6 @@
 import { activation } from "../activation/template.ts";
 import { KV_BLOCK_POSITIONS, kvRow } from "../attention/cache.ts";
-import { attention, attentionSymbol } from "../attention/template.ts";
+import { attention, attentionBytes, attentionSymbol } from "../attention/template.ts";
 import { carver } from "../carver.ts";
 import { dense, embedding } from "../dense/template.ts";
 import { expertBuffers, experts } from "../experts/template.ts";
@@ -24,7 +24,13 @@ import {
 } from "../norm_quantize/template.ts";
 import { hasFloatHead, hasMatrixScales, type PackedPlan, planOf, regionOf } from "../plan.ts";
 import { headTail, ternaryEmbedding, ternaryHead } from "../head/ternary.ts";
-import { RESCORED, SKETCH_FIELDS, sketchMemory, twoStageHead } from "../head/template.ts";
+import {
+  RESCORED,
+  SKETCH_FIELDS,
+  sketchMemory,
+  sketchMemoryBytes,
+  twoStageHead,
+} from "../head/template.ts";
 import { rope } from "../rope/template.ts";
 import { type InputBuffer, linearSymbol } from "../ternary_linear/scheme.ts";
 import { factorType } from "../ternary_linear/groups.ts";
@@ -41,7 +47,7 @@ import { zig } from "../writer.ts";
 import { STEP_PHASE_NAMES } from "./phases.ts";
 
 /** Raised whenever the exported functions or the batch change: a stale library is never called. */
-export const ABI_VERSION = 5;
+export const ABI_VERSION = 6;
 
 /** What steers generation beside the model's shapes. */
 export interface StepOptions {
@@ -89,6 +95,47 @@ export function stepSource(spec: ModelSpec, options: StepOptions): string {
     layerLoop(context),
     lifecycle(context),
   ].filter((text) => text !== "").join("\n");
+}
+
+/** How a model is run, as far as its memory depends on it. */
+export interface StepSizes {
+  threads: number;
+  maxBatchTokens: number;
+  contextSize: number;
+}
+
+const TYPE_BYTES: Readonly<Record<string, number>> = {
+  u8: 1,
+  i8: 1,
+  i16: 2,
+  u16: 2,
+  f16: 2,
+  i32: 4,
+  u32: 4,
+  f32: 4,
+  f64: 8,
+};
+
+/**
+ * Native bytes that a model takes beside its weights and its cache: buffers of a step, RoPE's tables,
+ * and what attention works with. Left out are ends of cache lines and counters, some kilobytes.
+ */
+export function stepBufferBytes(
+  spec: ModelSpec,
+  options: StepOptions,
+  { threads, maxBatchTokens, contextSize }: StepSizes,
+): number {
+  const context = contextOf(spec, options);
+  const tokens = Math.max(maxBatchTokens, threads);
+  const rowBytes = buffers(context)
+    .reduce((sum, [, type, elements]) => sum + elements * TYPE_BYTES[type], 0);
+  const { kernel: { scheme, isa }, kvType } = options;
+  return tokens * rowBytes +
+    threads * 8 * rowScratch(context) +
+    4 * contextSize * ropeElements(spec) +
+    (spec.experts ? expertMemoryBytes(spec, scheme, threads, tokens) : 0) +
+    (hasSketch(spec) ? sketchMemoryBytes(spec, threads) : 0) +
+    attentionBytes(spec, kvType, isa, { threads, tokens, contextSize });
 }
 
 function contextOf(spec: ModelSpec, options: StepOptions): Context {
@@ -969,6 +1016,19 @@ function expertMemory(spec: ModelSpec, { kernel }: StepOptions): string {
   `;
 }
 
+/** The bytes of that. */
+function expertMemoryBytes(
+  spec: ModelSpec,
+  scheme: TernaryKernel["scheme"],
+  threads: number,
+  tokens: number,
+): number {
+  const { threadBytes, sharedBytes } = expertBuffers(spec, scheme);
+  const { numExperts, numExpertsPerTok } = spec.experts!;
+  return threads * (threadBytes + 4 * (numExperts + 2 + 2 * tokens * numExpertsPerTok)) +
+    sharedBytes;
+}
+
 function lifecycle(context: Context): string {
   const { spec, options, hidden } = context;
   const rows = buffers(context);
@@ -1049,6 +1109,11 @@ function lifecycle(context: Context): string {
     pub export fn trilith_model_destroy(model: *Model) void {
         host.trilith_free(@ptrCast(model.memory), model.memory_bytes);
         std.heap.page_allocator.destroy(model);
+    }
+
+    /// Bytes of the model's buffers and of its cache.
+    pub export fn trilith_model_bytes(model: *const Model) u64 {
+        return model.memory_bytes;
     }
 
     /// Rows of the head that were scored exactly after its sketch, of all steps since the model was made.

@@ -1835,7 +1835,7 @@ fn runStep(context: *anyopaque, team: *Team, thread_index: u32) void {
 }
 
 pub export fn trilith_abi() i32 {
-    return 5;
+    return 6;
 }
 
 /// 0 when this CPU runs every kind of instruction here, else the signal that stopped a child process.
@@ -1927,6 +1927,11 @@ pub export fn trilith_fill_cache(model: *Model, blocks: i32) void {
 pub export fn trilith_model_destroy(model: *Model) void {
     host.trilith_free(@ptrCast(model.memory), model.memory_bytes);
     std.heap.page_allocator.destroy(model);
+}
+
+/// Bytes of the model's buffers and of its cache.
+pub export fn trilith_model_bytes(model: *const Model) u64 {
+    return model.memory_bytes;
 }
 
 /// Rows of the head that were scored exactly after its sketch, of all steps since the model was made.
