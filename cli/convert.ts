@@ -70,9 +70,11 @@ export function addConvertCommand(program: Command, context: Context): void {
 }
 
 const CONVERT_HELP = `
-A GGUF file's --type is tq2_0 (2.06 bits a weight) or tq1_0 (1.69), which llama.cpp reads, or i2_s,
-which bitnet.cpp reads. Default: tq2_0, and i2_s for models with sub-norms and squared ReLU (BitNet
-2B4T), which llama.cpp does not run.
+A GGUF file's --type is tq2_0 (2.06 bits a weight) or tq1_0 (1.69), which llama.cpp reads, q2_0
+(2.25) for models with a factor for each 64 or 128 weights (Bonsai), pq2_0 (2.13), the same for
+PrismML's llama.cpp, or i2_s (2), which bitnet.cpp reads. Default: tq2_0, or q2_0 where factors are
+finer; i2_s for what llama.cpp does not run: sub-norms with squared ReLU (BitNet 2B4T), norms inside
+linears (BitNet-embedding).
 
 The output is made in DESTINATION.partial, read back, compared with the source, and then renamed.
 After Ctrl-C or a kill the same command goes on where it stopped.

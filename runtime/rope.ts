@@ -56,8 +56,8 @@ function tablesOf(config: TableConfig, positions: number): RopeTables {
   return { cos: cos.map((value) => value * factor), sin: sin.map((value) => value * factor) };
 }
 
-/** A float32. */
-function attentionFactor(scaling: RopeScaling | null): number {
+/** What cosines and sines are multiplied by, a float32. */
+export function attentionFactor(scaling: RopeScaling | null): number {
   return scaling !== null && "attentionFactor" in scaling ? f(scaling.attentionFactor) : 1;
 }
 

@@ -15,7 +15,7 @@ import {
   TENSOR_TYPES,
   type TensorType,
 } from "../../runtime/convert/gguf_file.ts";
-import { LINEAR_TENSORS } from "../../runtime/convert/gguf_plan.ts";
+import { LINEAR_TENSORS } from "../../runtime/convert/gguf_architectures.ts";
 
 /** Formats in which llama.cpp runs ternary weights: two of its own for them, and the usual 4 bits. */
 export const GGUF_FORMATS = ["TQ2_0", "TQ1_0", "Q4_0"] as const;

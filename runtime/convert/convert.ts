@@ -1,7 +1,7 @@
 /** Rewrites a model in another format, a tensor at a time. */
 import fs from "node:fs";
 import { basename, dirname, join, resolve, sep } from "node:path";
-import type { FloatType, ModelSpec } from "../../codegen/model_spec.ts";
+import type { FloatType } from "../../codegen/model_spec.ts";
 import { headerIdentity } from "../checkpoint.ts";
 import { shown, UsageError } from "../errors.ts";
 import type { I2sLayout } from "../gguf/checkpoint.ts";
@@ -10,6 +10,7 @@ import type { OnProgress } from "../types.ts";
 import { OutputError, outputError } from "./errors.ts";
 import { CONVERT_FORMATS, type ConvertFormat, type TernaryType } from "./formats.ts";
 import { checkedHalf } from "./ggml_blocks.ts";
+import { defaultType } from "./gguf_architectures.ts";
 import { planGguf } from "./gguf_plan.ts";
 import type { PlannedFile } from "./plan.ts";
 import {
@@ -28,7 +29,7 @@ import { type Verified, verifyModel, type VerifyOptions } from "./verify.ts";
 export interface ConvertOptions {
   /** Default: as the destination's name ends. */
   to?: ConvertFormat;
-  /** Ternary tensors of a GGUF file. Default: tq2_0, or i2_s where only that has readers. */
+  /** Ternary tensors of a GGUF file. Default: tq2_0, or what has readers; see `defaultType`. */
   type?: TernaryType;
   /** Embedding and head. Default: as the model has them. */
   embeddingType?: FloatType;
@@ -233,11 +234,6 @@ async function verify(
     if (!signal?.aborted) await removeStaging(folder);
     throw error;
   }
-}
-
-/** llama.cpp has no graph for sub-norms with squared ReLU, so only I2_S has readers for it. */
-function defaultType(spec: ModelSpec): TernaryType {
-  return spec.subNorms && spec.hiddenAct === "relu2" ? "i2_s" : "tq2_0";
 }
 
 function checkPlace(path: string, target: string, { force }: ConvertOptions): void {

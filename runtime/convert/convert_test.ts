@@ -169,7 +169,11 @@ Deno.test("convert: what no reader of the format would run is refused, and nothi
     for (
       const [name, options, message] of [
         ["bitnet-2b4t-packed", { type: "tq2_0" }, /squared ReLU: use --type i2_s/],
-        ["llama-packed-rmsnorm", {}, /norms inside its linears: use/],
+        [
+          "llama-packed-rmsnorm",
+          {},
+          /has norms inside its linears, which readers' arch llama has not: use --to packed/,
+        ],
         ["falcon3-158-packed", { type: "i2_s" }, /ffn_down has 720, use --type tq2_0/],
       ] as const
     ) {

@@ -1,22 +1,18 @@
 /**
  * Ternary matrices as GGUF files keep them, and back. Code 0, 1, 2 is weight -1, 0, +1 times a factor.
  *
- * TQ1_0 and TQ2_0 have a factor in half precision for each 256 weights of a row; that of a block of
- * zeros is 0, as llama.cpp's own quantizer writes it. I2_S has one float32 a matrix.
+ * All but I2_S have a factor in half precision for each block of a row (256 weights of TQ1_0 and TQ2_0,
+ * 64 of Q2_0, 128 of PQ2_0); that of a block of zeros is 0, as llama.cpp's own quantizer writes it.
+ * I2_S has one float32 a matrix.
  *
- * Sources: llama.cpp's ggml-quants.c (quantize_row_tq1_0_ref, quantize_row_tq2_0_ref);
- * microsoft/BitNet's ggml-bitnet-mad.cpp, its layout of 128 weights for x86.
+ * Sources: llama.cpp's ggml-quants.c (quantize_row_tq1_0_ref, quantize_row_tq2_0_ref and
+ * quantize_row_q2_0_ref); microsoft/BitNet's ggml-bitnet-mad.cpp, its layout of 128 weights for x86;
+ * PrismML's ggml-quants.c for PQ2_0, which is Q2_0 with longer blocks.
  */
 import { RangeFault } from "./errors.ts";
 import type { TernaryType } from "./formats.ts";
 
-/** Weights of a block of TQ1_0 and TQ2_0. */
-export const TQ_WEIGHTS = 256;
-const TQ1_BYTES = 54;
-const TQ2_BYTES = 66;
-
-/** Weights of a block of I2_S, the bytes that hold them, and what stands behind a matrix. */
-export const I2S_WEIGHTS = 128;
+/** Bytes that hold a block of I2_S, and what stands behind a matrix. */
 const I2S_BYTES = 32;
 const I2S_TAIL_BYTES = 32;
 
@@ -29,50 +25,59 @@ export interface CodedMatrix {
   factorAt(row: number, column: number): number;
 }
 
+/** How a matrix is kept; those whose rows no block divides in half precision. */
+export type CodedType = TernaryType | "f16";
+
 /** Half precision bits of a number, ties to even. */
 export function halfBits(value: number): number {
   return new Uint16Array(Float16Array.of(value).buffer)[0];
 }
 
 const HALF_ONE = 0x3c00;
+const HALF_SIGN = 0x8000;
 
 /** Stored byte of five trits as a number of base 3: ceil(v * 256 / 243). */
 const TRIT_BYTES = Uint8Array.from({ length: 243 }, (_, v) => Math.ceil(v * 256 / 243));
 
-/** Bytes of an (n, k) matrix. k must divide into blocks. */
-export function ternaryBytes(type: TernaryType, n: number, k: number): number {
-  switch (type) {
-    case "tq1_0":
-      return n * k / TQ_WEIGHTS * TQ1_BYTES;
-    case "tq2_0":
-      return n * k / TQ_WEIGHTS * TQ2_BYTES;
-    case "i2_s":
-      return n * k / 4 + I2S_TAIL_BYTES;
-  }
-}
-
-/** @throws {RangeFault} If a factor is too small or too large for the type. */
-export function encodeTernary(type: TernaryType, matrix: CodedMatrix): Uint8Array<ArrayBuffer> {
-  if (type === "i2_s") return encodeI2s(matrix);
-  return encodeTq(matrix, type === "tq1_0" ? TQ1 : TQ2);
-}
-
-interface TqFormat {
+interface BlockFormat {
+  weights: number;
   bytes: number;
+  /** Where the factor is. */
+  factorAt: number;
   encode(codes: Uint8Array, from: number, out: Uint8Array, at: number): void;
 }
 
-const TQ1: TqFormat = {
-  bytes: TQ1_BYTES,
-  encode(codes, from, out, at) {
-    for (let j = 0; j < 32; j++) out[at + j] = fiveTrits(codes, from + j, 32);
-    for (let j = 0; j < 16; j++) out[at + 32 + j] = fiveTrits(codes, from + 160 + j, 16);
-    for (let j = 0; j < 4; j++) {
-      const i = from + 240 + j;
-      const value = 27 * codes[i] + 9 * codes[i + 4] + 3 * codes[i + 8] + codes[i + 12];
-      out[at + 48 + j] = TRIT_BYTES[3 * value];
-    }
+const BLOCKS: Readonly<Record<Exclude<TernaryType, "i2_s">, BlockFormat>> = {
+  tq1_0: {
+    weights: 256,
+    bytes: 54,
+    factorAt: 52,
+    encode(codes, from, out, at) {
+      for (let j = 0; j < 32; j++) out[at + j] = fiveTrits(codes, from + j, 32);
+      for (let j = 0; j < 16; j++) out[at + 32 + j] = fiveTrits(codes, from + 160 + j, 16);
+      for (let j = 0; j < 4; j++) {
+        const i = from + 240 + j;
+        const value = 27 * codes[i] + 9 * codes[i + 4] + 3 * codes[i + 8] + codes[i + 12];
+        out[at + 48 + j] = TRIT_BYTES[3 * value];
+      }
+    },
   },
+  tq2_0: {
+    weights: 256,
+    bytes: 66,
+    factorAt: 64,
+    encode(codes, from, out, at) {
+      for (let half = 0; half < 2; half++) {
+        for (let j = 0; j < 32; j++) {
+          const i = from + 128 * half + j;
+          out[at + 32 * half + j] = codes[i] | codes[i + 32] << 2 | codes[i + 64] << 4 |
+            codes[i + 96] << 6;
+        }
+      }
+    },
+  },
+  q2_0: quarterBytes(64),
+  pq2_0: quarterBytes(128),
 };
 
 /** Codes at i, i + stride, ..., the first one the most significant. */
@@ -82,32 +87,55 @@ function fiveTrits(codes: Uint8Array, i: number, stride: number): number {
   return TRIT_BYTES[value];
 }
 
-const TQ2: TqFormat = {
-  bytes: TQ2_BYTES,
-  encode(codes, from, out, at) {
-    for (let half = 0; half < 2; half++) {
-      for (let j = 0; j < 32; j++) {
-        const i = from + 128 * half + j;
-        out[at + 32 * half + j] = codes[i] | codes[i + 32] << 2 | codes[i + 64] << 4 |
-          codes[i + 96] << 6;
+/** The factor, then four neighbours a byte, the first one in the lowest bits. */
+function quarterBytes(weights: number): BlockFormat {
+  return {
+    weights,
+    bytes: 2 + weights / 4,
+    factorAt: 0,
+    encode(codes, from, out, at) {
+      for (let j = 0; j < weights / 4; j++) {
+        const i = from + 4 * j;
+        out[at + 2 + j] = codes[i] | codes[i + 1] << 2 | codes[i + 2] << 4 | codes[i + 3] << 6;
       }
-    }
-  },
-};
+    },
+  };
+}
 
-function encodeTq(matrix: CodedMatrix, { bytes, encode }: TqFormat): Uint8Array<ArrayBuffer> {
+/** Weights of a row that lie together. */
+export function blockWeights(type: TernaryType): number {
+  return type === "i2_s" ? 128 : BLOCKS[type].weights;
+}
+
+/** Bytes of an (n, k) matrix. k must divide into blocks. */
+export function codedBytes(type: CodedType, n: number, k: number): number {
+  if (type === "f16") return 2 * n * k;
+  if (type === "i2_s") return n * k / 4 + I2S_TAIL_BYTES;
+  return n * k / BLOCKS[type].weights * BLOCKS[type].bytes;
+}
+
+/** @throws {RangeFault} If a factor is too small or too large for the type. */
+export function encodeCoded(type: CodedType, matrix: CodedMatrix): Uint8Array<ArrayBuffer> {
+  if (type === "f16") return encodeHalves(matrix);
+  return type === "i2_s" ? encodeI2s(matrix) : encodeBlocks(matrix, BLOCKS[type]);
+}
+
+function encodeBlocks(
+  matrix: CodedMatrix,
+  { weights, bytes, factorAt, encode }: BlockFormat,
+): Uint8Array<ArrayBuffer> {
   const { codes, n, k } = matrix;
-  const out = new Uint8Array(n * k / TQ_WEIGHTS * bytes);
+  const out = new Uint8Array(n * k / weights * bytes);
   const half = new HalfFactors();
   let at = 0;
   for (let row = 0; row < n; row++) {
-    for (let column = 0; column < k; column += TQ_WEIGHTS, at += bytes) {
+    for (let column = 0; column < k; column += weights, at += bytes) {
       const from = row * k + column;
       encode(codes, from, out, at);
-      if (isZero(codes, from, from + TQ_WEIGHTS)) continue;
+      if (isZero(codes, from, from + weights)) continue;
       const bits = half.bits(matrix.factorAt(row, column));
-      out[at + bytes - 2] = bits & 0xff;
-      out[at + bytes - 1] = bits >> 8;
+      out[at + factorAt] = bits & 0xff;
+      out[at + factorAt + 1] = bits >> 8;
     }
   }
   return out;
@@ -134,16 +162,17 @@ class HalfFactors {
 /** @throws {RangeFault} Where half precision has nothing near the factor. */
 export function checkedHalf(value: number): number {
   const half = Math.f16round(value);
-  // Below the least normal number a factor would lose most of its digits.
-  if (Number.isFinite(half) && half >= 2 ** -14) return half;
+  // Below the least normal number most factors would lose most of their digits.
+  if (Number.isFinite(half) && half > 0 && (half >= 2 ** -14 || half === value)) return half;
   throw new RangeFault(
-    `its factor ${value} does not fit in half precision, which TQ1_0 and TQ2_0 have: use --type i2_s`,
+    `its factor ${value} does not fit in half precision, which all types but I2_S have: use ` +
+      "--type i2_s or --to packed",
   );
 }
 
 function encodeI2s({ codes, n, k, factorAt }: CodedMatrix): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(ternaryBytes("i2_s", n, k));
-  for (let from = 0, at = 0; from < codes.length; from += I2S_WEIGHTS, at += I2S_BYTES) {
+  const out = new Uint8Array(codedBytes("i2_s", n, k));
+  for (let from = 0, at = 0; from < codes.length; from += 4 * I2S_BYTES, at += I2S_BYTES) {
     for (let j = 0; j < I2S_BYTES; j++) {
       const i = from + j;
       out[at + j] = codes[i] << 6 | codes[i + 32] << 4 | codes[i + 64] << 2 | codes[i + 96];
@@ -154,12 +183,15 @@ function encodeI2s({ codes, n, k, factorAt }: CodedMatrix): Uint8Array<ArrayBuff
 }
 
 /** A matrix whose rows no block divides, in half precision, as llama.cpp's quantizer falls back. */
-export function encodeHalves({ codes, n, k, factorAt }: CodedMatrix): Uint8Array<ArrayBuffer> {
+function encodeHalves({ codes, n, k, factorAt }: CodedMatrix): Uint8Array<ArrayBuffer> {
   const out = new Uint16Array(n * k);
+  const half = new HalfFactors();
   for (let row = 0; row < n; row++) {
     for (let column = 0; column < k; column++) {
       const code = codes[row * k + column];
-      if (code !== 1) out[row * k + column] = halfBits((code - 1) * factorAt(row, column));
+      if (code === 1) continue;
+      const bits = half.bits(factorAt(row, column));
+      out[row * k + column] = code === 0 ? bits | HALF_SIGN : bits;
     }
   }
   return new Uint8Array(out.buffer);

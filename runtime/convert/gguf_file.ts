@@ -36,6 +36,9 @@ export const TENSOR_TYPES = {
   TQ2_0: 35,
   /** microsoft/BitNet's. */
   I2_S: 36,
+  Q2_0: 42,
+  /** PrismML's. */
+  PQ2_0: 142,
 } as const;
 export type TensorType = keyof typeof TENSOR_TYPES;
 

@@ -13,7 +13,7 @@ import { ternaryMatrices } from "../../codegen/head/ternary.ts";
 import { hasFloatHead } from "../../codegen/plan.ts";
 import type { ModelConfig } from "../config.ts";
 import { normsOf } from "../norms.ts";
-import { inverseFrequencies } from "../rope.ts";
+import { attentionFactor, inverseFrequencies } from "../rope.ts";
 import type { OnProgress } from "../types.ts";
 import type { FloatMatrix, NormName } from "../weights.ts";
 import { OutputError } from "./errors.ts";
@@ -23,7 +23,7 @@ import { codedMatrix, factorOf, type Source, type TernaryMatrix, ternaryMatrix }
 
 export interface VerifyOptions {
   /** What is left of a factor in the written format. */
-  writtenFactor: (factor: number, matrix: TernaryMatrix) => number;
+  writtenFactor: (factor: number) => number;
   onProgress?: OnProgress;
   signal?: AbortSignal;
 }
@@ -40,8 +40,9 @@ export interface Verified {
 export async function verifyModel(
   source: Source,
   written: Source,
-  { writtenFactor, onProgress, signal }: VerifyOptions,
+  options: VerifyOptions,
 ): Promise<Verified> {
+  const { writtenFactor, onProgress, signal } = options;
   compareSpecs(source.config.spec, written.config.spec);
   compareRope(source.config, written.config);
   compareTokens(source, written);
@@ -65,7 +66,7 @@ export async function verifyModel(
     }
     verified.floats += await compareNorms(source, written, layer);
     if (spec.experts !== undefined) {
-      verified.matrices += await compareExperts(source, written, layer, signal);
+      verified.matrices += await compareExperts(source, written, layer, options);
     }
   }
   return verified;
@@ -90,11 +91,18 @@ function compareSpecs(expected: ModelSpec, actual: ModelSpec): void {
   const keys = new Set([...Object.keys(expected), ...Object.keys(actual)] as (keyof ModelSpec)[]);
   for (const key of keys) {
     if (OF_FORMATS.includes(key)) continue;
-    const [a, b] = [expected, actual].map((spec) => JSON.stringify(spec[key]));
+    const [a, b] = [expected, actual].map((spec) => JSON.stringify(partOf(spec, key)));
     if (a !== b && !isNearlyEqual(expected[key], actual[key])) {
       throw differs(key, `is ${b} in place of ${a}`);
     }
   }
+}
+
+/** A field; the type of a router may differ. */
+function partOf(spec: ModelSpec, key: keyof ModelSpec): unknown {
+  if (key !== "experts" || spec.experts === undefined) return spec[key];
+  const { routerType: _, ...experts } = spec.experts;
+  return experts;
 }
 
 /** GGUF keeps numbers in float32. */
@@ -106,9 +114,18 @@ function isNearlyEqual(a: unknown, b: unknown): boolean {
 const MOST_RELATIVE_DIFFERENCE = 1e-6;
 
 function compareRope(expected: ModelConfig, actual: ModelConfig): void {
-  const [a, b] = [expected, actual].map(inverseFrequencies);
+  const [a, b] = [expected, actual].map(turns);
   const at = a.findIndex((wanted, i) => !(Math.abs(b[i] / wanted - 1) < MOST_RELATIVE_DIFFERENCE));
-  if (at >= 0) throw differs(`the RoPE frequency of pair ${at}`, `is ${b[at]}, not ${a[at]}`);
+  if (at >= 0) throw differs(`number ${at} of the RoPE tables`, `is ${b[at]}, not ${a[at]}`);
+}
+
+/** Frequencies of the tables, and what their values are multiplied by. */
+function turns({ localRope, ...rope }: ModelConfig): number[] {
+  const tables = [rope, ...(localRope === null ? [] : [{ ...rope, ...localRope }])];
+  return tables.flatMap((table) => [
+    ...inverseFrequencies(table),
+    attentionFactor(table.ropeScaling),
+  ]);
 }
 
 function compareTokens(source: Source, written: Source): void {
@@ -198,7 +215,7 @@ async function compareExperts(
   source: Source,
   written: Source,
   layer: number,
-  signal?: AbortSignal,
+  { writtenFactor, signal }: VerifyOptions,
 ): Promise<number> {
   const { spec } = source.config;
   const [a, b] = [source.weights.experts!, written.weights.experts!];
@@ -208,18 +225,33 @@ async function compareExperts(
     signal?.throwIfAborted();
     for (const name of names) {
       const what = `${name} of expert ${expert} of layer ${layer}`;
-      const expected = await a.matrix(layer, expert, name);
-      const actual = await b.matrix(layer, expert, name);
-      compareCodes({ ...expected, k: linearShape(spec, name).k, what }, actual);
-      compareVectors(expected.rowScales, actual.rowScales, `the factors of ${what}`);
+      const [expected, actual] = [
+        await a.matrix(layer, expert, name),
+        await b.matrix(layer, expert, name),
+      ].map(({ codes, rowScales }) => expertMatrix(spec, name, what, codes, rowScales));
+      compareCodes(expected, actual);
+      compareFactors(expected, actual, writtenFactor);
     }
   }
   return names.length * spec.experts!.numExperts;
 }
 
+type Compared = Pick<TernaryMatrix, "what" | "n" | "k" | "codes" | "factors" | "groupSize">;
+
+function expertMatrix(
+  spec: ModelSpec,
+  name: LinearName,
+  what: string,
+  codes: Uint8Array,
+  factors: Float32Array,
+): Compared {
+  const { n, k } = linearShape(spec, name);
+  return { what, n, k, codes, factors, groupSize: k };
+}
+
 function compareCodes(
-  { codes, k, what }: Pick<TernaryMatrix, "codes" | "k" | "what">,
-  actual: Pick<TernaryMatrix, "codes">,
+  { codes, k, what }: Compared,
+  actual: Compared,
 ): void {
   for (let i = 0; i < codes.length; i++) {
     if (codes[i] === actual.codes[i]) continue;
@@ -233,17 +265,18 @@ const STEP = 32;
 
 /** Factors count where there is a weight that is not zero. */
 function compareFactors(
-  expected: TernaryMatrix,
-  actual: TernaryMatrix,
+  expected: Compared,
+  actual: Compared,
   writtenFactor: VerifyOptions["writtenFactor"],
 ): void {
   const { n, k, codes, what } = expected;
   const isOne = expected.factors.length === 1 && actual.factors.length === 1;
   for (let row = 0; row < (isOne ? 1 : n); row++) {
     for (let column = 0; column < (isOne ? 1 : k); column += STEP) {
-      const wanted = writtenFactor(factorOf(expected, row, column), expected);
-      const found = factorOf(actual, row, column);
-      if (wanted === found || (!isOne && isZero(codes, row * k + column, k - column))) continue;
+      const [factor, found] = [expected, actual].map((each) => factorOf(each, row, column));
+      if (factor === found || (!isOne && isZero(codes, row * k + column, k - column))) continue;
+      const wanted = writtenFactor(factor);
+      if (wanted === found) continue;
       throw differs(what, `has factor ${found} in place of ${wanted} at row ${row}`);
     }
   }
