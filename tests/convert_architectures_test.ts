@@ -7,7 +7,7 @@ import { convertModel, type ConvertOptions } from "../runtime/convert/convert.ts
 import { loadModel } from "../runtime/mod.ts";
 import { readGguf } from "./gguf_file.ts";
 import { MADE, madeFolder, type MadeModel, madeModel, TOKENIZER } from "./made_models.ts";
-import { MAPLE, withTernaryEnds } from "./made_variants.ts";
+import { gemma3, MAPLE, withGroups, withTernaryEnds } from "./made_variants.ts";
 import { sizedModel } from "./sized_models.ts";
 
 /** Sizes that whole blocks of 256 divide. */
@@ -33,6 +33,7 @@ const CASES: readonly Case[] = [
   { made: sizedModel(bitcpm, WHOLE), arch: "minicpm", type: "tq2_0" },
   { made: sizedModel(madeModel("embedding-qwen3"), WHOLE), arch: "qwen3", type: "i2_s" },
   { made: sizedModel(madeModel("embedding-gemma3"), WHOLE), arch: "gemma3", type: "i2_s" },
+  { made: sizedModel(gemma3(), WHOLE), arch: "gemma3", type: "tq2_0" },
   { made: sizedModel(MAPLE, { ...WHOLE, intermediate: 64 }), arch: "maple", type: "tq1_0" },
 ];
 
@@ -75,14 +76,6 @@ for (const { made, arch, type } of CASES) {
     }));
 }
 
-/** The same with factors of finer groups. */
-function inGroups(made: MadeModel, size: number): MadeModel {
-  const tensors = Object.entries(made.tensors).map(([name, { shape, kind }]) =>
-    [name, { shape, kind: kind.replace(/^group \d+/, `group ${size}`) }] as const
-  );
-  return { ...made, tensors: Object.fromEntries(tensors) };
-}
-
 for (
   const [made, options, message] of [
     [
@@ -91,7 +84,7 @@ for (
       /factor for each 128 .*, TQ2_0 .* 256: use --type q2_0/,
     ],
     [madeModel("bonsai"), { type: "i2_s" }, /for each 128 weights, I2_S one a matrix: use .* q2_0/],
-    [inGroups(madeModel("bonsai"), 32), {}, /for each 32 weights, Q2_0 .* 64: use --to packed/],
+    [withGroups(madeModel("bonsai"), 32), {}, /for each 32 weights, Q2_0 .* 64: use --to packed/],
     [
       madeModel("bitcpm"),
       { type: "i2_s" },

@@ -76,3 +76,34 @@ export function withTernaryEnds(tied: boolean): MadeModel {
     exact: MADE.sequences.map((ids) => ids.map((_, i) => i)),
   };
 }
+
+/** A model whose groups of weights with a factor each are of another size. */
+export function withGroups(made: MadeModel, size: number): MadeModel {
+  const { greedy: _, ...rest } = made;
+  const tensors = Object.entries(made.tensors).map(([name, { shape, kind }]) =>
+    [name, { shape, kind: kind.replace(/^group \d+/, `group ${size}`) }] as const
+  );
+  return { ...rest, tensors: Object.fromEntries(tensors), exact: made.exact.map(() => []) };
+}
+
+/** A Gemma 3 that continues texts: without norms in its linears, with a factor a row and a head. */
+export function gemma3(): MadeModel {
+  const { exactVectors: _, ...made } = madeModel("embedding-gemma3");
+  const tensors = Object.entries(made.tensors)
+    .filter(([name]) => !/_proj\.norm/.test(name))
+    .map(([name, tensor]) =>
+      [`model.${name}`, tensor.kind === "master" ? { ...tensor, kind: "row" } : tensor] as const
+    );
+  const head = made.tensors["embed_tokens.weight"];
+  return {
+    ...made,
+    name: "gemma3",
+    config: {
+      ...made.config,
+      architectures: ["Gemma3ForCausalLM"],
+      tie_word_embeddings: false,
+    },
+    tensors: Object.fromEntries([...tensors, ["lm_head.weight", head]]),
+    exact: made.exact.map(() => []),
+  };
+}
