@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { NotPulledError } from "../runtime/hub/locate.ts";
 import type { ModelRemoval } from "../runtime/hub/models.ts";
 import type { PullOptions } from "../runtime/hub/pull.ts";
-import { LOCAL_MODEL, MODEL_REMOVAL, PULL_REPORT, run } from "./test_helpers.ts";
+import type { InspectReport } from "../runtime/reports.ts";
+import { INSPECT_REPORT, LOCAL_MODEL, MODEL_REMOVAL, PULL_REPORT, run } from "./test_helpers.ts";
 
 /** An engine that notes what is pulled. */
 function pulling() {
@@ -38,6 +39,22 @@ Deno.test("pull passes its flags on, and says what is fetched on standard error"
   const quiet = await run(["pull", "a/b", "--quiet"], { engine: { pullModel } });
   assert.equal(quiet.stderr, "");
   assert.match(quiet.stdout, /^Fetched 12 B in 0\.50 s\n.*\nTry it: .* --model some\/model /);
+});
+
+Deno.test("pull says what the model is for, or why it does not run", async () => {
+  const tryIt = async (report: Partial<InspectReport>) => {
+    const inspectModel = () => Promise.resolve({ ...INSPECT_REPORT, ...report });
+    return (await run(["pull", "a/b"], { engine: { inspectModel } })).stdout.split("\n").at(-2);
+  };
+  assert.equal(await tryIt({}), 'Try it: trilith generate --model some/model "Once upon a time"');
+  assert.equal(await tryIt({ chatTemplate: "{}" }), "Try it: trilith chat --model some/model");
+  const embedding = { pooling: "last", normalize: true } as const;
+  assert.match((await tryIt({ embedding }))!, /^Try it: trilith embed --model some\/model "/);
+  assert.match((await tryIt({ quantize: "absmean" }))!, / --quantize absmean$/);
+  const inspectModel = () => Promise.reject(new Error("Cannot run this model: no\nmore"));
+  const { code, stdout } = await run(["pull", "a/b"], { engine: { inspectModel } });
+  assert.equal(code, 0);
+  assert.match(stdout, /\nIt does not run here: Cannot run this model: no\n$/);
 });
 
 Deno.test("pull --json is the report, and wrong flags are wrong usage", async () => {

@@ -76,6 +76,15 @@ function memoryText(memory: InspectReport["memory"]): string {
     `tokenizer ${bytes(runtimeBytes)}`;
 }
 
+/** A part of a model: a number, a list, or fields of its own. */
+function shownShape(value: unknown): string {
+  if (value === null) return "none";
+  if (Array.isArray(value)) return value.map(shownShape).join(" ") || "none";
+  if (typeof value !== "object") return String(value);
+  const fields = Object.entries(value).filter(([, field]) => field !== undefined);
+  return fields.map(([name, field]) => `${name} ${shownShape(field)}`).join(", ");
+}
+
 function printReport(report: InspectReport, stdout: Output): void {
   const { tokenizer, memory } = report;
   const kvTypes = Object.entries(memory.kvBytesPerTokenByType)
@@ -95,7 +104,7 @@ function printReport(report: InspectReport, stdout: Output): void {
     ["memory needed", memoryText(memory)],
   ]));
   const shapes = Object.entries(report.shapes).map(([name, value]) =>
-    [name, Array.isArray(value) ? value.join(" ") : String(value)] as const
+    [name, shownShape(value)] as const
   );
   stdout.write(`\n${fields(stdout, shapes)}`);
   const rows = report.tensorTypes.map(({ type, tensors, weights, bytes: size }) => [

@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { reasonOf } from "../runtime/errors.ts";
 import type { PullReport } from "../runtime/hub/pull.ts";
 import { type Context, interruptible } from "./context.ts";
 import { addJsonFlag, addQuietFlag, collected, wholeNumber } from "./flags.ts";
@@ -65,13 +66,16 @@ async function pull(
       quiet,
       (display) => engine.pullModel(model, { ...options, ...display, signal }),
     );
-    if (json) printJson(io.stdout, report);
-    else printReport(report, options.dryRun ?? false, io.stdout);
+    if (json) return printJson(io.stdout, report);
+    printReport(report, options.dryRun ?? false, io.stdout);
+    if (report.path !== null && !options.dryRun) {
+      io.stdout.write(await advice(report.path, report.model, engine));
+    }
   });
 }
 
 function printReport(report: PullReport, isDryRun: boolean, stdout: Output): void {
-  const { files, neededBytes, seconds, path, model } = report;
+  const { files, neededBytes, seconds, path } = report;
   if (isDryRun) {
     const rows = files.map((file) => [printable(file.path), bytes(file.bytes), file.state]);
     stdout.write(table(stdout, ["file", "size", "state"], rows));
@@ -80,6 +84,20 @@ function printReport(report: PullReport, isDryRun: boolean, stdout: Output): voi
   }
   const speed = `${bytes(neededBytes)} in ${digits(seconds)} s`;
   stdout.write(neededBytes === 0 ? "All of it is here\n" : `Fetched ${speed}\n`);
-  if (path === null) return;
-  stdout.write(`${path}\nTry it: trilith generate --model ${model} "Once upon a time"\n`);
+  if (path !== null) stdout.write(`${path}\n`);
+}
+
+/** What the model is for, or why it does not run: better known now than later. */
+async function advice(path: string, model: string, engine: Context["engine"]): Promise<string> {
+  try {
+    const { embedding, chatTemplate, quantize } = await engine.inspectModel(path, {});
+    const command = embedding !== null
+      ? `embed --model ${model} "Once upon a time"`
+      : chatTemplate !== null
+      ? `chat --model ${model}`
+      : `generate --model ${model} "Once upon a time"`;
+    return `Try it: trilith ${command}${quantize === null ? "" : ` --quantize ${quantize}`}\n`;
+  } catch (error) {
+    return `It does not run here: ${printable(reasonOf(error))}\n`;
+  }
 }

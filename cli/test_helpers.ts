@@ -262,6 +262,7 @@ export const INSPECT_REPORT: InspectReport = {
   name: "story",
   path: "models/story",
   architecture: "BitNetForCausalLM",
+  quantize: null,
   parameters: 1_234_567,
   shapes: { hiddenSize: 128, biases: [] },
   tensorTypes: [{ type: "U8", tensors: 7, weights: 1_000_000, bytes: 250_000 }],

@@ -40,6 +40,7 @@ export async function inspectModel(
     name: config.name,
     path: checkpoint.format === "safetensors" ? checkpoint.folder : checkpoint.files[0].path,
     architecture: architectureOf(config),
+    quantize: config.quantization.kind === "absmean" ? "absmean" : null,
     parameters: parametersOf(spec),
     shapes: { ...spec },
     tensorTypes: tensorTypes(checkpoint, config),

@@ -77,6 +77,8 @@ export interface InspectReport {
   name: string;
   path: string;
   architecture: string;
+  /** Which --quantize a plain float model needs; null of ternary ones. */
+  quantize: "absmean" | null;
   parameters: number;
   /** Shapes and optional parts: ModelSpec's fields. */
   shapes: Record<string, unknown>;

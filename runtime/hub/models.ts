@@ -23,8 +23,9 @@ export function listModels(): Promise<LocalModel[]> {
 async function probe(path: string): Promise<string> {
   await using checkpoint = await openCheckpoint(path);
   try {
-    const { modelType, quantization } = await readModelConfig(checkpoint);
-    return `${modelType}, ${quantization.kind === "absmean" ? "float" : "ternary"}`;
+    const { modelType, quantization, task } = await readModelConfig(checkpoint);
+    const kind = quantization.kind === "absmean" ? "float" : "ternary";
+    return `${modelType}, ${kind}${task === "embed" ? ", embeddings" : ""}`;
   } catch (error) {
     if (!(error instanceof NotTernaryError)) throw error;
     return "float: with --quantize absmean";
