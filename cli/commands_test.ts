@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { BOS } from "./fake_model.ts";
+import { shortFloat32 } from "./format.ts";
 import { BENCH_REPORT, DOCTOR_REPORT, INSPECT_REPORT, run } from "./test_helpers.ts";
 
 async function json(args: string[], scene = {}) {
@@ -176,10 +177,31 @@ Deno.test("embed takes texts from arguments, lines of a file and of standard inp
   assert.deepEqual(embeddings.map(([first]: number[]) => first), [2, 1]);
   const piped = await run(["embed"], { stdin: ["abc\r\n", "\nd\n"] });
   assert.match(piped.stdout, /^3 0\.37\S*\n1 0\.39\S*\n$/);
+  const [, shown] = piped.stdout.split(/[ \n]/).map(Number);
+  assert.deepEqual([shown, String(shown).length <= 12], [shortFloat32(shown), true]);
   const none = await run(["embed"], { stdin: ["\n"] });
   assert.equal(none.code, 2);
   assert.match(none.stderr, /Cannot embed without a text/);
   assert.equal((await run(["embed", "a", "--file", "-"])).code, 2);
+});
+
+Deno.test("numbers are printed in as few digits as give the same float32 back", () => {
+  const exact = [
+    0,
+    1,
+    0.1,
+    1 / 3,
+    16777217,
+    1e-45,
+    3.4028234663852886e38,
+    -0.05253301560878754,
+  ];
+  for (const value of exact.map(Math.fround)) {
+    const short = shortFloat32(value);
+    assert.equal(Math.fround(short), value);
+    assert.ok(String(short).replace(/e.*|[-.]/g, "").replace(/^0+|0+$/g, "").length <= 9);
+  }
+  assert.equal(shortFloat32(Math.fround(0.1)), 0.1);
 });
 
 Deno.test("compare loads both sides with their own flags, and says what is lossless", async () => {

@@ -3,7 +3,7 @@ import { UsageError } from "../runtime/errors.ts";
 import { type Pooling, POOLINGS } from "../runtime/pooling.ts";
 import { type Context, interruptible } from "./context.ts";
 import { addModelFlags, asUsageError, type ModelFlags } from "./flags.ts";
-import { printJson } from "./format.ts";
+import { printJson, shortFloat32 } from "./format.ts";
 import { readTextFile } from "./generate.ts";
 import { type Io, readAll } from "./io.ts";
 import { loadModel } from "./loading.ts";
@@ -33,7 +33,7 @@ export function addEmbedCommand(program: Command, context: Context): void {
 }
 
 const EMBED_HELP = `
-Each vector is printed on a line, its numbers between spaces.
+Each vector is printed on a line, its float32 numbers between spaces.
 --json prints {"model", "pooling", "embeddings": [[...], ...], "promptTokens"}.
 The model's files say which states are taken and whether vectors have length 1; where they don't, it is
 the last token's of embedding models, the mean of others, and length 1.
@@ -54,7 +54,7 @@ async function embed(given: string[], flags: EmbedFlags, context: Context): Prom
     const options = { pooling, normalize, signal };
     try {
       const found = await Promise.all(texts.map((text) => model.embed(text, options)));
-      const embeddings = found.map(({ values }) => [...values]);
+      const embeddings = found.map(({ values }) => Array.from(values, shortFloat32));
       const promptTokens = found.reduce((sum, { promptTokens }) => sum + promptTokens, 0);
       if (flags.json) {
         printJson(io.stdout, { model: model.name, pooling, embeddings, promptTokens });

@@ -18,6 +18,15 @@ export function printJson(output: Output, value: unknown): void {
   output.write(`${JSON.stringify(value, null, output.isTerminal ? 2 : undefined)}\n`);
 }
 
+/** The number of fewest digits that is the same float32, as 9 always are. */
+export function shortFloat32(value: number): number {
+  for (let digits = 6; digits < 9; digits++) {
+    const short = Number(value.toPrecision(digits));
+    if (Math.fround(short) === value) return short;
+  }
+  return Number(value.toPrecision(9));
+}
+
 export type Cell = string | number;
 
 /** A number, perhaps with a unit: such columns go to the right. */
