@@ -148,7 +148,7 @@ export function checkSpec(spec: ModelSpec): void {
 }
 
 /** Sums of so many products of a code by an int8 are exact in a float32: 128 * 2^16 < 2^24. */
-const MOST_GROUP_FEATURES = 1 << 16;
+export const MOST_GROUP_FEATURES = 1 << 16;
 
 function checkGroups({ groups, ternaryHead, ternaryEmbedding, ...spec }: ModelSpec): void {
   if (groups === undefined) {

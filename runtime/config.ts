@@ -26,6 +26,7 @@ import {
   isTernaryMaster,
   type Quantization,
   type QuantizationOptions,
+  readInputGroup,
   readQuantization,
 } from "./quantization.ts";
 import { readRopeScaling, type RopeScaling } from "./rope_scaling.ts";
@@ -150,6 +151,7 @@ export function parseModelConfig(
     embeddingType: matrixTypeOf(tensors, tensorNames.embedding),
     headType: matrixTypeOf(tensors, tensorNames.head),
     ...factorParts(quantization, {
+      inputGroup: readInputGroup(config),
       hasExperts: graph.spec?.experts !== undefined,
       takesInt8: architecture.takesInt8 === true || hasOwnNorms(tensorNames),
       isGguf: isBlockType(tensors, `${tensorNames.linear(0, "q")}.weight`),

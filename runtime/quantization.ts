@@ -4,7 +4,7 @@
  * Sources: transformers' integrations/bitnet.py; 1bitLLM's configuration_bitnet.py (weight_bits,
  * input_bits).
  */
-import type { FloatType, ModelSpec } from "../codegen/model_spec.ts";
+import { type FloatType, type ModelSpec, MOST_GROUP_FEATURES } from "../codegen/model_spec.ts";
 import type { ConfigReader } from "./config_reader.ts";
 import type { Grain } from "./exact_ternary.ts";
 import { NotTernaryError, shown, shownList, UnsupportedModelError } from "./errors.ts";
@@ -97,8 +97,25 @@ export function grainOfQuantization(quantization: Quantization): Grain {
 /** Features that are rounded together where only rows of weights have factors of their own. */
 const INPUT_GROUP = 128;
 
+/**
+ * The key of config.json by which a converted model says of how many features those groups are; 0 where
+ * inputs are rounded by token.
+ */
+export const INPUT_GROUP_KEY = "input_group_size";
+
+/** Null where config.json does not say it. @throws {CheckpointError} If it is no size of groups. */
+export function readInputGroup(config: ConfigReader): number | null {
+  const size = config.get(INPUT_GROUP_KEY);
+  if (size === null) return null;
+  const isSize = typeof size === "number" && size >= 0 && size <= MOST_GROUP_FEATURES;
+  if (isSize && size % 32 === 0) return size;
+  return config.fail(INPUT_GROUP_KEY, `a multiple of 32 up to ${MOST_GROUP_FEATURES}`, size);
+}
+
 /** What else that depends on. */
 interface InputFacts {
+  /** What `readInputGroup` gives. */
+  inputGroup: number | null;
   hasExperts: boolean;
   /** Whether the model was trained for int8 inputs, one factor a token. */
   takesInt8: boolean;
@@ -108,20 +125,23 @@ interface InputFacts {
 
 /**
  * Parts of the graph that follow from how weights are kept. Inputs of models that were not trained for
- * int8 are rounded by groups of features, which is nearer to the floats that they were trained with. GGUF files with one factor a matrix are of
- * BitNets, as far as we know.
+ * int8 are rounded by groups of features, which is nearer to the floats that they were trained with. GGUF
+ * files with one factor a matrix are of BitNets, as far as we know, unless they say otherwise.
  */
 export function factorParts(
   quantization: Quantization,
-  { hasExperts, takesInt8, isGguf }: InputFacts,
+  { inputGroup, hasExperts, takesInt8, isGguf }: InputFacts,
 ): Pick<ModelSpec, "rowScales" | "groups"> {
-  if (quantization.kind !== "ternary") return {};
+  const groups = { groups: { size: inputGroup || INPUT_GROUP, weightScales: false } };
+  if (quantization.kind !== "ternary") return inputGroup ? groups : {};
   const { scales, groupSize, scaleType } = quantization;
   if (scales === "group") return { groups: { size: groupSize!, weightScales: true, scaleType } };
-  const byToken = hasExperts || takesInt8 || (isGguf && scales === "matrix");
+  const byToken = inputGroup === null
+    ? hasExperts || takesInt8 || (isGguf && scales === "matrix")
+    : hasExperts || inputGroup === 0;
   return {
     ...(scales === "row" ? { rowScales: true } : {}),
-    ...(byToken ? {} : { groups: { size: INPUT_GROUP, weightScales: false } }),
+    ...(byToken ? {} : groups),
   };
 }
 

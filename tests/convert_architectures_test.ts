@@ -7,7 +7,7 @@ import { convertModel, type ConvertOptions } from "../runtime/convert/convert.ts
 import { loadModel } from "../runtime/mod.ts";
 import { readGguf } from "./gguf_file.ts";
 import { MADE, madeFolder, type MadeModel, madeModel, TOKENIZER } from "./made_models.ts";
-import { gemma3, MAPLE, withGroups, withTernaryEnds } from "./made_variants.ts";
+import { gemma3, MAPLE, withGroups, withOneFactor, withTernaryEnds } from "./made_variants.ts";
 import { sizedModel } from "./sized_models.ts";
 
 /** Sizes that whole blocks of 256 divide. */
@@ -29,6 +29,7 @@ const CASES: readonly Case[] = [
   { made: sizedModel(withTernaryEnds(false), WHOLE), arch: "qwen3", type: "pq2_0" },
   { made: sizedModel(withTernaryEnds(true), WHOLE), arch: "qwen3", type: "q2_0" },
   { made: sizedModel(madeModel("trilm"), WHOLE), arch: "llama", type: "tq1_0" },
+  { made: sizedModel(withOneFactor(madeModel("trilm")), WHOLE), arch: "llama", type: "tq2_0" },
   { made: bitcpm, arch: "minicpm", type: "q2_0" },
   { made: sizedModel(bitcpm, WHOLE), arch: "minicpm", type: "tq2_0" },
   { made: sizedModel(madeModel("embedding-qwen3"), WHOLE), arch: "qwen3", type: "i2_s" },

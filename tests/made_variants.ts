@@ -79,9 +79,18 @@ export function withTernaryEnds(tied: boolean): MadeModel {
 
 /** A model whose groups of weights with a factor each are of another size. */
 export function withGroups(made: MadeModel, size: number): MadeModel {
+  return withKinds(made, (kind) => kind.replace(/^group \d+/, `group ${size}`));
+}
+
+/** A model whose matrices have one factor each: TriLM's smaller ones. */
+export function withOneFactor(made: MadeModel): MadeModel {
+  return withKinds(made, (kind) => /^(group|blocks|row)/.test(kind) ? "matrix" : kind);
+}
+
+function withKinds(made: MadeModel, change: (kind: string) => string): MadeModel {
   const { greedy: _, ...rest } = made;
   const tensors = Object.entries(made.tensors).map(([name, { shape, kind }]) =>
-    [name, { shape, kind: kind.replace(/^group \d+/, `group ${size}`) }] as const
+    [name, { shape, kind: change(kind) }] as const
   );
   return { ...rest, tensors: Object.fromEntries(tensors), exact: made.exact.map(() => []) };
 }

@@ -6,6 +6,7 @@
  */
 import { type ModelSpec, rotaryDim } from "../../codegen/model_spec.ts";
 import type { ModelConfig } from "../config.ts";
+import { GGUF_INPUT_GROUP_KEY } from "../gguf/config.ts";
 import type { Pooling } from "../pooling.ts";
 import type { TernaryType } from "./formats.ts";
 import type { GgufArchitecture } from "./gguf_architectures.ts";
@@ -47,9 +48,15 @@ export async function ggufKeys(
     ["general.name", "string", config.name],
     ...(fileType === undefined ? [] : [["general.file_type", "uint32", fileType] as const]),
     ["general.quantization_version", "uint32", 2],
+    ...inputKeys(config.spec),
     ...keys.map(([key, kind, value]): GgufValue => [`${arch}.${key}`, kind, value]),
     ...await ggufTokenizer({ companions, tokenizer, defaults, vocabSize, pre }),
   ];
+}
+
+/** How inputs are rounded does not follow from weights. */
+function inputKeys({ groups }: ModelSpec): GgufValue[] {
+  return groups?.weightScales ? [] : [[GGUF_INPUT_GROUP_KEY, "uint32", groups?.size ?? 0]];
 }
 
 function shapeKeys(config: ModelConfig, configText: string): ArchitectureKey[] {

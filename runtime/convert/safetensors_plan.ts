@@ -11,6 +11,7 @@ import type { CompanionName } from "../companions.ts";
 import { isPacked, type ModelConfig } from "../config.ts";
 import { shown, UnsupportedModelError } from "../errors.ts";
 import { isJsonObject, isMissing, type JsonObject, parseJson } from "../json.ts";
+import { INPUT_GROUP_KEY } from "../quantization.ts";
 import type { FloatMatrix } from "../weights.ts";
 import { FLOAT_BYTES, floatsAs, matrixChunks } from "./floats.ts";
 import { type Part, type PlannedFile, rowChunks, whole } from "./plan.ts";
@@ -125,7 +126,9 @@ function configText({ checkpoint, config }: Source): string {
     modules_to_not_convert: before.modules_to_not_convert ?? ["lm_head"],
     ...norms,
   };
-  const written = { ...withKnownRope(json), quantization_config: quantization };
+  const { groups } = config.spec;
+  const inputs = groups === undefined ? {} : { [INPUT_GROUP_KEY]: groups.size };
+  const written = { ...withKnownRope(json), ...inputs, quantization_config: quantization };
   return `${JSON.stringify(written, null, 2)}\n`;
 }
 

@@ -83,7 +83,6 @@ const OF_FORMATS: readonly (keyof ModelSpec)[] = [
   "embeddingType",
   "headType",
   "rowScales",
-  "groups",
   "headSketch",
 ];
 
@@ -98,11 +97,11 @@ function compareSpecs(expected: ModelSpec, actual: ModelSpec): void {
   }
 }
 
-/** A field; the type of a router may differ. */
-function partOf(spec: ModelSpec, key: keyof ModelSpec): unknown {
-  if (key !== "experts" || spec.experts === undefined) return spec[key];
-  const { routerType: _, ...experts } = spec.experts;
-  return experts;
+/** A field without the types in it, which may differ. */
+function partOf({ experts, groups, ...spec }: ModelSpec, key: keyof ModelSpec): unknown {
+  if (key === "experts") return experts && { ...experts, routerType: undefined };
+  if (key === "groups") return groups && { ...groups, scaleType: undefined };
+  return spec[key];
 }
 
 /** GGUF keeps numbers in float32. */

@@ -7,6 +7,7 @@
 import { MAX_LAYERS } from "../config_reader.ts";
 import { CheckpointError, shown, UnsupportedModelError } from "../errors.ts";
 import type { Json, JsonObject } from "../json.ts";
+import { INPUT_GROUP_KEY } from "../quantization.ts";
 import { KeyReader, shortest } from "./keys.ts";
 import type { Metadata } from "./values.ts";
 
@@ -18,6 +19,9 @@ export interface ConfigInput {
   /** Values of the tables that divide RoPE's frequencies, where the file has them. */
   ropeFactors: Partial<Record<"all" | "long" | "short", number[]>>;
 }
+
+/** A key of ours: how inputs are rounded to int8, of which other readers have ways of their own. */
+export const GGUF_INPUT_GROUP_KEY = `trilith.${INPUT_GROUP_KEY}`;
 
 type Adds = (keys: KeyReader, config: JsonObject, input: ConfigInput) => JsonObject;
 
@@ -119,6 +123,7 @@ export function configOf(input: ConfigInput): JsonObject {
     ...rope(keys, headDim, input),
     ...tokens(metadata),
     ...pooling(keys),
+    ...optional(INPUT_GROUP_KEY, new KeyReader(metadata).count(GGUF_INPUT_GROUP_KEY)),
     ...(attendsBothWays(name, keys) ? { use_bidirectional_attention: true } : {}),
   };
   checkValueLength(keys, headDim);

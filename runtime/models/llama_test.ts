@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import type { JsonObject } from "../json.ts";
-import { BY_ROW, headerOf, mlp, parse } from "./test_helpers.ts";
+import { assertRefused, BY_ROW, headerOf, mlp, parse } from "./test_helpers.ts";
 
 /** TriLM 3.9B: unpacked f16 weights that are ternary as they stand. */
 const TRILM: JsonObject = {
@@ -55,4 +55,16 @@ Deno.test("a factor a matrix needs none of rows; GGUF's types then have inputs r
   }]);
   const stored = parse(TRILM, header("I2_S"), byMatrix).spec;
   assert.deepEqual([stored.rowScales, stored.groups], [undefined, undefined]);
+});
+
+Deno.test("a converted model says how inputs are rounded, whatever its weights would say", () => {
+  const byMatrix = { grain: "matrix", scaleType: "f16" } as const;
+  const groups = (input_group_size: number, type: "F16" | "I2_S") =>
+    parse({ ...TRILM, input_group_size }, header(type), byMatrix).spec.groups;
+  assert.equal(groups(0, "F16"), undefined);
+  assert.deepEqual(groups(64, "I2_S"), { size: 64, weightScales: false });
+  for (const size of [33, -32, 1 << 20]) {
+    const json = { ...TRILM, input_group_size: size };
+    assertRefused(json, header("F16"), /input_group_size must be a multiple of 32/, byMatrix);
+  }
 });
