@@ -4,10 +4,9 @@ import type { StoredMatrix } from "../codegen/pack/stored.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { floatTypeOf, isPacked, type ModelConfig } from "./config.ts";
 import { CheckpointError, shown } from "./errors.ts";
-import { exactFactors, signCodes } from "./exact_ternary.ts";
 import { toFloat32 } from "./float_formats.ts";
 import { widenedType } from "./gguf/float_blocks.ts";
-import { blockCodes, blockKindOf } from "./gguf/ternary_blocks.ts";
+import { blockKindOf } from "./gguf/ternary_blocks.ts";
 import { ternaryBlocks, wideMatrix } from "./gguf/weights.ts";
 import { grainOfQuantization } from "./quantization.ts";
 import type { ExpertLinear } from "./tensor_names.ts";
@@ -148,13 +147,12 @@ class CheckpointWeights implements WeightSource {
     if (kind !== null) return expertOfBlocks({ kind, bytes, ...shape }, what);
     const matrix = { kind: floatTypeOf(this.#checkpoint.tensors, weight), bytes, ...shape };
     const { rowFactors } = tensorNames;
-    if (rowFactors === null) {
-      return { codes: signCodes(matrix), rowScales: exactFactors(matrix, "row", what) };
-    }
+    if (rowFactors === null) return { matrix: { ...matrix, exact: true }, rowScales: null };
     const factors = `${path}.${rowFactors}`;
     const type = floatTypeOf(this.#checkpoint.tensors, factors);
     const rowScales = toFloat32(await this.#part(factors, stacked, expert), type);
-    return { codes: codesByRows(matrix, rowScales, what), rowScales };
+    const codes = codesByRows(matrix, rowScales, what);
+    return { matrix: { kind: "codes", bytes: codes, ...shape }, rowScales };
   }
 
   /** A tensor, or an expert's part of one that holds those of all. */
@@ -223,8 +221,5 @@ class CheckpointWeights implements WeightSource {
 /** An expert of a stack of GGUF's blocks. I2_S has its factor behind all experts, so it can't be one. */
 function expertOfBlocks(matrix: StoredMatrix, what: string): ExpertMatrix {
   const { rowScales, scale } = ternaryBlocks(matrix, "row", what);
-  return {
-    codes: blockCodes(matrix),
-    rowScales: rowScales ?? new Float32Array(matrix.n).fill(scale!),
-  };
+  return { matrix, rowScales: rowScales ?? new Float32Array(matrix.n).fill(scale!) };
 }

@@ -27,14 +27,23 @@ import {
   type Region,
   regionOf,
 } from "../codegen/plan.ts";
+import { storedBytes } from "../codegen/pack/stored.ts";
 import { factorType, groupCount } from "../codegen/ternary_linear/groups.ts";
 import { packFactors } from "../codegen/ternary_linear/factors.ts";
 import { ahead, BufferPool } from "./ahead.ts";
 import { CheckpointError } from "./errors.ts";
+import { exactFactors } from "./exact_ternary.ts";
 import { normSize, normsOf } from "./norms.ts";
+import { ternaryOf } from "./ternary.ts";
 import { referencePacker, type TernaryPacker } from "./ternary_packer.ts";
 import type { OnProgress } from "./types.ts";
-import type { FloatMatrix, NormName, TernaryWeights, WeightSource } from "./weights.ts";
+import type {
+  ExpertMatrix,
+  FloatMatrix,
+  NormName,
+  TernaryWeights,
+  WeightSource,
+} from "./weights.ts";
 
 /** Takes parts of the packed data at their offsets, in rising order. */
 export type Sink = (bytes: Uint8Array, offset: number) => Promise<void> | void;
@@ -276,27 +285,50 @@ async function expertBytes({ spec, source, packer }: Job, layer: number, expert:
   const [gate, up, down] = await Promise.all(
     (["gate", "up", "down"] as const).map((name) => source.experts!.matrix(layer, expert, name)),
   );
-  const [gateUpShape, downShape] = expertShapes(spec);
-  const { n, k } = gateUpShape;
-  const gateUp = { codes: new Uint8Array(n * k).fill(ZERO_CODE), rowScales: new Float32Array(n) };
-  for (const [half, { codes, rowScales }] of [gate, up].entries()) {
-    gateUp.codes.set(codes, half * n / 2 * k);
-    gateUp.rowScales.set(rowScales, half * n / 2);
-  }
+  const [{ n }] = expertShapes(spec);
   const regions = new Map<string, Uint8Array<ArrayBuffer>>();
+  const what = (name: string) => `${name} of expert ${expert} of layer ${layer}`;
   for (
-    const [name, shape, { codes, rowScales }] of [
-      ["gate_up", gateUpShape, gateUp],
-      ["down", downShape, down],
+    const [name, { matrix, rowScales }] of [
+      ["gate_up", stacked(gate, up, n, what("gate and up"))],
+      ["down", down],
     ] as const
   ) {
-    const packed = new Uint8Array(packer.layout.packedBytes(shape.n, shape.k));
-    const what = `${name} of expert ${expert} of layer ${layer}`;
-    await packer.pack({ kind: "codes", bytes: codes, ...shape }, what, packed);
+    const packed = new Uint8Array(packer.layout.packedBytes(matrix.n, matrix.k));
+    await packer.pack(matrix, what(name), packed);
+    const factors = rowScales ?? await packer.factors(matrix, "row", what(name));
     regions.set(`${name}_codes`, packed);
-    regions.set(`${name}_scales`, floatBytes(rowScales, shape.n));
+    regions.set(`${name}_scales`, floatBytes(factors, matrix.n));
   }
   return regions;
+}
+
+/** `lower` behind `upper` from row n / 2 on; rows between are zeros. They stay as they are stored. */
+function stacked(upper: ExpertMatrix, lower: ExpertMatrix, n: number, what: string): ExpertMatrix {
+  const isAlike = upper.matrix.kind === lower.matrix.kind &&
+    upper.matrix.exact === lower.matrix.exact;
+  if (!isAlike) {
+    return stacked(coded(upper, what), coded(lower, what), n, what);
+  }
+  const { kind, k, exact } = upper.matrix;
+  const half = storedBytes({ kind, n: n / 2, k });
+  const bytes = new Uint8Array(2 * half).fill(kind === "codes" ? ZERO_CODE : 0);
+  const rowScales = upper.rowScales && lower.rowScales && new Float32Array(n);
+  for (const [i, { matrix, rowScales: factors }] of [upper, lower].entries()) {
+    bytes.set(matrix.bytes, i * half);
+    rowScales?.set(factors!, i * n / 2);
+  }
+  return { matrix: { kind, bytes, n, k, exact }, rowScales };
+}
+
+/** The same with a byte for each code. */
+function coded({ matrix, rowScales }: ExpertMatrix, what: string): ExpertMatrix {
+  const { n, k } = matrix;
+  const bytes = Uint8Array.from(ternaryOf(matrix, what).codes);
+  return {
+    matrix: { kind: "codes", bytes, n, k },
+    rowScales: rowScales ?? exactFactors(matrix, "row", what),
+  };
 }
 
 interface LoadedLinear {

@@ -47,10 +47,10 @@ export type NormName =
 
 /** One ternary matrix of an expert. */
 export interface ExpertMatrix {
-  /** (n, k) row-major, one code a byte: 0, 1, 2 for weights -1, 0, +1. */
-  codes: Uint8Array<ArrayBuffer>;
-  /** (n,) factors of the rows. */
-  rowScales: Float32Array;
+  /** As the checkpoint has it. */
+  matrix: StoredMatrix;
+  /** (n,) factors of the rows; null where they are the magnitudes of `matrix`, which are then exact. */
+  rowScales: Float32Array | null;
 }
 
 /** Weights of a mixture of experts. */

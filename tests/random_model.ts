@@ -63,20 +63,19 @@ function randomScale(random: () => number): number {
   return Math.fround(0.02 + 0.05 * random());
 }
 
-function randomExpert(spec: ModelSpec, random: () => number, name: LinearName): ExpertMatrix {
-  const { n, k } = linearShape(spec, name);
-  return {
-    codes: randomCodes(random, n * k),
-    rowScales: Float32Array.from({ length: n }, () => randomScale(random)),
-  };
+function randomExpert(spec: ModelSpec, random: () => number, name: LinearName) {
+  const shape = linearShape(spec, name);
+  const bytes = randomCodes(random, shape.n * shape.k);
+  const rowScales = Float32Array.from({ length: shape.n }, () => randomScale(random));
+  return { matrix: { kind: "codes", bytes, ...shape }, rowScales } satisfies ExpertMatrix;
 }
 
 function randomLinear(spec: ModelSpec, random: () => number, name: LinearName): TernaryWeights {
   const { n, k } = linearShape(spec, name);
-  const { codes, rowScales } = randomExpert(spec, random, name);
+  const { matrix, rowScales } = randomExpert(spec, random, name);
   const { groups } = spec;
   return {
-    matrix: { kind: "codes", bytes: codes, n, k },
+    matrix,
     what: name,
     scale: rowScales[0],
     ...(spec.rowScales ? { rowScales } : {}),

@@ -27,7 +27,14 @@ import { cannot, type GgufArchitecture, LINEAR_TENSORS } from "./gguf_architectu
 import type { GgufTensor, TensorType } from "./gguf_file.ts";
 import { ropeTables } from "./gguf_rope.ts";
 import { type Part, whole } from "./plan.ts";
-import { codedMatrix, factorOf, type Source, type TernaryMatrix, ternaryMatrix } from "./source.ts";
+import {
+  codedExpert,
+  codedMatrix,
+  factorOf,
+  type Source,
+  type TernaryMatrix,
+  ternaryMatrix,
+} from "./source.ts";
 
 export interface TensorOptions {
   type: TernaryType;
@@ -270,9 +277,9 @@ function expertTensors(
   const { numExperts } = spec.experts!;
   const pieces = async function* (name: ExpertLinear, shape: Shape) {
     for (let expert = 0; expert < numExperts; expert++) {
-      const { codes, rowScales } = await experts.matrix(layer, expert, name);
       const what = `${name} of expert ${expert} of layer ${layer}`;
-      yield { ...shape, what, codes, factorAt: (row: number) => rowScales[row] };
+      const { codes, factors } = codedExpert(await experts.matrix(layer, expert, name), what);
+      yield { ...shape, what, codes, factorAt: (row: number) => factors[row] };
     }
   };
   return [

@@ -10,7 +10,7 @@ import { readGenerationDefaults } from "../generation_config.ts";
 import { ternaryOf } from "../ternary.ts";
 import { checkTokenizerFits, readTokenizer, type StreamingTokenizer } from "../tokenizer.ts";
 import type { GenerationDefaults } from "../types.ts";
-import type { TernaryWeights, WeightSource } from "../weights.ts";
+import type { ExpertMatrix, TernaryWeights, WeightSource } from "../weights.ts";
 
 export interface Source extends AsyncDisposable {
   checkpoint: Checkpoint;
@@ -113,6 +113,13 @@ export function codedMatrix(
     return { ...rest, codes, factors: groupScales, groupSize: spec.groups!.size };
   }
   return { ...rest, codes, factors: rowScales ?? Float32Array.of(scale ?? found!), groupSize: k };
+}
+
+/** Takes the codes out of an expert's matrix, which has a factor a row. */
+export function codedExpert({ matrix, rowScales }: ExpertMatrix, what: string) {
+  const { n, k } = matrix;
+  const factors = rowScales ?? exactFactors(matrix, "row", what);
+  return { what, n, k, codes: ternaryOf(matrix, what).codes, factors, groupSize: k };
 }
 
 /** The factor of a weight. */

@@ -6,7 +6,6 @@ import {
   type FloatType,
   layerLinears,
   type LinearName,
-  linearShape,
   type ModelSpec,
 } from "../../codegen/model_spec.ts";
 import { ternaryMatrices } from "../../codegen/head/ternary.ts";
@@ -19,7 +18,14 @@ import type { FloatMatrix, NormName } from "../weights.ts";
 import { OutputError } from "./errors.ts";
 import { convertFloats, FLOAT_BYTES } from "./floats.ts";
 import { rowChunks } from "./plan.ts";
-import { codedMatrix, factorOf, type Source, type TernaryMatrix, ternaryMatrix } from "./source.ts";
+import {
+  codedExpert,
+  codedMatrix,
+  factorOf,
+  type Source,
+  type TernaryMatrix,
+  ternaryMatrix,
+} from "./source.ts";
 
 export interface VerifyOptions {
   /** What is left of a factor in the written format. */
@@ -227,7 +233,7 @@ async function compareExperts(
       const [expected, actual] = [
         await a.matrix(layer, expert, name),
         await b.matrix(layer, expert, name),
-      ].map(({ codes, rowScales }) => expertMatrix(spec, name, what, codes, rowScales));
+      ].map((expert) => codedExpert(expert, what));
       compareCodes(expected, actual);
       compareFactors(expected, actual, writtenFactor);
     }
@@ -236,17 +242,6 @@ async function compareExperts(
 }
 
 type Compared = Pick<TernaryMatrix, "what" | "n" | "k" | "codes" | "factors" | "groupSize">;
-
-function expertMatrix(
-  spec: ModelSpec,
-  name: LinearName,
-  what: string,
-  codes: Uint8Array,
-  factors: Float32Array,
-): Compared {
-  const { n, k } = linearShape(spec, name);
-  return { what, n, k, codes, factors, groupSize: k };
-}
 
 function compareCodes(
   { codes, k, what }: Compared,

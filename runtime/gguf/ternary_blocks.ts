@@ -1,6 +1,6 @@
 /**
- * Codes and factors of GGUF's ternary types, a weight at a time: the reference of the block kinds of
- * `kernels/zig/pack.zig`. Code 0, 1, 2 is weight -1, 0, +1 times the factor of its block; code 3 is none,
+ * Codes and factors of GGUF's ternary types: the reference of the block kinds of `kernels/zig/pack.zig`.
+ * Code 0, 1, 2 is weight -1, 0, +1 times the factor of its block; code 3 is none,
  * but where a factor is 0 all weights of its block are 0, whatever their codes.
  *
  *     I2_S     128 weights: weight i is in byte i % 32 at bits 6 - 2 * (i / 32). One float32 factor
@@ -17,6 +17,7 @@
  * Sources: the gguf package's quants.py; microsoft/BitNet's ggml-bitnet-mad.cpp; PrismML's
  * ggml-quants.c.
  */
+import { ZERO_CODE } from "../../codegen/layouts/layout.ts";
 import { type BlockKind, STORED_BLOCKS, type StoredMatrix } from "../../codegen/pack/stored.ts";
 import { CheckpointError, shown } from "../errors.ts";
 import { valuesOf } from "../float_formats.ts";
@@ -41,51 +42,65 @@ export function blockKindOf(dtype: Dtype): BlockKind | null {
 interface Codec {
   /** Where the factor is in a block; null for I2_S, whose factor is behind the matrix. */
   factorAt: number | null;
-  /** The code of weight i of the block that begins at `at`. */
-  code(bytes: Uint8Array, at: number, i: number): number;
+  /** Puts the codes of the block that begins at `at` from `codes[first]` on. */
+  decode(bytes: Uint8Array, at: number, codes: Uint8Array, first: number): void;
 }
 
 const CODECS: Readonly<Record<BlockKind, Codec>> = {
-  i2s: {
-    factorAt: null,
-    code: (bytes, at, i) => bytes[at + i % 32] >> (6 - 2 * (i >> 5)) & 3,
-  },
-  tq2: {
-    factorAt: 64,
-    code: (bytes, at, i) => bytes[at + 32 * (i >> 7) + i % 32] >> (2 * (i >> 5 & 3)) & 3,
-  },
-  q2: { factorAt: 0, code: quarterByte },
-  pq2: { factorAt: 0, code: quarterByte },
-  tq1: { factorAt: 52, code: tritCode([[160, 32, 0], [240, 16, 32], [256, 4, 48]]) },
-  ptq1: { factorAt: 26, code: tritCode([[80, 16, 0], [120, 8, 16], [128, 2, 24]]) },
+  i2s: { factorAt: null, decode: fourParts([6, 4, 2, 0], 1) },
+  tq2: { factorAt: 64, decode: fourParts([0, 2, 4, 6], 2) },
+  q2: { factorAt: 0, decode: neighbours(16) },
+  pq2: { factorAt: 0, decode: neighbours(32) },
+  tq1: { factorAt: 52, decode: trits([[32, 5], [16, 5], [4, 4]]) },
+  ptq1: { factorAt: 26, decode: trits([[16, 5], [8, 5], [2, 4]]) },
 };
 
-function quarterByte(bytes: Uint8Array, at: number, i: number): number {
-  return bytes[at + 2 + (i >> 2)] >> (2 * (i & 3)) & 3;
+/** 32 bytes hold four runs of 32 weights, at these bits; then 32 more. */
+function fourParts(shifts: readonly number[], times: number): Codec["decode"] {
+  return (bytes, at, codes, first) => {
+    for (let half = 0; half < times; half++) {
+      for (const [run, shift] of shifts.entries()) {
+        const out = first + 128 * half + 32 * run;
+        for (let i = 0; i < 32; i++) codes[out + i] = bytes[at + 32 * half + i] >> shift & 3;
+      }
+    }
+  };
 }
 
-/** Parts of a block: their end in weights, their bytes, and where these begin. */
-function tritCode(parts: readonly (readonly [end: number, width: number, from: number])[]) {
-  return (bytes: Uint8Array, at: number, i: number): number => {
-    const part = parts.findIndex(([end]) => i < end);
-    const [, width, from] = parts[part];
-    const inPart = i - (parts[part - 1]?.[0] ?? 0);
-    const byte = bytes[at + from + inPart % width];
-    return (byte * 3 ** Math.floor(inPart / width) & 255) * 3 >> 8;
+/** Behind the factor each byte holds four neighbours. */
+function neighbours(count: number): Codec["decode"] {
+  return (bytes, at, codes, first) => {
+    for (let i = 0; i < count; i++) {
+      const byte = bytes[at + 2 + i];
+      for (let j = 0; j < 4; j++) codes[first + 4 * i + j] = byte >> 2 * j & 3;
+    }
+  };
+}
+
+/** Parts of some bytes that hold so many runs of trits. */
+function trits(parts: readonly (readonly [width: number, runs: number])[]): Codec["decode"] {
+  return (bytes, at, codes, first) => {
+    let [from, out] = [at, first];
+    for (const [width, runs] of parts) {
+      for (let run = 0; run < runs; run++, out += width) {
+        const power = 3 ** run;
+        for (let i = 0; i < width; i++) codes[out + i] = (bytes[from + i] * power & 255) * 3 >> 8;
+      }
+      from += width;
+    }
   };
 }
 
 /** Codes (n, k) of a matrix, code 3 among them where the file has it. */
 export function blockCodes({ bytes, kind, n, k }: StoredMatrix): Uint8Array<ArrayBuffer> {
   const { weights, bytes: blockBytes } = STORED_BLOCKS[kind as BlockKind];
-  const { factorAt, code } = CODECS[kind as BlockKind];
+  const { factorAt, decode } = CODECS[kind as BlockKind];
   const codes = new Uint8Array(n * k);
   for (let block = 0; block < n * k / weights; block++) {
-    const at = block * blockBytes;
+    const [at, first] = [block * blockBytes, block * weights];
     const isZero = factorAt !== null && (halfAt(bytes, at + factorAt) & 0x7fff) === 0;
-    for (let i = 0; i < weights; i++) {
-      codes[block * weights + i] = isZero ? 1 : code(bytes, at, i);
-    }
+    if (isZero) codes.fill(ZERO_CODE, first, first + weights);
+    else decode(bytes, at, codes, first);
   }
   return codes;
 }

@@ -156,7 +156,7 @@ class PackedWeights implements WeightSource {
     const codes = await this.#codes(region("codes"), shape.n, shape.k);
     const scales = await this.#floats(region("scales"), shape.n);
     return {
-      codes: codes.slice(first * k, (first + n) * k),
+      matrix: { kind: "codes", bytes: codes.slice(first * k, (first + n) * k), n, k },
       rowScales: scales.slice(first, first + n),
     };
   }
