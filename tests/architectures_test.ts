@@ -119,3 +119,11 @@ for (const made of [...MADE.models, ...OTHERS]) {
     assert.ok(error <= ROUNDING_ERROR, `int8 by groups moves logits by ${error} on average`);
   });
 }
+
+Deno.test("architectures: int8 inputs by token move Maple's logits little", () => {
+  const [floats, rounded] = [null, "token" as const].map((rounding) =>
+    float64Logits(MAPLE, MADE.sequences, rounding)
+  );
+  const error = mean(differences(rounded, floats).map((each) => each.mean));
+  assert.ok(error > 0 && error <= ROUNDING_ERROR, `by ${error} of the largest on average`);
+});
