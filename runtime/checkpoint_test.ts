@@ -4,8 +4,9 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { fixturePath } from "../tests/fixtures.ts";
 import { safetensorsFile, withFolder } from "../tests/safetensors_file.ts";
-import { headerIdentity, openCheckpoint, parseWeightMap } from "./checkpoint.ts";
+import { headerIdentity, openCheckpoint } from "./checkpoint.ts";
 import { CheckpointError } from "./errors.ts";
+import { parseWeightMap } from "./folder_checkpoint.ts";
 
 const bytes = (...values: number[]) => Uint8Array.from(values);
 const tensor = (...values: number[]) => ({

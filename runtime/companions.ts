@@ -25,9 +25,12 @@ export interface Companions {
   json(name: CompanionName): Promise<Json>;
 }
 
-/** The files of a folder. */
-export function folderCompanions(folder: string): Companions {
-  const text = (name: CompanionName) => readTextFile(join(folder, name));
+/** The files of a folder. @param read Gives a file's text, or null when there is none. */
+export function folderCompanions(
+  folder: string,
+  read: (path: string) => Promise<string | null> = readTextFile,
+): Companions {
+  const text = (name: CompanionName) => read(join(folder, name));
   return {
     origin: folder,
     text,

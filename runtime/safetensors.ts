@@ -6,18 +6,10 @@
  * Source: the safetensors README, "Format" and its `Metadata::validate` (contiguous, no holes).
  */
 import { createHash } from "node:crypto";
-import type { FileHandle } from "node:fs/promises";
-import { open, stat } from "node:fs/promises";
 import { basename } from "node:path";
-import { CheckpointError, reasonOf, shown, UnsupportedModelError } from "./errors.ts";
-import {
-  isJsonObject,
-  isMissing,
-  type Json,
-  type JsonObject,
-  parseJson,
-  utf8Text,
-} from "./json.ts";
+import { type ByteSource, type OpenBytes, openBytes } from "./byte_source.ts";
+import { CheckpointError, shown, UnsupportedModelError } from "./errors.ts";
+import { isJsonObject, type Json, type JsonObject, parseJson, utf8Text } from "./json.ts";
 import type { TensorInfo, WeightFile } from "./tensors.ts";
 import type { Allocate } from "./weights.ts";
 
@@ -45,8 +37,6 @@ const UNREAD_TYPES = new Set(
 const LENGTH_BYTES = 8;
 /** The limit of the official reader. */
 const MAX_HEADER_BYTES = 100_000_000;
-/** One read call takes at most 2^31 - 1 bytes on Linux. */
-const MAX_READ_BYTES = 2 ** 30;
 
 /** `headerSha256` is that of the length and header bytes. */
 export interface SafetensorsFile extends WeightFile {
@@ -73,63 +63,41 @@ export interface SafetensorsFile extends WeightFile {
  * @throws {CheckpointError} If there is no such file or it is not sound.
  * @throws {UnsupportedModelError} If a tensor has a type that this version does not read.
  */
-export async function openSafetensors(path: string): Promise<SafetensorsFile> {
-  const { size, mtimeMs } = await regularFile(path);
-  const handle = await opened(path);
+export async function openSafetensors(
+  path: string,
+  open: OpenBytes = openBytes,
+): Promise<SafetensorsFile> {
+  const source = await open(path);
   try {
-    const { headerBytes, sha256 } = await readHeader(handle, path, size);
-    const what = `the header of ${shown(basename(path))}`;
+    const { headerBytes, sha256 } = await readHeader(source);
+    const name = shown(basename(path));
+    const what = `the header of ${name}`;
     const header = parseJson(utf8Text(headerBytes, what), what);
-    const dataStart = LENGTH_BYTES + headerBytes.length;
-    const tensors = parseHeader(header, dataStart, size, shown(basename(path)));
-    const metadata = parseMetadata(header as JsonObject, shown(basename(path)));
-    const info = { path, fileBytes: size, modifiedMs: mtimeMs, headerSha256: sha256, metadata };
-    return new OpenFile(info, tensors, handle);
+    const tensors = parseHeader(header, LENGTH_BYTES + headerBytes.length, source.size, name);
+    return new OpenFile(source, sha256, parseMetadata(header as JsonObject, name), tensors);
   } catch (error) {
-    await handle.close();
+    await source.close();
     throw error;
   }
 }
 
-async function regularFile(path: string): Promise<{ size: number; mtimeMs: number }> {
-  let info;
-  try {
-    info = await stat(path);
-  } catch (error) {
-    const reason = isMissing(error) ? "there is no such file" : reasonOf(error);
-    throw new CheckpointError(`Cannot open ${shown(path)}: ${reason}`);
-  }
-  if (!info.isFile()) {
-    throw new CheckpointError(`Cannot open ${shown(path)}: it is not a regular file`);
-  }
-  // Deno gives whole milliseconds, Bun fractions: both must make the same identity.
-  return { size: info.size, mtimeMs: Math.floor(info.mtimeMs) };
-}
-
-async function opened(path: string): Promise<FileHandle> {
-  try {
-    return await open(path, "r");
-  } catch (error) {
-    throw new CheckpointError(`Cannot open ${shown(path)}: ${reasonOf(error)}`);
-  }
-}
-
-async function readHeader(handle: FileHandle, path: string, fileBytes: number) {
+async function readHeader(source: ByteSource) {
+  const { path, size } = source;
   const fail = (reason: string): never => {
     throw new CheckpointError(
       `Cannot read ${shown(basename(path))} as a safetensors file: ${reason}, download it again`,
     );
   };
-  if (fileBytes < LENGTH_BYTES) fail(`it has only ${fileBytes} bytes`);
-  const lengthBytes = await readAt(handle, path, 0, LENGTH_BYTES);
+  if (size < LENGTH_BYTES) fail(`it has only ${size} bytes`);
+  const lengthBytes = await source.read(0, LENGTH_BYTES);
   const length = new DataView(lengthBytes.buffer).getBigUint64(0, true);
   if (length > BigInt(MAX_HEADER_BYTES)) {
     fail(`its header must have at most ${MAX_HEADER_BYTES} bytes and claims ${length}`);
   }
-  if (Number(length) > fileBytes - LENGTH_BYTES) {
-    fail(`its header claims ${length} bytes and the file has ${fileBytes}`);
+  if (Number(length) > size - LENGTH_BYTES) {
+    fail(`its header claims ${length} bytes and the file has ${size}`);
   }
-  const headerBytes = await readAt(handle, path, LENGTH_BYTES, Number(length));
+  const headerBytes = await source.read(LENGTH_BYTES, Number(length));
   if (headerBytes[0] !== 0x7b) fail("its header must begin with a brace");
   const sha256 = createHash("sha256").update(lengthBytes).update(headerBytes).digest("hex");
   return { headerBytes, sha256 };
@@ -246,38 +214,6 @@ function parseMetadata(header: JsonObject, what: string): Record<string, string>
   );
 }
 
-/** Reads exactly `length` bytes. @throws {CheckpointError} If the file ends before. */
-async function readAt(
-  handle: FileHandle,
-  path: string,
-  position: number,
-  length: number,
-  allocate: Allocate = (bytes) => new Uint8Array(bytes),
-): Promise<Uint8Array<ArrayBuffer>> {
-  const bytes = allocate(length);
-  for (let done = 0; done < length;) {
-    const wanted = Math.min(length - done, MAX_READ_BYTES);
-    const got = await readOnce(handle, path, bytes.subarray(done, done + wanted), position + done);
-    if (got === 0) {
-      throw new CheckpointError(
-        `Cannot read ${shown(path)}: it ends at byte ${position + done}, it was cut while in use`,
-      );
-    }
-    done += got;
-  }
-  return bytes;
-}
-
-async function readOnce(handle: FileHandle, path: string, into: Uint8Array, position: number) {
-  try {
-    return (await handle.read(into, 0, into.length, position)).bytesRead;
-  } catch (error) {
-    throw new CheckpointError(`Cannot read ${shown(path)}: ${reasonOf(error)}`);
-  }
-}
-
-type FileInfo = Omit<SafetensorsFile, "tensors" | "read" | "readRange" | "close">;
-
 class OpenFile implements SafetensorsFile {
   readonly path: string;
   readonly fileBytes: number;
@@ -285,16 +221,21 @@ class OpenFile implements SafetensorsFile {
   readonly headerSha256: string;
   readonly metadata: Readonly<Record<string, string>>;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
-  readonly #handle: FileHandle;
+  readonly #source: ByteSource;
 
-  constructor(info: FileInfo, tensors: ReadonlyMap<string, TensorInfo>, handle: FileHandle) {
-    this.path = info.path;
-    this.fileBytes = info.fileBytes;
-    this.modifiedMs = info.modifiedMs;
-    this.headerSha256 = info.headerSha256;
-    this.metadata = info.metadata;
+  constructor(
+    source: ByteSource,
+    headerSha256: string,
+    metadata: Readonly<Record<string, string>>,
+    tensors: ReadonlyMap<string, TensorInfo>,
+  ) {
+    this.path = source.path;
+    this.fileBytes = source.size;
+    this.modifiedMs = source.modifiedMs;
+    this.headerSha256 = headerSha256;
+    this.metadata = metadata;
     this.tensors = tensors;
-    this.#handle = handle;
+    this.#source = source;
   }
 
   async read(name: string, allocate?: Allocate): Promise<Uint8Array<ArrayBuffer>> {
@@ -316,11 +257,11 @@ class OpenFile implements SafetensorsFile {
           `current values are start ${start}, length ${length}`,
       );
     }
-    return await readAt(this.#handle, this.path, byteOffset + start, length, allocate);
+    return await this.#source.read(byteOffset + start, length, allocate);
   }
 
   async close(): Promise<void> {
-    await this.#handle.close();
+    await this.#source.close();
   }
 
   #tensor(name: string): TensorInfo {

@@ -12,7 +12,7 @@ import { join } from "node:path";
 import process from "node:process";
 import { parseModelConfig } from "../runtime/config.ts";
 import { CheckpointError, UnsupportedModelError } from "../runtime/errors.ts";
-import { type ByteSource, memoryBytes } from "../runtime/gguf/byte_source.ts";
+import { type ByteSource, memoryBytes } from "../runtime/byte_source.ts";
 import { architectureName, configOf } from "../runtime/gguf/config.ts";
 import { readHeader } from "../runtime/gguf/header.ts";
 import { hfNames } from "../runtime/gguf/names.ts";

@@ -6,7 +6,7 @@ import type { Companions } from "../companions.ts";
 import { CheckpointError, shown, shownList } from "../errors.ts";
 import type { TensorInfo, WeightFile } from "../tensors.ts";
 import type { Allocate } from "../weights.ts";
-import { type ByteSource, openBytes } from "./byte_source.ts";
+import { type ByteSource, type OpenBytes, openBytes } from "../byte_source.ts";
 import { architectureName, configOf, hasTurnedRows, headsOf } from "./config.ts";
 import { type GgufHeader, readHeader } from "./header.ts";
 import { KeyReader } from "./keys.ts";
@@ -35,8 +35,12 @@ interface Part {
  * @throws {CheckpointError} If a file is missing, damaged or not what it says.
  * @throws {UnsupportedModelError} If the model is of a kind that this version does not run.
  */
-export async function openGguf(path: string, options: GgufOptions = {}): Promise<Checkpoint> {
-  const parts = await openParts(path);
+export async function openGguf(
+  path: string,
+  options: GgufOptions = {},
+  open: OpenBytes = openBytes,
+): Promise<Checkpoint> {
+  const parts = await openParts(path, open);
   try {
     return await checkpointOf(parts, options);
   } catch (error) {
@@ -87,11 +91,11 @@ function partPaths(path: string): Promise<string[]> {
   );
 }
 
-async function openParts(path: string): Promise<Part[]> {
+async function openParts(path: string, open: OpenBytes): Promise<Part[]> {
   const parts: Part[] = [];
   try {
     for (const part of await partPaths(path)) {
-      const source = await openBytes(part);
+      const source = await open(part);
       // Closed with the others if its header is no good.
       const opened = { source, header: null as unknown as GgufHeader };
       parts.push(opened);

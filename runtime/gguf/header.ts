@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import { basename } from "node:path";
 import { CheckpointError, shown, UnsupportedModelError } from "../errors.ts";
 import type { TensorInfo } from "../tensors.ts";
-import type { ByteSource } from "./byte_source.ts";
+import type { ByteSource } from "../byte_source.ts";
 import { bytesOf, layoutsOf, refusalOf, type TypeLayout } from "./ggml_types.ts";
 import {
   type GgufArray,

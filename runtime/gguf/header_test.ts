@@ -7,7 +7,7 @@ import {
   VALUE,
 } from "../../tests/gguf_builder.ts";
 import { CheckpointError, UnsupportedModelError } from "../errors.ts";
-import { memoryBytes } from "./byte_source.ts";
+import { memoryBytes } from "../byte_source.ts";
 import { readHeader } from "./header.ts";
 
 const read = (bytes: Uint8Array<ArrayBuffer>) => readHeader(memoryBytes(bytes, "m.gguf"));

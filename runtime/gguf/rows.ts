@@ -15,7 +15,7 @@
 import { CheckpointError, shown } from "../errors.ts";
 import type { TensorInfo } from "../tensors.ts";
 import type { Allocate } from "../weights.ts";
-import type { ByteSource } from "./byte_source.ts";
+import type { ByteSource } from "../byte_source.ts";
 import type { I2sLayout } from "./checkpoint.ts";
 
 export interface RowOrder {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { randomOf } from "../../codegen/random.ts";
-import { memoryBytes } from "./byte_source.ts";
+import { memoryBytes } from "../byte_source.ts";
 import type { I2sLayout } from "./checkpoint.ts";
 import { RowReader } from "./rows.ts";
 import { blockCodes } from "./ternary_blocks.ts";

@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { loadChatTemplate } from "../chat_template.ts";
 import { CheckpointError, UnsupportedModelError } from "../errors.ts";
 import { loadTokenizer, readTokenizer, type StreamingTokenizer } from "../tokenizer.ts";
-import { memoryBytes } from "./byte_source.ts";
+import { memoryBytes } from "../byte_source.ts";
 import { readHeader } from "./header.ts";
 import { ggufCompanions } from "./tokenizer.ts";
 

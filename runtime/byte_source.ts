@@ -1,8 +1,8 @@
 /** Bytes that are read by position: those of a file, or of memory where tests make them. */
 import { type FileHandle, open, stat } from "node:fs/promises";
-import { CheckpointError, reasonOf, shown } from "../errors.ts";
-import { isMissing } from "../json.ts";
-import type { Allocate } from "../weights.ts";
+import { CheckpointError, reasonOf, shown } from "./errors.ts";
+import { isMissing } from "./json.ts";
+import type { Allocate } from "./weights.ts";
 
 /** One read call takes at most 2^31 - 1 bytes on Linux. */
 const MAX_READ_BYTES = 2 ** 30;
@@ -19,6 +19,9 @@ export interface ByteSource {
   read(position: number, length: number, allocate?: Allocate): Promise<Uint8Array<ArrayBuffer>>;
   close(): Promise<void>;
 }
+
+/** Opens a file: one of a disk, or of memory where tests make them. @throws As `openBytes`. */
+export type OpenBytes = (path: string) => Promise<ByteSource>;
 
 /** @throws {CheckpointError} If there is no such file, or it is none that can be read. */
 export async function openBytes(path: string): Promise<ByteSource> {
