@@ -7,6 +7,7 @@ const INTERVAL_MS = 10;
 /** Linux tells here how many nanoseconds a thread has run, however long it waited for a CPU. */
 const OWN_TIME_FILE = "/proc/thread-self/schedstat";
 
+/** How late a timer fired. */
 export interface Look {
   /** Milliseconds that the timer was late: whatever keeps the event loop from turning shows up here. */
   lagMs: number;
@@ -19,6 +20,7 @@ export interface Look {
 
 /** Measures how late timers fire. */
 export class LagMonitor {
+  /** Called for each timer. */
   onLook: (look: Look) => void = () => {};
   readonly #timer: ReturnType<typeof setInterval>;
   #expectedMs = performance.now() + INTERVAL_MS;
@@ -39,6 +41,7 @@ export class LagMonitor {
     this.onLook({ lagMs, ownMs });
   }
 
+  /** Looks no more. */
   [Symbol.dispose](): void {
     clearInterval(this.#timer);
   }

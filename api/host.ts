@@ -1,6 +1,7 @@
 import type { Model, Progress } from "../runtime/types.ts";
 import { ApiError } from "./errors.ts";
 
+/** What the model is doing. */
 export type HostState =
   | { kind: "loading"; progress: Progress | null }
   | { kind: "ready"; model: Model }
@@ -9,9 +10,12 @@ export type HostState =
 /** The model that is served: it loads while the server answers already. */
 export class ModelHost {
   #state: HostState = { kind: "loading", progress: null };
+  /** The model, or why it could not be loaded. */
   readonly loaded: Promise<Model>;
 
   /**
+   * Begins to load.
+   *
    * @param name What clients call the model.
    * @param load Opens it.
    */
@@ -28,11 +32,12 @@ export class ModelHost {
     );
   }
 
+  /** How far loading is. */
   get state(): HostState {
     return this.#state;
   }
 
-  /** @throws {ApiError} 503 as long as it loads. */
+  /** The loaded model. @throws {ApiError} 503 as long as it loads. */
   get model(): Model {
     if (this.#state.kind === "ready") return this.#state.model;
     throw new ApiError(503, "unavailable_error", "The model is not loaded yet: try again soon", {

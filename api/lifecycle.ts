@@ -15,10 +15,12 @@ export class Lifecycle {
   /** Called when the last request ends. */
   #whenIdle: (() => void) | null = null;
 
+  /** Whether new requests are refused. */
   get isDraining(): boolean {
     return this.#isDraining;
   }
 
+  /** Requests between `begin` and `end`. */
   get runningRequests(): number {
     return this.#running.size;
   }
@@ -28,6 +30,7 @@ export class Lifecycle {
     this.#running.add(controller);
   }
 
+  /** The request has been answered, or its client has left. */
   end(controller: AbortController): void {
     if (this.#running.delete(controller) && this.#running.size === 0) this.#whenIdle?.();
   }

@@ -1,7 +1,9 @@
 /** What happened, one line each, for people or for machines. */
 import process from "node:process";
 
+/** How much an event matters, the least first. */
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
+/** How much an event matters. */
 export type LogLevel = typeof LOG_LEVELS[number];
 export const LOG_FORMATS = ["text", "json"] as const;
 export type LogFormat = typeof LOG_FORMATS[number];
@@ -9,6 +11,7 @@ export type LogFormat = typeof LOG_FORMATS[number];
 /** Facts of an event; those that are undefined or null are left out. */
 export type LogFields = Readonly<Record<string, unknown>>;
 
+/** Takes one event, named in a few words. */
 export type Log = (level: LogLevel, event: string, fields?: LogFields) => void;
 
 export interface LogOptions {

@@ -14,6 +14,7 @@ const LAG_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5];
 
 /** Numbers of one server. Nothing here is shared between servers, or with the process. */
 export class Metrics {
+  /** What `/metrics` prints, for a collector of the caller's own. */
   readonly registry: Registry = new Registry();
   readonly #requests = this.#counter("http_requests_total", "Requests that ended", [
     "method",
@@ -66,6 +67,7 @@ export class Metrics {
     this.#processGauges();
   }
 
+  /** Counts an answered request, by its route and not by its path. */
   requestEnded(request: { method: string; route: string; status: number; ms: number }): void {
     const { method, route, status, ms } = request;
     this.#requests.inc({ method, route, status: String(status) });
@@ -95,12 +97,14 @@ export class Metrics {
     this.#engineTotals(() => modelOf()?.status() ?? null);
   }
 
+  /** Counts lines that could not be written. */
   watchLog(writer: { readonly lost: number }): void {
     this.#gauge("log_lines_lost", "Log lines that could not be written", [], (gauge) => {
       gauge.set(writer.lost);
     });
   }
 
+  /** Watches how late timers fire. */
   watchEventLoop(monitor: LagMonitor): void {
     const lag = this.#histogram(
       "event_loop_lag_seconds",
@@ -168,6 +172,7 @@ export class Metrics {
     });
   }
 
+  /** Tells which versions run. */
   watchBuild(version: string, runtime: string): void {
     this.#gauge("build_info", "Versions", ["version", "runtime"], (gauge) => {
       gauge.set({ version, runtime }, 1);

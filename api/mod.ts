@@ -5,9 +5,10 @@
  * @module
  */
 export { createApp } from "./app.ts";
-export { ModelHost } from "./host.ts";
+export type { LagMonitor, Look } from "./event_loop.ts";
+export { type HostState, ModelHost } from "./host.ts";
 export { Lifecycle } from "./lifecycle.ts";
-export type { Log } from "./log.ts";
+export { type Log, LOG_LEVELS, type LogFields, type LogLevel } from "./log.ts";
 export { Metrics } from "./metrics.ts";
 export type { AppOptions } from "./options.ts";
 export {

@@ -4,18 +4,25 @@ import { Metrics } from "./metrics.ts";
 
 /** How the server is run: who may ask, how much, and what is written down. */
 export interface AppOptions {
+  /** Counts requests, and refuses new ones at the end. */
   lifecycle: Lifecycle;
+  /** Counts and times for `/metrics`. */
   metrics: Metrics;
+  /** One line a request. Default: none. */
   log: Log;
   /** Put requests' JSON, prompts and all, into the log. */
   logPrompts: boolean;
   /** Any of them opens; none: everything is open. */
   apiKeys: readonly string[];
+  /** Names in `Host` headers that are answered beside this machine's own. */
   allowedHosts: readonly string[];
   /** The address that we listen on; null: a Unix socket. */
   boundAddress: string | null;
+  /** Origins whose scripts may read answers. */
   corsOrigins: readonly string[];
+  /** Longest body. Default: 1 MiB. */
   maxBodyBytes: number;
+  /** Longest time that a body may take. Default: 30 s. */
   bodyTimeoutMs: number;
   /** Of one key or address; null: no limit. */
   requestsPerMinute: number | null;

@@ -10,6 +10,7 @@ export interface ApiConfig {
   aliases: readonly string[];
 }
 
+/** What routes get where the caller says nothing. */
 export const DEFAULT_API_CONFIG: ApiConfig = {
   keepAliveMs: 15_000,
   maxChoices: 16,
@@ -22,6 +23,7 @@ export interface CompletionObserver {
   firstToken(ms: number): void;
   /** Tokens that came together, and the milliseconds since the ones before. */
   tokens(count: number, gapMs: number): void;
+  /** A completion has ended, for whatever reason. */
   ended(usage: {
     /** Milliseconds that it waited for its first step. */
     queueMs?: number;
@@ -35,7 +37,10 @@ export interface CompletionObserver {
 
 /** What every dialect's routes get. */
 export interface Services {
+  /** The model, as soon as it is loaded. */
   host: ModelHost;
+  /** Limits and names. */
   config: ApiConfig;
+  /** Hears of completions. */
   observer: CompletionObserver;
 }

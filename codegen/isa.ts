@@ -8,6 +8,7 @@ export const ISAS = [
   "neon",
   "portable",
 ] as const;
+/** An instruction set. */
 export type Isa = (typeof ISAS)[number];
 
 /** What a person may ask for: `neon` means the best NEON kernel that the CPU has. */
@@ -20,4 +21,5 @@ export const KERNEL_CHOICES = [
   "portable",
   "reference",
 ] as const;
+/** An instruction set, the reference, or what the CPU does best. */
 export type KernelChoice = (typeof KERNEL_CHOICES)[number];

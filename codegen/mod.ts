@@ -6,14 +6,15 @@
 export * from "./isa.ts";
 export * from "./model_spec.ts";
 export * from "./plan.ts";
-export { BLOCK_ROWS, packMatrix, type TernaryLayout } from "./layouts/layout.ts";
+export { BLOCK_ROWS, type NativeLayout, packMatrix, type TernaryLayout } from "./layouts/layout.ts";
 export { LOOKUP10, LOOKUP48, LOOKUP9 } from "./layouts/lookup.ts";
 export { ROWS32 } from "./layouts/rows32.ts";
 export { ABI_VERSION, type StepOptions, stepSource } from "./step/template.ts";
+export { STEP_PHASES, type StepPhase } from "./step/phases.ts";
 export { type Batch, encodeBatch } from "./step/batch.ts";
 export { KV_BLOCK_POSITIONS, kvBlockBytes } from "./attention/cache.ts";
 export { ReferenceStep, type RopeTables, type Tap } from "./step/reference.ts";
-export type { Scheme } from "./ternary_linear/scheme.ts";
+export type { InputBuffer, Scheme } from "./ternary_linear/scheme.ts";
 export {
   defaultKernel,
   kernelName,

@@ -2,7 +2,9 @@ import { paddedRows } from "./layouts/layout.ts";
 
 /** A ternary matrix: n outputs, k inputs. */
 export interface Shape {
+  /** Output features. */
   n: number;
+  /** Input features. */
   k: number;
 }
 
@@ -14,6 +16,7 @@ export type FloatType = "f32" | "f16" | "bf16";
  * (with a scale for each position and head) quarters it.
  */
 export const KV_TYPES = ["f32", "f16", "int8"] as const;
+/** One of them. */
 export type KvType = (typeof KV_TYPES)[number];
 
 /**
@@ -24,6 +27,7 @@ export type HiddenAct = "relu2" | "silu" | "geluTanh";
 
 /** The seven ternary matrices of a decoder layer, in the order in which a layer uses them. */
 export const LINEAR_NAMES = ["q", "k", "v", "o", "gate", "up", "down"] as const;
+/** One of them. */
 export type LinearName = (typeof LINEAR_NAMES)[number];
 
 /** Layers of which some see only the positions just before a token (Hugging Face: layer_types). */
@@ -53,6 +57,7 @@ export interface Groups {
 
 /** A mixture of experts in the place of each layer's gated MLP. */
 export interface Experts {
+  /** Experts of a layer. */
   numExperts: number;
   /** Experts that the router picks for a token, those with the largest scores. */
   numExpertsPerTok: number;
@@ -68,16 +73,23 @@ export interface Experts {
  * Values that change no generated code (RoPE frequencies, token ids) are not here.
  */
 export interface ModelSpec {
+  /** Features of a token's state between layers. */
   hiddenSize: number;
   /** Features of the gated MLP; of one expert where a model has experts (moe_intermediate_size). */
   intermediateSize: number;
+  /** Decoder layers. */
   numHiddenLayers: number;
+  /** Query heads of a layer. */
   numAttentionHeads: number;
+  /** Key and value heads of a layer, a divisor of the query heads. */
   numKeyValueHeads: number;
   /** Features of one head; numAttentionHeads * headDim may differ from hiddenSize. Even. */
   headDim: number;
+  /** Rows of the embedding: one more than the largest token id. */
   vocabSize: number;
+  /** What norms add to the mean square. */
   rmsNormEps: number;
+  /** The gate's activation. */
   hiddenAct: HiddenAct;
   /** True when the layer has attn_sub_norm (before o) and ffn_sub_norm (before down). */
   subNorms: boolean;
@@ -88,6 +100,7 @@ export interface ModelSpec {
   linearNormEps: number | null;
   /** Linears that add a bias after scaling. */
   biases: readonly LinearName[];
+  /** True when the head is the embedding. */
   tieWordEmbeddings: boolean;
   /** Type of model.embed_tokens.weight. */
   embeddingType: FloatType;
@@ -128,6 +141,8 @@ export function rotaryDim(spec: Pick<ModelSpec, "headDim" | "rotaryDim">): numbe
 }
 
 /**
+ * Whether generated code has what a model asks for.
+ *
  * @throws {RangeError} If parts of the spec are asked for together that no generated code has.
  */
 export function checkSpec(spec: ModelSpec): void {

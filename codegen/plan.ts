@@ -19,8 +19,11 @@ import { paddedFloats } from "./norm_quantize/template.ts";
 
 /** One tensor in the packed file. Offsets are bytes from the start of its layer, or of the data. */
 export interface Region {
+  /** Such as `embedding`, or `q` of a layer. */
   name: string;
+  /** Where it begins. */
   offset: number;
+  /** Its length. */
   bytes: number;
 }
 
@@ -29,14 +32,19 @@ export interface Region {
  * size. Offsets are compile-time constants in the generated code.
  */
 export interface PackedPlan {
+  /** What is there once: embedding, head, final norm. */
   globals: readonly Region[];
+  /** What each layer has, from the layer's start. */
   layer: readonly Region[];
   /** Inside each of a layer's experts, from its start; empty where the model has none. */
   expert: readonly Region[];
   /** From one expert to the next in the layer's region `experts`. */
   expertBytes: number;
+  /** Where the first layer begins. */
   layersOffset: number;
+  /** From one layer to the next. */
   layerBytes: number;
+  /** Of all data. */
   totalBytes: number;
   /** Bytes of the ternary matrices of all layers, with the factors of their groups. */
   ternaryBytes: number;

@@ -13,6 +13,7 @@ const PEAK_SYMBOLS = {
 
 /** What a number of threads can do at most. */
 export interface MachinePeak {
+  /** Native threads. */
   threads: number;
   /** Read from memory. */
   bytesPerSecond: number;

@@ -17,8 +17,11 @@ export interface Candidate {
 
 /** Median and spread of one linear for a batch of tokens. */
 export interface Measurement {
+  /** Output features. */
   n: number;
+  /** Input features. */
   k: number;
+  /** Sequences of the batch. */
   tokens: number;
   /** Nanoseconds of one linear for the whole batch. */
   medianNs: number;
@@ -28,6 +31,7 @@ export interface Measurement {
 
 /** What the rounds say of one kernel. */
 export interface Figures {
+  /** Of the race that it took part in. */
   rounds: number;
   /** All ternary linears of one generated token. */
   decodeNs: number;
@@ -41,6 +45,7 @@ export interface Figures {
   weightsPerSecond: number;
   /** Bytes a second of decode / the peak of the same round: the median. */
   peakFraction: number;
+  /** One a shape and number of tokens. */
   measurements: Measurement[];
 }
 

@@ -15,6 +15,7 @@ const WORTH_A_THREAD = 0.03;
 
 /** All ternary linears with so many threads. */
 export interface ThreadTime {
+  /** Native threads. */
   threads: number;
   /** Of one generated token. */
   decodeNs: number;
@@ -22,7 +23,9 @@ export interface ThreadTime {
   promptNs: number;
 }
 
+/** Figures that say what else the chosen kernel can do. */
 export interface Survey {
+  /** One a number of threads. */
   threadTimes: ThreadTime[];
   /** The fewest threads that are as quick as any number of them, within 3 %. */
   advisedThreads: number;

@@ -88,14 +88,25 @@ export interface TuneLimits {
 }
 
 /** `equal`: too near to the chosen one to matter; `pruned`: it could not have won. */
-export const OUTCOMES = ["chosen", "slower", "equal", "pruned", "rejected", "unmeasured"] as const;
-export type Outcome = (typeof OUTCOMES)[number];
+export type Outcome = "chosen" | "slower" | "equal" | "pruned" | "rejected" | "unmeasured";
+export const OUTCOMES: readonly Outcome[] = [
+  "chosen",
+  "slower",
+  "equal",
+  "pruned",
+  "rejected",
+  "unmeasured",
+];
 
 /** What was found out about one kernel. */
 export interface Finding {
+  /** Such as avx512-lookup48. */
   kernel: string;
+  /** How its weights lie. */
   layout: string;
+  /** Of that layout. */
   bitsPerWeight: number;
+  /** What became of it. */
   outcome: Outcome;
   /** In words, for a person. */
   why: string;

@@ -14,7 +14,7 @@ import type { Cpu } from "./cpu.ts";
 import type { Survey } from "./survey.ts";
 import { type Finding, OUTCOMES } from "./tuner.ts";
 
-export const MAGIC = "trilith-tuning-1";
+export const MAGIC: Tuning["magic"] = "trilith-tuning-1";
 
 /** What a tuning holds for; a change of any makes it void. */
 export interface TuningSubject {
@@ -27,25 +27,35 @@ export interface TuningSubject {
 
 /** A tuning as it is kept. */
 export interface Tuning extends Partial<Survey> {
-  magic: typeof MAGIC;
+  /** What the file begins with. */
+  magic: "trilith-tuning-1";
   /** Of CPU and matrices: the file's name begins with it. */
   key: string;
   /** Hash of the source of all kernels that were compared, and of the compiler's version. */
   version: string;
   /** The model or shape that it was made for; others with the same matrices use it too. */
   model: string;
+  /** That it was made on. */
   cpu: { arch: string; modelName: string; features: string[] };
+  /** That it was made with. */
   threads: number;
+  /** The linears that were measured. */
   works: LinearWork[];
+  /** The compiler's. */
   zigVersion: string;
   /** ISO 8601. */
   tunedAt: string;
+  /** That it took. */
   seconds: number;
+  /** Tokens of prompts that counted beside one generated token. */
   promptTokensPerToken: number;
   /** The name of the chosen kernel. */
   kernel: string;
+  /** What the others lacked. */
   why: string;
+  /** What plain reads of memory got. */
   peakReadBytesPerSecond: number;
+  /** One a kernel that was looked at. */
   findings: Finding[];
 }
 

@@ -6,39 +6,57 @@ import { type ChunkOptions, ChunkReader, type TextProgress } from "./text_chunks
 import { type TextSource, textSource } from "./text_source.ts";
 import type { Model, PositionLogits } from "./types.ts";
 
+/** What of the text is run. */
 export interface CompareOptions extends ChunkOptions {
   /** After each chunk, with the figures so far. */
   onChunk?: (progress: CompareProgress) => void;
+  /** Ends it. */
   signal?: AbortSignal;
 }
 
+/** How far a comparison is, and what it has found. */
 export interface CompareProgress extends TextProgress {
+  /** KL(A || B) of the positions so far, in nats. */
   meanDivergence: number;
+  /** Positions of which all logits are the same bits. */
   identicalPositions: number;
+  /** Predicted tokens. */
   positions: number;
 }
 
 /** A number with its standard error, were the positions independent. */
 export interface Estimate {
+  /** The mean of the positions. */
   mean: number;
+  /** Its error. */
   standardError: number;
 }
 
 /** One of the two that are compared. */
 export interface ComparedModel {
+  /** The model's. */
   name: string;
+  /** That it ran with. */
   kernels: string;
+  /** How they multiply. */
   scheme: string;
+  /** Of the same tokens. */
   perplexity: number;
+  /** Were the tokens independent. */
   standardError: number;
+  /** From how much chunks differ; null with a single one. */
   chunkStandardError: number | null;
+  /** Information of the predicted tokens over their UTF-8 bytes. */
   bitsPerByte: number;
 }
 
 /** How far two models' predictions of the same tokens of a text are apart. */
 export interface CompareReport {
+  /** The first. */
   a: ComparedModel;
+  /** The second. */
   b: ComparedModel;
+  /** Chunks of the text that both have run. */
   chunks: number;
   /** Predicted tokens: the same that `perplexity` counts. */
   positions: number;

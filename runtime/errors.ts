@@ -1,31 +1,38 @@
 /** A file of a model is missing, damaged or not what its name says. */
 export class CheckpointError extends SyntaxError {
+  /** The class's own. */
   override name = "CheckpointError";
 }
 
 /** The files are sound, but hold a model that this version does not run. */
 export class UnsupportedModelError extends TypeError {
+  /** The class's own. */
   override name = "UnsupportedModelError";
 }
 
 /** A plain float model: it runs only when the caller asks for `--quantize absmean`. */
 export class NotTernaryError extends UnsupportedModelError {
+  /** The class's own. */
   override name = "NotTernaryError";
 }
 
 /** The model has no chat template, or its template refused the messages. */
 export class ChatTemplateError extends TypeError {
+  /** The class's own. */
   override name = "ChatTemplateError";
 }
 
 /** So many sequences wait already that one more is refused: try again later. */
 export class QueueFullError extends Error {
+  /** The class's own. */
   override name = "QueueFullError";
 }
 
 /** The caller asked for something that makes no sense; the command line exits with 2. */
 export class UsageError extends TypeError {
+  /** The class's own. */
   override name = "UsageError";
+  /** What the command line exits with. */
   readonly exitCode = 2;
 }
 

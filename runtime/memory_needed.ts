@@ -31,16 +31,21 @@ export interface MemoryOptions {
 
 /** Bytes that are resident once all weights have been read and the context is full. */
 export interface MemoryNeeded {
+  /** Tokens of all sequences together. */
   contextSize: number;
+  /** How keys and values are kept. */
   kvType: KvType;
+  /** Native threads. */
   threads: number;
   /** Mapped from a file: the system can drop them and read them again. */
   weightBytes: number;
+  /** Keys and values of a full context. */
   kvBytes: number;
   /** A step's activations, RoPE's tables and scratch. */
   bufferBytes: number;
   /** Deno, its heap and the tokenizer: an estimate, while the others are exact. */
   runtimeBytes: number;
+  /** All of it. */
   totalBytes: number;
 }
 

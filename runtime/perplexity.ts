@@ -4,18 +4,25 @@ import { type ChunkOptions, ChunkReader, type TextProgress } from "./text_chunks
 import { type TextSource, textSource } from "./text_source.ts";
 import type { Model } from "./types.ts";
 
+/** What of the text is run. */
 export interface PerplexityOptions extends ChunkOptions {
   /** After each chunk, with the estimate so far. */
   onChunk?: (progress: PerplexityProgress) => void;
+  /** Ends it. */
   signal?: AbortSignal;
 }
 
+/** How far it is, and the estimate so far. */
 export interface PerplexityProgress extends TextProgress {
+  /** Of the chunks so far. */
   perplexity: number;
+  /** Its error, were the tokens independent. */
   standardError: number;
 }
 
+/** How well a model predicts a text. */
 export interface PerplexityResult {
+  /** exp of the mean negative log likelihood of the predicted tokens. */
   perplexity: number;
   /** Of `perplexity`, were the tokens independent. */
   standardError: number;
@@ -28,6 +35,7 @@ export interface PerplexityResult {
   tokens: number;
   /** Information of the predicted tokens over the UTF-8 bytes that they stand for. */
   bitsPerByte: number;
+  /** Of the text, that were run. */
   chunks: number;
 }
 

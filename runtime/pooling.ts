@@ -12,6 +12,7 @@ import type { EmbeddingDefaults } from "./types.ts";
 
 /** What of the last layer's normed states is taken: the mean of all, the first token's or the last's. */
 export const POOLINGS = ["mean", "cls", "last"] as const;
+/** One of them. */
 export type Pooling = (typeof POOLINGS)[number];
 
 const MODULES_FILE = "modules.json";

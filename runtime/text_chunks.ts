@@ -23,9 +23,11 @@ export interface Chunk {
 
 /** How far one is in a text. */
 export interface TextProgress {
+  /** Chunks that have been run. */
   done: number;
   /** Chunks of the whole text; an estimate while the end is not in sight, null without one. */
   total: number | null;
+  /** Whether `total` is one. */
   isEstimate: boolean;
 }
 

@@ -32,14 +32,18 @@ export interface StreamingTokenizer extends Tokenizer {
   pieceBytes(id: number, isFirst: boolean): Uint8Array;
   /** As `encode`, with pauses for the event loop: a long text takes tens of milliseconds. */
   encodeInTurns(text: string, options?: EncodeOptions): Promise<number[]>;
+  /** A decoder of its own, which keeps back what may be part of a character. */
   decodeStream(options?: { skipSpecialTokens?: boolean }): {
     push(id: number): string;
     flush(): string;
   };
 }
 
+/** How special tokens are treated. */
 export interface EncodeOptions {
+  /** Add what the tokenizer puts around texts. Default true. */
   addSpecialTokens?: boolean;
+  /** Take the spelling of a special token for it. Default true. */
   parseSpecial?: boolean;
 }
 

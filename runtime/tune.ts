@@ -19,10 +19,13 @@ import { embeddedModelFolder } from "./embedded.ts";
 import { shapeOf } from "./shapes.ts";
 import type { OnProgress } from "./types.ts";
 
+/** What to tune, and how long. */
 export interface TuneOptions {
   /** A model, or the name of a shape; neither: the embedded model. */
   model?: string;
+  /** The name of a shape. */
   shape?: string;
+  /** Native threads; default: the physical cores that affinity and cgroup allow. */
   threads?: number;
   /** Only kernels of this scheme: the best of them is kept. */
   scheme?: string;
@@ -30,12 +33,15 @@ export interface TuneOptions {
   seconds?: number;
   /** Tokens of prompts that count beside one generated token. Default 0.5. */
   promptTokensPerToken?: number;
+  /** Told how far it is. */
   onProgress?: OnProgress;
+  /** Ends it; nothing is kept then. */
   signal?: AbortSignal;
 }
 
 /** What was kept, and where. */
 export interface TuneReport extends Tuning {
+  /** Of the file that keeps it. */
   path: string;
 }
 
@@ -96,13 +102,21 @@ function unknownScheme(scheme: string, kernels: readonly TernaryKernel[]): Range
 
 /** A tuning in the cache. */
 export interface KnownTuning {
+  /** What it is, beside libraries. */
   type: "tuning";
+  /** Its name in the cache. */
   id: string;
+  /** The model's or the shape's. */
   model: string;
+  /** That it was made with. */
   threads: number;
+  /** That it was made on. */
   cpu: string;
+  /** The one that was best. */
   kernel: string;
+  /** What the others lacked. */
   why: string;
+  /** ISO 8601. */
   tunedAt: string;
   /** Whether models use it: it is not if it was made on another CPU, or with other kernels. */
   state: "in use" | "another CPU" | "outdated" | "unknown CPU";

@@ -40,6 +40,21 @@ function deno(args: readonly string[]): { status: number | null; output: string 
   return { status, output: stdout + stderr };
 }
 
+/** Types of npm packages, which can't be made ours. */
+const FOREIGN = ["OpenAPIHono", "Registry"];
+
+Deno.test("all that is exported is documented, and what its types name is exported too", () => {
+  const { exports } = JSON.parse(fs.readFileSync(path.join(ROOT, "deno.json"), "utf8"));
+  const modules = [...new Set(Object.values<string>(exports))];
+  const { output } = deno(["doc", "--lint", ...modules]);
+  const findings = output.split("\n\n\n").filter((text) => /^error\[/m.test(text));
+  const others = findings.filter((text) =>
+    !FOREIGN.some((name) => text.includes(`references private type '${name}'`))
+  );
+  assert.equal(findings.length - others.length, FOREIGN.length, output.slice(0, 2000));
+  assert.deepEqual(others, []);
+});
+
 for (const command of ["publish", "pack"]) {
   Deno.test(`deno ${command} takes the package: no slow types, no tests in it`, () => {
     const { status, output } = deno([command, "--dry-run", "--allow-dirty"]);

@@ -29,6 +29,7 @@ export interface NativeLayout {
   readonly wordBits: 8 | 16 | 32;
   /** Features that are encoded together, and the words that hold them. */
   readonly groupFeatures: number;
+  /** Words of `groupFeatures`. */
   readonly groupWords: number;
   /** Groups of a slice; 0 if a matrix is not cut. */
   readonly sliceGroups: number;
@@ -60,6 +61,7 @@ export interface TernaryLayout {
   packRows(packed: Uint8Array, n: number, k: number, first: number, codes: Uint8Array): void;
   /** The codes of one row of a packed (n, k) matrix: k bytes. */
   unpackRow(packed: Uint8Array, n: number, k: number, row: number): Uint8Array;
+  /** What the Zig packer has to know of it. */
   readonly native: NativeLayout;
 }
 

@@ -32,6 +32,7 @@ export function stepsOf(k: number): number {
   return Math.ceil(k / STEP_FEATURES);
 }
 
+/** Two bits a weight, in blocks of 32 rows. */
 export const ROWS32: TernaryLayout = {
   name: "rows32",
   bitsPerWeight: 2,

@@ -5,6 +5,7 @@ import { BATCH_HEADER } from "./template.ts";
  * `ids`, `positions` and `tablesOf` have one element a token.
  */
 export interface Batch {
+  /** Token ids. */
   ids: Int32Array;
   /** Position of each token in its sequence, from 0. */
   positions: Int32Array;
@@ -22,6 +23,7 @@ export interface Batch {
   hiddenRows?: Int32Array;
   /** (sequences, tableStride) KV block numbers: block i of a sequence holds positions 16i .. 16i + 15. */
   tables: Int32Array;
+  /** Blocks that a row of `tables` has room for. */
   tableStride: number;
 }
 

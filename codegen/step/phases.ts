@@ -29,6 +29,7 @@ export const STEP_PHASES = {
   handover: "rest",
 } as const;
 
+/** The name of a phase. */
 export type StepPhase = keyof typeof STEP_PHASES;
 export const STEP_PHASE_NAMES = Object.keys(STEP_PHASES) as StepPhase[];
 

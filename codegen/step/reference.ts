@@ -34,7 +34,9 @@ const f = Math.fround;
 
 /** Cosines and sines of a position's angles, (positions, rotaryDim / 2) each. */
 export interface RopeTables {
+  /** (positions, rotaryDim / 2) */
   cos: Float32Array;
+  /** (positions, rotaryDim / 2) */
   sin: Float32Array;
   /** What sliding layers turn by, where they have tables of their own (`sliding.localRope`). */
   local?: Omit<RopeTables, "local">;
@@ -90,9 +92,14 @@ export class ReferenceStep {
   #embeddingPieces: Linear[] | undefined;
   /** (hiddenRows, hiddenSize) of the last step, after the final norm. */
   hiddenStates: Float32Array = new Float32Array();
+  /** Called with intermediate values; by default with none. */
   tap: Tap = () => {};
 
-  /** @param packed The packed file's data, laid out by `planOf(spec, layout)`. */
+  /**
+   * An empty cache of keys and values.
+   *
+   * @param packed The packed file's data, laid out by `planOf(spec, layout)`.
+   */
   constructor(
     private readonly spec: ModelSpec,
     private readonly packed: Uint8Array,
@@ -104,7 +111,7 @@ export class ReferenceStep {
     this.#layers = Array.from({ length: spec.numHiddenLayers }, (_, i) => this.#readLayer(i));
   }
 
-  /** @returns (logitRows, vocabSize) float32. */
+  /** Runs a batch. @returns (logitRows, vocabSize) float32. */
   step(batch: Batch): Float32Array<ArrayBuffer> {
     const hidden = Array.from(batch.ids, (id, t) => this.#token(batch, id, t));
     const logits = new Float32Array(batch.logitRows.length * this.spec.vocabSize);

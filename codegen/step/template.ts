@@ -51,7 +51,9 @@ export const ABI_VERSION = 6;
 
 /** What steers generation beside the model's shapes. */
 export interface StepOptions {
+  /** How ternary linears are multiplied. */
   kernel: TernaryKernel;
+  /** How keys and values are kept. */
   kvType: KvType;
 }
 

@@ -5,8 +5,11 @@ export type { Shape } from "../model_spec.ts";
 
 /** One array of the quantised input of linears, `elements` a token. */
 export interface InputBuffer {
+  /** In the generated code. */
   name: string;
+  /** Of an element. */
   type: "i8" | "i16" | "i32" | "f32" | "f64";
+  /** One token's. */
   elements: number;
 }
 
@@ -15,7 +18,9 @@ export interface InputBuffer {
  * scheme gives the same integers; they differ in bits a weight and in the instructions they need.
  */
 export interface Scheme {
+  /** Such as `multiply` or `lookup48`. */
   readonly name: string;
+  /** How weights lie. */
   readonly layout: TernaryLayout;
   /** What inputs are rounded by, and weights scaled by; absent: by token, and by matrix or row. */
   readonly groups?: Groups;

@@ -13,7 +13,9 @@ import { shuffle, TBL, VPSHUFB } from "./shuffle.ts";
  * the choice.
  */
 export interface TernaryKernel {
+  /** What it is generated for. */
   isa: Isa;
+  /** How it multiplies. */
   scheme: Scheme;
 }
 

@@ -12,6 +12,7 @@ import { factorBytes } from "./groups.ts";
 
 /** Linears of one shape that a token goes through, in all layers together. */
 export interface LinearWork extends Shape {
+  /** How many there are. */
   perToken: number;
   /** True if an input is made for each of them; false if they read what was made for another one. */
   makesInput: boolean;

@@ -10,6 +10,7 @@ import { environmentVariable, isAllGranted } from "../../kernels/permissions.ts"
 export interface EnergyDomain {
   /** As the system names it, such as package-0 or dram-0 (the dram of package 0). */
   name: string;
+  /** What it counts. */
   kind: "package" | "dram" | "platform" | "part";
   /** File with microjoules. */
   file: string;
@@ -19,8 +20,11 @@ export interface EnergyDomain {
 
 /** Why no energy can be told, and what to do. */
 export interface EnergyProblem {
+  /** It is not. */
   available: false;
+  /** What stands in the way. */
   reason: string;
+  /** What to do about it. */
   remedy: string;
 }
 

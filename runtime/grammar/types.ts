@@ -5,6 +5,7 @@
 
 /** A function that a model may call, with a JSON schema of its arguments' object. */
 export interface ToolSchema {
+  /** What the model calls it by. */
   name: string;
   /** A JSON schema; absent: an object with anything in it. */
   parameters?: unknown;
@@ -39,6 +40,7 @@ export type JsonSource = { kind: "json" } | { kind: "jsonSchema"; schema: unknow
 
 /** A compiled grammar for one vocabulary: shared by any number of generations at once. */
 export interface Grammar {
+  /** What it was compiled from. */
   readonly source: GrammarSource;
   /** States of its automaton: some hundred bytes each. */
   readonly numStates: number;
@@ -67,5 +69,6 @@ export interface GrammarMatcher {
 
 /** Malformed, or something that is not supported: `message` says which part. */
 export class GrammarError extends SyntaxError {
+  /** The class's own. */
   override name = "GrammarError";
 }
