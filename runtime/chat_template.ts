@@ -120,9 +120,30 @@ function createNamed(sources: NamedSources, tokens: TemplateTokens): ChatTemplat
   };
 }
 
+/**
+ * Jinja has no loops without end but may count to any number, and a template comes with a model from
+ * anywhere. The line's end goes with the block, so that the template's own first line is the first.
+ */
+const PRELUDE = "{% set range = bounded_range %}\n";
+/** Numbers that the ranges of one rendering may have together. */
+const MAX_RANGES = 100_000;
+
+/** Python's range; each rendering needs its own. */
+function boundedRange(): (...bounds: number[]) => number[] {
+  let left = MAX_RANGES;
+  return (...bounds) => {
+    const [start, stop, step] = bounds.length === 1 ? [0, bounds[0], 1] : [...bounds, 1];
+    const count = Math.max(0, Math.ceil((stop - start) / step));
+    if (step === 0 || !Number.isInteger(count) || (left -= count) < 0) {
+      throw new Error(`range(${bounds}) has no end or goes beyond ${MAX_RANGES} numbers in all`);
+    }
+    return Array.from({ length: count }, (_, i) => start + i * step);
+  };
+}
+
 function compiled(source: string): Template {
   try {
-    return new Template(source);
+    return new Template(PRELUDE + source);
   } catch (error) {
     throw new CheckpointError(`Cannot read the chat template: ${reasonOf(error)}`);
   }
@@ -130,7 +151,7 @@ function compiled(source: string): Template {
 
 function rendered(template: Template, variables: Record<string, unknown>): string {
   try {
-    return template.render(variables);
+    return template.render({ ...variables, bounded_range: boundedRange() });
   } catch (error) {
     throw new ChatTemplateError(`Cannot apply the chat template: ${reasonOf(error)}`);
   }

@@ -114,3 +114,27 @@ Deno.test("what is no template is refused in one line", async () => {
     await assert.rejects(loadChatTemplate(folder), CheckpointError);
   });
 });
+
+Deno.test("templates may count, but not without end", () => {
+  const render = (source: string) => createChatTemplate(source).render([]);
+  const loop = (range: string) => `{% for i in range(${range}) %}{{ i }},{% endfor %}`;
+  assert.equal(render(loop("4")), "0,1,2,3,");
+  assert.equal(render(loop("3, 8, 2")), "3,5,7,");
+  assert.equal(render(loop("3, 0, -1")), "3,2,1,");
+  assert.equal(render(loop("5, 2")), "");
+  assert.equal(render("\n  {% if true %}\n x{% endif %}"), "\n x");
+  for (
+    const source of [
+      loop("1000000000"),
+      loop("0, 9, 0"),
+      loop("1 / 0"),
+      `{% for i in range(1000) %}${loop("1000")}{% endfor %}`,
+      `{% macro f() %}{{ f() }}${loop("90000")}{% endmacro %}{{ f() }}`,
+    ]
+  ) {
+    assert.throws(() => render(source), { name: "ChatTemplateError" });
+  }
+  // Each rendering counts anew.
+  const template = createChatTemplate(loop("60000"));
+  assert.equal(template.render([]), template.render([]));
+});
