@@ -5,9 +5,17 @@ import path from "node:path";
 import { inFolder } from "../kernels/test_helpers.ts";
 import { convertModel, type ConvertOptions } from "../runtime/convert/convert.ts";
 import { loadModel } from "../runtime/mod.ts";
+import { openSafetensors } from "../runtime/safetensors.ts";
 import { readGguf } from "./gguf_file.ts";
 import { MADE, madeFolder, type MadeModel, madeModel, TOKENIZER } from "./made_models.ts";
-import { gemma3, MAPLE, withGroups, withOneFactor, withTernaryEnds } from "./made_variants.ts";
+import {
+  gemma3,
+  MAPLE,
+  withBiases,
+  withGroups,
+  withOneFactor,
+  withTernaryEnds,
+} from "./made_variants.ts";
 import { sizedModel } from "./sized_models.ts";
 
 /** Sizes that whole blocks of 256 divide. */
@@ -74,6 +82,70 @@ for (const { made, arch, type } of CASES) {
       assert.equal(values.get("general.architecture"), arch);
       assert.ok(tensors.some(({ type: id }) => id === TYPE_IDS[type]));
       assert.deepEqual(await logitsOf(file), await logitsOf(source));
+    }));
+}
+
+/** With one factor a matrix, for which transformers' form has room. */
+const AS_FOLDERS: readonly (readonly [made: MadeModel, type: Case["type"]])[] = [
+  [withOneFactor(madeModel("trilm")), "tq2_0"],
+  [withOneFactor(madeModel("bitcpm")), "tq2_0"],
+  [sizedModel(madeModel("embedding-qwen3"), WHOLE), "i2_s"],
+  [sizedModel(madeModel("embedding-gemma3"), WHOLE), "i2_s"],
+];
+
+for (const [made, type] of AS_FOLDERS) {
+  Deno.test(`convert: ${made.name} as a folder, of .trilith and GGUF files too, has its logits`, () =>
+    inFolder(async (folder) => {
+      const source = writeModel(folder, made);
+      const [gguf, packed] = [path.join(folder, "m.gguf"), path.join(folder, "m.trilith")];
+      await convertModel(source, gguf, { type });
+      await convertModel(source, packed);
+      const expected = await logitsOf(source);
+      for (const from of [source, gguf, packed]) {
+        const target = path.join(folder, "out");
+        await convertModel(from, target, { force: true });
+        assert.deepEqual(await logitsOf(target), expected, path.basename(from));
+        const names = [...await tensorNames(target)];
+        assert.ok(names.every((name) => !/_proj\.norm/.test(name)), "transformers' names");
+        assert.equal(names.filter((name) => /rms_norm/.test(name)).length % 7, 0);
+      }
+    }));
+}
+
+Deno.test("convert: a model with biases keeps them in a folder, and factors to their last bit", () =>
+  inFolder(async (folder) => {
+    const source = writeModel(folder, withBiases(withOneFactor(madeModel("trilm"))));
+    const [packed, target] = [path.join(folder, "m.trilith"), path.join(folder, "out")];
+    await convertModel(source, packed);
+    await convertModel(packed, target);
+    const config = JSON.parse(fs.readFileSync(path.join(target, "config.json"), "utf8"));
+    assert.equal(config.quantization_config.linear_class, "bitlinear");
+    const expected = (await logitsOf(source)).flatMap((row) => [...row]);
+    const most = Math.max(...expected.map(Math.abs));
+    const actual = (await logitsOf(target)).flatMap((row) => [...row]);
+    for (const [i, logit] of actual.entries()) {
+      assert.ok(Math.abs(logit - expected[i]) < 1e-6 * most, `logit ${i}`);
+    }
+  }));
+
+async function tensorNames(folder: string): Promise<Iterable<string>> {
+  const file = await openSafetensors(path.join(folder, "model.safetensors"));
+  await file.close();
+  return file.tensors.keys();
+}
+
+for (const made of [withTernaryEnds(false), gemma3(), MAPLE]) {
+  Deno.test(`convert: ${made.name} becomes the same GGUF file from a .trilith file`, () =>
+    inFolder(async (folder) => {
+      const source = writeModel(folder, made);
+      const packed = path.join(folder, "m.trilith");
+      await convertModel(source, packed);
+      const files = [source, packed].map((from) => `${from}.gguf`);
+      for (const [i, from] of [source, packed].entries()) {
+        await convertModel(from, files[i], { type: "q2_0", verify: i === 1 });
+      }
+      const [direct, indirect] = files.map((file) => fs.readFileSync(file));
+      assert.ok(direct.equals(indirect));
     }));
 }
 

@@ -87,6 +87,18 @@ export function withOneFactor(made: MadeModel): MadeModel {
   return withKinds(made, (kind) => /^(group|blocks|row)/.test(kind) ? "matrix" : kind);
 }
 
+/** A model whose q and down add biases. */
+export function withBiases(made: MadeModel): MadeModel {
+  const { greedy: _, ...rest } = made;
+  const biases = Object.entries(made.tensors)
+    .filter(([name]) => /\.(q|down)_proj\.weight$/.test(name))
+    .map(([name, { shape }]) =>
+      [name.replace(/weight$/, "bias"), { shape: shape.slice(0, 1), kind: "offset" }] as const
+    );
+  const tensors = { ...made.tensors, ...Object.fromEntries(biases) };
+  return { ...rest, tensors, exact: made.exact.map(() => []) };
+}
+
 function withKinds(made: MadeModel, change: (kind: string) => string): MadeModel {
   const { greedy: _, ...rest } = made;
   const tensors = Object.entries(made.tensors).map(([name, { shape, kind }]) =>

@@ -22,7 +22,8 @@ import {
 import { type QuantizationError, quantizationError } from "./quantization_error.ts";
 import { openSource, type Source, type TernaryMatrix } from "./source.ts";
 import { planPacked } from "./packed_plan.ts";
-import { planSafetensors, writtenScale } from "./safetensors_plan.ts";
+import { writtenScale } from "./safetensors_config.ts";
+import { planSafetensors } from "./safetensors_plan.ts";
 import { publishFiles, publishFolder, removeStaging, stage, type Staging } from "./staging.ts";
 import { type Verified, verifyModel, type VerifyOptions } from "./verify.ts";
 
@@ -183,7 +184,7 @@ async function planOf(
     return {
       files: await planSafetensors(source, options),
       type: "packed codes",
-      writtenFactor: (factor) => writtenScale(source.config, factor),
+      writtenFactor: (factor) => writtenScale(source, factor),
       [Symbol.dispose]: () => {},
     };
   }

@@ -93,6 +93,17 @@ for (const name of ["llama3-158-I2_S", "bitnet-silu-TQ1_0", "bitnet-silu-TQ1_0-q
     }));
 }
 
+for (const name of ["bitnet-2b4t-packed", "llama-packed-rmsnorm"]) {
+  Deno.test(`convert: a .trilith file of ${name} gives the same logits from a folder`, () =>
+    inFolder(async (folder) => {
+      const [packed, target] = [path.join(folder, "m.trilith"), path.join(folder, "out")];
+      await convertModel(model(name), packed);
+      const { verified } = await convertModel(packed, target);
+      assert.ok(verified!.matrices >= 21);
+      assert.deepEqual(await lastLogits(target), await lastLogits(model(name)));
+    }));
+}
+
 Deno.test("convert: from GGUF type to GGUF type the tensors are those that others made", () =>
   inFolder(async (folder) => {
     const gguf = (name: string) => fixturePath(`models-gguf/${name}.gguf`);

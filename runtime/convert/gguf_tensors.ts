@@ -195,15 +195,17 @@ interface Piece extends CodedMatrix {
   what: string;
 }
 
+/** @param groupSize Features that have a factor: readers want whole groups, too. */
 function ternaryTensor(
   name: string,
   dims: readonly [k: number, n: number, ...number[]],
-  type: TernaryType,
+  { type, groupSize }: { type: TernaryType; groupSize: number },
   pieces: () => AsyncIterable<Piece>,
 ): PlannedTensor {
   const [k, ...others] = dims;
   const rows = others.reduce((product, size) => product * size, 1);
-  const written: CodedType = k % blockWeights(type) === 0 ? type : "f16";
+  const isWhole = k % blockWeights(type) === 0 && k % groupSize === 0;
+  const written: CodedType = isWhole ? type : "f16";
   async function* chunks() {
     for await (const piece of pieces()) yield encoded(written, piece);
   }
@@ -234,7 +236,12 @@ function linearTensor(
     onMatrix?.(matrix);
     yield inOrder(matrix, rowOrder(spec, arch, name));
   }
-  return ternaryTensor(`blk.${layer}.${LINEAR_TENSORS[name]}.weight`, [k, n], type, pieces);
+  const form = { type, groupSize: groupSizeOf(spec) };
+  return ternaryTensor(`blk.${layer}.${LINEAR_TENSORS[name]}.weight`, [k, n], form, pieces);
+}
+
+function groupSizeOf({ groups }: ModelSpec): number {
+  return groups?.weightScales ? groups.size : 1;
 }
 
 function inOrder(matrix: TernaryMatrix, order: Int32Array | null): Piece {
@@ -264,7 +271,8 @@ function ternaryEnd(
     }
   }
   const name = which === "head" ? "output.weight" : "token_embd.weight";
-  return ternaryTensor(name, [hiddenSize, vocabSize], type, pieces);
+  const form = { type, groupSize: groupSizeOf(config.spec) };
+  return ternaryTensor(name, [hiddenSize, vocabSize], form, pieces);
 }
 
 /** The router, and each kind of matrix of all experts as one tensor. */
@@ -288,7 +296,7 @@ function expertTensors(
       const shape = linearShape(spec, name);
       const tensor = `blk.${layer}.${LINEAR_TENSORS[name]}_exps.weight`;
       const dims = [shape.k, shape.n, numExperts] as const;
-      return ternaryTensor(tensor, dims, type, () => pieces(name, shape));
+      return ternaryTensor(tensor, dims, { type, groupSize: 1 }, () => pieces(name, shape));
     }),
   ];
 }

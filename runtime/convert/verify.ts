@@ -50,6 +50,7 @@ export async function verifyModel(
 ): Promise<Verified> {
   const { writtenFactor, onProgress, signal } = options;
   compareSpecs(source.config.spec, written.config.spec);
+  compareTasks(source.config, written.config);
   compareRope(source.config, written.config);
   compareTokens(source, written);
   const { spec } = source.config;
@@ -108,6 +109,13 @@ function partOf({ experts, groups, ...spec }: ModelSpec, key: keyof ModelSpec): 
   if (key === "experts") return experts && { ...experts, routerType: undefined };
   if (key === "groups") return groups && { ...groups, scaleType: undefined };
   return spec[key];
+}
+
+function compareTasks(expected: ModelConfig, actual: ModelConfig): void {
+  const [a, b] = [expected, actual].map(({ task, embedding: { pooling } }) =>
+    `${task}, ${pooling}`
+  );
+  if (a !== b) throw differs("what it is for", `is ${b} in place of ${a}`);
 }
 
 /** GGUF keeps numbers in float32. */
