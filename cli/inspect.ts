@@ -30,9 +30,9 @@ interface InspectFlags extends Pick<MemoryOptions, "kvType" | "threads"> {
 }
 
 const INSPECT_HELP = `
-Memory needed is what a process has resident once all weights have been read and the context is full,
-with this machine's kernels. Weights are mapped from a file: other processes share them, and the
-system can drop them.
+Memory needed is what a process has resident once its context is full, with this machine's kernels.
+Weights are mapped from a file: other processes share them, and the system can drop them. Of a large
+head only the rows that a token comes close to are read: until most have been, less is resident.
 
 Examples:
   trilith inspect
@@ -68,12 +68,12 @@ function usedFor({ embedding, chatTemplate }: InspectReport): [string, string] {
 }
 
 function memoryText(memory: InspectReport["memory"]): string {
-  const { contextSize, kvType, weightBytes, kvBytes, bufferBytes, runtimeBytes } = memory;
-  return `${bytes(memory.totalBytes)}: weights ${bytes(weightBytes)}, KV cache ${
-    bytes(kvBytes)
-  } (` +
-    `${grouped(contextSize)} tokens in ${kvType}), buffers ${bytes(bufferBytes)}, Deno and ` +
-    `tokenizer ${bytes(runtimeBytes)}`;
+  const { contextSize, kvType, weightBytes, unreadBytes, kvBytes, bufferBytes, runtimeBytes } =
+    memory;
+  const unread = unreadBytes < 1e6 ? "" : ` less ${bytes(unreadBytes)} of unread embeddings`;
+  return `${bytes(memory.totalBytes)}: weights ${bytes(weightBytes)}${unread}, KV cache ` +
+    `${bytes(kvBytes)} (${grouped(contextSize)} tokens in ${kvType}), buffers ` +
+    `${bytes(bufferBytes)}, Deno and tokenizer ${bytes(runtimeBytes)}`;
 }
 
 /** A part of a model: a number, a list, or fields of its own. */

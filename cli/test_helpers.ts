@@ -276,6 +276,7 @@ export const INSPECT_REPORT: InspectReport = {
     kvType: "f32",
     threads: 2,
     weightBytes: 250_000,
+    unreadBytes: 0,
     kvBytes: 524_288,
     bufferBytes: 100_000,
     runtimeBytes: 90_000_000,

@@ -2,9 +2,11 @@
 import type { Isa, KernelChoice } from "../codegen/isa.ts";
 import type { Groups, KvType, ModelSpec } from "../codegen/model_spec.ts";
 import { kernelName, kernelsFor, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
+import { linearWork } from "../codegen/ternary_linear/work.ts";
 import {
   defaultFor,
   FIRST_USE_BUDGET_MS,
+  isUpToDate,
   reasonNotToTune,
   subjectOf,
   tuneMachine,
@@ -13,9 +15,10 @@ import {
   type TuneRequest,
 } from "./autotune.ts";
 import { type Cpu, defaultThreads, missingFeatures, supportedIsas } from "./cpu.ts";
+import { isAllGranted } from "./permissions.ts";
 import type { Zig } from "./toolchain.ts";
 import { PROMPT_TOKENS_PER_TOKEN } from "./tuner.ts";
-import { findTuning, type Tuning, type TuningSubject } from "./tuning.ts";
+import { findTuning, nearestTuning, type Tuning, tuningKey, type TuningSubject } from "./tuning.ts";
 
 export interface KernelsOf {
   spec: ModelSpec;
@@ -67,6 +70,29 @@ export async function selectKernels(
   if (!isas.includes(tuned.kernel.isa)) return defaults("not tuned");
   const others = defaults(`${kernelName(tuned.kernel)}, which was tuned, does not work`);
   return [tuned, ...others.filter(({ kernel }) => kernel !== tuned.kernel)];
+}
+
+/**
+ * The kernel that "auto" comes to where all goes well, as far as is known without a compiler: nothing
+ * is made, fetched or measured.
+ */
+export function likelyKernel(
+  cpu: Cpu,
+  { spec, layout, threads = defaultThreads(cpu) }: Pick<KernelsOf, "spec" | "layout" | "threads">,
+): TernaryKernel {
+  const isas = supportedIsas(cpu);
+  const readers = layout === undefined ? [] : readersOf(layout, isas, spec.groups);
+  return readers[0]?.kernel ?? knownTuned(cpu, spec, threads) ??
+    defaultFor(isas[0], cpu, spec.groups);
+}
+
+/** What an earlier tuning has chosen, if that still holds. */
+function knownTuned(cpu: Cpu, spec: ModelSpec, threads: number): TernaryKernel | undefined {
+  // Tunings are of CPUs that are known, and in a cache that must be ours to read.
+  if (cpu.features.size === 0 || !isAllGranted()) return undefined;
+  const tuning = nearestTuning(tuningKey({ cpu, works: linearWork(spec) }), threads);
+  if (tuning === null || "problem" in tuning || !isUpToDate(tuning, cpu)) return undefined;
+  return kernelsFor(spec.groups).find((kernel) => kernelName(kernel) === tuning.kernel);
 }
 
 /** Instruction sets to try, best first. */

@@ -117,7 +117,8 @@ export function findTuning(subject: TuningSubject, threads: number): Tuning | Us
   return { problem: "the kernels have changed since it was tuned" };
 }
 
-function nearestTuning(key: string, threads: number): Tuning | UselessTuning | null {
+/** The tuning of that key for so many threads, or the nearest number of them, up to date or not. */
+export function nearestTuning(key: string, threads: number): Tuning | UselessTuning | null {
   const folder = tuningFolder();
   const names = fs.readdirSync(folder).filter((name) => FILE.exec(name)?.[1] === key);
   const distance = (name: string) => Math.abs(Number(FILE.exec(name)![2]) - threads);

@@ -3,9 +3,11 @@ import assert from "node:assert/strict";
 import fs from "node:fs";
 import path from "node:path";
 import { SMALL_SPEC } from "../codegen/test_helpers.ts";
+import { kernelName } from "../codegen/ternary_linear/spec.ts";
 import { linearWork } from "../codegen/ternary_linear/work.ts";
 import { isUpToDate, reasonNotToTune, subjectOf } from "./autotune.ts";
 import type { Cpu } from "./cpu.ts";
+import { likelyKernel } from "./selection.ts";
 import { inFolder, withEnvironment } from "./test_helpers.ts";
 import type { Finding } from "./tuner.ts";
 import {
@@ -118,6 +120,20 @@ Deno.test("tuning: it is void once kernels, their source or the compiler change"
     assert.deepEqual(findTuning(fewer, 2), problem);
     assert.ok(isUpToDate(tuningOf(), CPU));
     assert.ok(!isUpToDate(tuningOf(SUBJECT, { version: "00" }), CPU));
+  }));
+
+Deno.test("tuning: the likely kernel reads what is packed, else is the tuned one, else the default", () =>
+  inCache(async () => {
+    const likely = (layout?: string, cpu = CPU) =>
+      kernelName(likelyKernel(cpu, { spec: SMALL_SPEC, layout, threads: 2 }));
+    assert.equal(likely(), "avx512-lookup48");
+    await storeTuning(tuningOf(SUBJECT, { kernel: "avx512-lookup9" }));
+    assert.equal(likely(), "avx512-lookup9");
+    assert.equal(likely("rows32"), "avx512-multiply");
+    assert.equal(likely("a layout of later"), "avx512-lookup9");
+    assert.equal(likely(undefined, { ...CPU, features: new Set() }), "portable-multiply");
+    await storeTuning(tuningOf(SUBJECT, { kernel: "avx512-lookup9", version: "00" }));
+    assert.equal(likely(), "avx512-lookup48", "what is outdated is not used");
   }));
 
 /** What may be in a file that is not ours, or was damaged. */

@@ -1,9 +1,10 @@
-import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../codegen/attention/cache.ts";
+import process from "node:process";
+import { KV_BLOCK_POSITIONS, kvCacheBytes } from "../codegen/attention/cache.ts";
 import type { KernelChoice } from "../codegen/isa.ts";
 import type { TernaryLayout } from "../codegen/layouts/layout.ts";
 import { ROWS32 } from "../codegen/layouts/rows32.ts";
 import type { KvType, ModelSpec } from "../codegen/model_spec.ts";
-import { headOf } from "../codegen/plan.ts";
+import { headOf, planOf } from "../codegen/plan.ts";
 import { openKernels } from "../kernels/choose.ts";
 import { defaultThreads } from "../kernels/cpu.ts";
 import {
@@ -26,7 +27,7 @@ import { LogitsWork } from "./logits.ts";
 import { DEFAULT_KV_TYPE, kvBytesPerPosition, MAX_POSITIONS } from "./kv_cache.ts";
 import { DEFAULT_KV_BYTES, defaultContextSize } from "./context_size.ts";
 import { availableMemoryBytes, checkMemory, gigabytes } from "./memory.ts";
-import { DEFAULT_BATCH_TOKENS, memoryNeeded } from "./memory_needed.ts";
+import { DEFAULT_BATCH_TOKENS, type MemoryNeeded, memoryNeeded } from "./memory_needed.ts";
 import { loadWeights, NativeExecutor } from "./native_executor.ts";
 import { ensurePackedFile, type PackedFile, readPackedData } from "./packed_file.ts";
 import { ReferenceExecutor } from "./reference_executor.ts";
@@ -169,18 +170,27 @@ async function startExecutor(input: ExecutorInput, options: LoadOptions): Promis
 }
 
 function checkFits(
-  { config, contextSize }: ExecutorInput,
+  { checkpoint, config, contextSize }: ExecutorInput,
   options: LoadOptions,
   { kvBlocks, maxBatchTokens }: { kvBlocks: number; maxBatchTokens: number },
 ): void {
   const { kvType = DEFAULT_KV_TYPE, threads, kernels } = options;
-  const needed = memoryNeeded(config, { contextSize, kvType, threads, maxBatchTokens });
+  const layout = checkpoint.packed?.layout.name;
+  const sizes = { contextSize, kvType, threads, maxBatchTokens, layout };
+  const needed = memoryNeeded(config, sizes);
+  const isReference = kernels === "reference";
   checkMemory({
-    cacheBytes: kvBlocks * kvBlockBytes(config.spec, kvType),
+    weightBytes: isReference ? planOf(config.spec, ROWS32).totalBytes : unmappedBytes(needed),
+    cacheBytes: kvCacheBytes(config.spec, kvType, kvBlocks),
     cacheTokens: kvBlocks * KV_BLOCK_POSITIONS,
-    bufferBytes: kernels === "reference" ? 0 : needed.bufferBytes,
+    bufferBytes: isReference ? 0 : needed.bufferBytes,
   });
-  warnOfDisk(needed.weightBytes, options);
+  if (!isReference) warnOfDisk(needed.weightBytes, options);
+}
+
+/** Windows has no map of ours: weights are read into memory. */
+function unmappedBytes({ weightBytes }: MemoryNeeded): number {
+  return process.platform === "win32" ? weightBytes : 0;
 }
 
 /** Weights are mapped: what does not fit is read again for each token. */

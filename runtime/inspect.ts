@@ -49,7 +49,7 @@ export async function inspectModel(
     chatTemplate: template?.source ?? null,
     embedding: config.task === "embed" ? config.embedding : null,
     contextSize: config.maxPositionEmbeddings,
-    memory: memoryOf(config, options),
+    memory: memoryOf(config, { ...options, layout: checkpoint.packed?.layout.name }),
   };
 }
 

@@ -64,8 +64,10 @@ export function peakRssBytes(): number {
   return kilobytes ? Number(kilobytes) * 1024 : process.memoryUsage().rss;
 }
 
-/** What must be memory; weights are mapped from a file and may be larger than that. */
+/** What must be memory. */
 export interface MemoryUse {
+  /** Of weights that are read into memory; those that are mapped from a file may be larger than it. */
+  weightBytes: number;
   cacheBytes: number;
   cacheTokens: number;
   /** What steps work in. */
@@ -78,15 +80,18 @@ export interface MemoryUse {
  * @throws {RangeError} With all numbers and what to do.
  */
 export function checkMemory(
-  { cacheBytes, cacheTokens, bufferBytes }: MemoryUse,
+  { weightBytes, cacheBytes, cacheTokens, bufferBytes }: MemoryUse,
   available: number | null = availableMemoryBytes(),
 ): void {
-  if (available === null || cacheBytes + bufferBytes <= available) return;
+  if (available === null || weightBytes + cacheBytes + bufferBytes <= available) return;
+  const weights = weightBytes === 0 ? "" : `weights ${gigabytes(weightBytes)}, `;
   throw new RangeError(
-    `Cannot keep keys and values of ${cacheTokens} tokens in memory: they need ` +
-      `${gigabytes(cacheBytes)} and steps ${gigabytes(bufferBytes)}, and ${
+    `Cannot load the model: ${weights}keys and values of ${cacheTokens} tokens ` +
+      `${gigabytes(cacheBytes)} and steps ${gigabytes(bufferBytes)} must be in memory, and ` +
+      `${
         gigabytes(available)
-      } are free: use a smaller --ctx, --kv-type f16 or int8, or a smaller model`,
+      } are free: use a smaller --ctx, --kv-type f16 or int8, or a smaller ` +
+      "model",
   );
 }
 

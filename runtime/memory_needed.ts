@@ -1,21 +1,25 @@
 /** What running a model takes, before anything is compiled, packed or loaded. */
-import { KV_BLOCK_POSITIONS, kvBlockBytes } from "../codegen/attention/cache.ts";
-import type { KvType } from "../codegen/model_spec.ts";
-import { planOf } from "../codegen/plan.ts";
+import { KV_BLOCK_POSITIONS, kvCacheBytes } from "../codegen/attention/cache.ts";
+import { BLOCK_ROWS } from "../codegen/layouts/layout.ts";
+import { activeWeights, type KvType, type ModelSpec } from "../codegen/model_spec.ts";
+import { type PackedPlan, planOf } from "../codegen/plan.ts";
 import { stepBufferBytes } from "../codegen/step/template.ts";
-import { defaultFor } from "../kernels/autotune.ts";
-import { defaultThreads, detectCpu, supportedIsas } from "../kernels/cpu.ts";
+import { defaultThreads, detectCpu } from "../kernels/cpu.ts";
+import { likelyKernel } from "../kernels/selection.ts";
 import type { ModelConfig } from "./config.ts";
 import { defaultContextSize } from "./context_size.ts";
 import { DEFAULT_KV_TYPE } from "./kv_cache.ts";
+import { likelyStepTokens } from "./step_pace.ts";
 
 /** Tokens a step unless the caller says otherwise: enough for the kernels' full speed. */
 export const DEFAULT_BATCH_TOKENS = 256;
 
-/** Deno itself with its heap, as a process of the story model has it resident: 85 to 95 MB. */
-const RUNTIME_BYTES = 90e6;
-/** What a tokenizer keeps of a token: words and merges of Llama 3's 128,256 take some 50 MB. */
-const BYTES_PER_TOKEN = 400;
+/** Deno itself with its heap, as a process of the story model has it resident: 90 to 97 MB. */
+const RUNTIME_BYTES = 93e6;
+/** What a tokenizer keeps of a token: Llama 3's 128,256 take 20 to 50 MB, as the heap was tidied. */
+const BYTES_PER_TOKEN = 350;
+/** Linux maps what lies around a page that is read, as far as it is in memory: so much at once. */
+const MAPPED_AT_ONCE = 65536;
 
 /** What a user may choose, with what is chosen otherwise. */
 export interface MemoryOptions {
@@ -25,8 +29,10 @@ export interface MemoryOptions {
   kvType?: KvType;
   /** Default: this machine's. */
   threads?: number;
-  /** Most tokens of a step. */
+  /** Tokens of the largest step; default: what this machine probably comes to, as pages are taken by use. */
   maxBatchTokens?: number;
+  /** Name of the layout of weights that are packed already. */
+  layout?: string;
 }
 
 /** Bytes that are resident once all weights have been read and the context is full. */
@@ -39,7 +45,9 @@ export interface MemoryNeeded {
   threads: number;
   /** Mapped from a file: the system can drop them and read them again. */
   weightBytes: number;
-  /** Keys and values of a full context. */
+  /** Of these, rows of an embedding that is no head: those that no token of the context needs. */
+  unreadBytes: number;
+  /** Keys and values of a full context, in whole parts of 256 tokens. */
   kvBytes: number;
   /** A step's activations, RoPE's tables and scratch. */
   bufferBytes: number;
@@ -49,22 +57,46 @@ export interface MemoryNeeded {
   totalBytes: number;
 }
 
-/** As this machine would run it, by the kernels that it has by default. */
-export function memoryNeeded(config: ModelConfig, options: MemoryOptions = {}): MemoryNeeded {
+/** As this machine would run it, by the kernels that it has by default or was tuned to. */
+export function memoryNeeded(
+  config: Pick<ModelConfig, "spec" | "maxPositionEmbeddings">,
+  options: MemoryOptions = {},
+): MemoryNeeded {
   const { spec } = config;
   const cpu = detectCpu();
-  const { kvType = DEFAULT_KV_TYPE, threads = defaultThreads(cpu) } = options;
+  const { kvType = DEFAULT_KV_TYPE, threads = defaultThreads(cpu), layout } = options;
   const { contextSize = defaultContextSize(config, kvType) } = options;
-  const { maxBatchTokens = Math.min(DEFAULT_BATCH_TOKENS, contextSize) } = options;
-  const kernel = defaultFor(supportedIsas(cpu)[0], cpu, spec.groups);
-  const weightBytes = planOf(spec, kernel.scheme.layout).totalBytes;
-  const kvBytes = Math.ceil(contextSize / KV_BLOCK_POSITIONS) * kvBlockBytes(spec, kvType);
+  const stepTokens = likelyStepTokens(activeWeights(spec), threads);
+  const { maxBatchTokens = Math.min(stepTokens, DEFAULT_BATCH_TOKENS, contextSize) } = options;
+  const kernel = likelyKernel(cpu, { spec, layout, threads });
+  const plan = planOf(spec, kernel.scheme.layout);
+  const weightBytes = plan.totalBytes;
+  const unreadBytes = unreadEmbeddingBytes(spec, plan, contextSize);
+  const kvBytes = kvCacheBytes(spec, kvType, Math.ceil(contextSize / KV_BLOCK_POSITIONS));
   const sizes = { threads, maxBatchTokens, contextSize };
   const bufferBytes = stepBufferBytes(spec, { kernel, kvType }, sizes);
   const runtimeBytes = RUNTIME_BYTES + spec.vocabSize * BYTES_PER_TOKEN;
-  const totalBytes = weightBytes + kvBytes + bufferBytes + runtimeBytes;
+  const totalBytes = weightBytes - unreadBytes + kvBytes + bufferBytes + runtimeBytes;
   return {
     ...{ contextSize, kvType, threads },
-    ...{ weightBytes, kvBytes, bufferBytes, runtimeBytes, totalBytes },
+    ...{ weightBytes, unreadBytes, kvBytes, bufferBytes, runtimeBytes, totalBytes },
   };
+}
+
+/**
+ * Bytes of an embedding that stay on the disk after so many tokens, all different and anywhere. A tied
+ * one is read as the head.
+ */
+export function unreadEmbeddingBytes(
+  spec: ModelSpec,
+  { globals }: Pick<PackedPlan, "globals">,
+  tokens: number,
+): number {
+  if (spec.tieWordEmbeddings) return 0;
+  const bytes = globals.filter(({ name }) => /^embedding(_|$)/.test(name))
+    .reduce((sum, region) => sum + region.bytes, 0);
+  // Rows of a ternary matrix lie in blocks, a bit of each row in each cache line.
+  const rows = spec.vocabSize / (spec.ternaryEmbedding ? BLOCK_ROWS : 1);
+  const read = Math.min(bytes, bytes / rows + MAPPED_AT_ONCE);
+  return Math.round(bytes * (1 - read / bytes) ** Math.min(tokens, spec.vocabSize));
 }

@@ -36,17 +36,17 @@ Deno.test("the tightest control group counts, with the cached pages that it can 
   assert.equal(availableOf({ ...MEMINFO, ...v1 }), 10_000);
 });
 
-Deno.test("a cache that does not fit is refused with both numbers and the remedies", () => {
-  const use = { cacheBytes: 8e9, cacheTokens: 4096, bufferBytes: 5e8 };
+Deno.test("what does not fit is refused with all numbers and the remedies", () => {
+  const use = { weightBytes: 0, cacheBytes: 8e9, cacheTokens: 4096, bufferBytes: 5e8 };
   checkMemory(use, 8.5e9);
   checkMemory(use, null);
   assert.throws(
     () => checkMemory(use, 8.4e9),
-    /need 8\.00 GB and steps 0\.50 GB, and 8\.40 GB are/,
+    /of 4096 tokens 8\.00 GB and steps 0\.50 GB must be in memory, and 8\.40 GB are free: use a sma/,
   );
   assert.throws(
-    () => checkMemory(use, 3.5e9),
-    /of 4096 tokens in memory: they need 8\.00 GB and steps 0\.50 GB, and 3\.50 GB are free: use a /,
+    () => checkMemory({ ...use, weightBytes: 2e9 }, 10e9),
+    /model: weights 2\.00 GB, keys and values of 4096 tokens 8\.00 GB and steps 0\.50 GB must be/,
   );
 });
 

@@ -12,6 +12,15 @@ const LEAST_TOKENS = 16;
 /** Share of a new measurement in the average. */
 const NEW_SHARE = 0.3;
 
+/** Ternary weights that a thread multiplies in a millisecond where many tokens share them: AVX2's rate. */
+const WEIGHTS_PER_MS = 150e6;
+
+/** Tokens that steps of a long prompt probably come to. */
+export function likelyStepTokens(activeWeights: number, threads: number): number {
+  const tokens = Math.floor(MOST_MS.alone * threads * WEIGHTS_PER_MS / activeWeights);
+  return Math.max(FIRST_TOKENS, tokens);
+}
+
 export class StepPace {
   #msPerToken: number | null = null;
 

@@ -1,6 +1,6 @@
 /** What memory a model is said to take, against what the generated library asks for. */
 import assert from "node:assert/strict";
-import { KV_CHUNK_BLOCKS, kvBlockBytes } from "../codegen/attention/cache.ts";
+import { kvCacheBytes } from "../codegen/attention/cache.ts";
 import { KV_TYPES } from "../codegen/model_spec.ts";
 import { stepBufferBytes } from "../codegen/step/template.ts";
 import { KERNELS_OF_ARCH, lackingFor } from "./machine.ts";
@@ -18,8 +18,7 @@ for (const model of ODD_MODELS) {
   Deno.test(`memory: ${model.name}: buffers are as large as is said`, async () => {
     for (const sizes of [{ threads: 1, maxBatchTokens: 256 }, { threads: 3, maxBatchTokens: 7 }]) {
       await using executor = await openOddModel(model, own, sizes);
-      const blocks = Math.ceil(KV_BLOCKS / KV_CHUNK_BLOCKS) * KV_CHUNK_BLOCKS;
-      const cacheBytes = blocks * kvBlockBytes(model.spec, model.kvType);
+      const cacheBytes = kvCacheBytes(model.spec, model.kvType, KV_BLOCKS);
       const options = { kernel: own, kvType: model.kvType };
       const said = stepBufferBytes(model.spec, options, { ...sizes, contextSize: CONTEXT });
       const left = executor.memoryBytes - cacheBytes - said;

@@ -51,6 +51,14 @@ export function kvBlockBytes(spec: ModelSpec, kvType: KvType): number {
 }
 
 /**
+ * Bytes of a cache of so many blocks: whole chunks, which large pages make resident as a whole where
+ * they are used in part.
+ */
+export function kvCacheBytes(spec: ModelSpec, kvType: KvType, blocks: number): number {
+  return Math.ceil(blocks / KV_CHUNK_BLOCKS) * KV_CHUNK_BLOCKS * kvBlockBytes(spec, kvType);
+}
+
+/**
  * The cache around `KeyGroup` and `ValueChunk`, which each KV type has its own of. Lanes of a key block are positions, lanes of a value block are features.
  */
 export function cache(spec: ModelSpec, kvType: KvType): string {

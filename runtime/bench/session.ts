@@ -1,4 +1,4 @@
-import { kvBlockBytes } from "../../codegen/attention/cache.ts";
+import { kvCacheBytes } from "../../codegen/attention/cache.ts";
 import type { KvType, ModelSpec } from "../../codegen/model_spec.ts";
 import { headOf, type PackedPlan, planOf } from "../../codegen/plan.ts";
 import type { Batch } from "../../codegen/step/batch.ts";
@@ -70,7 +70,7 @@ export class BenchSession implements AsyncDisposable {
   ): Promise<BenchSession> {
     const { layout } = opened.kernel.scheme;
     const plan = planOf(source.spec, layout);
-    const cacheBytes = cacheBlocks(options) * kvBlockBytes(source.spec, kvType);
+    const cacheBytes = kvCacheBytes(source.spec, kvType, cacheBlocks(options));
     checkFits(source.name, plan.totalBytes + cacheBytes);
     const memory = allocate(opened.library, plan.totalBytes);
     try {
