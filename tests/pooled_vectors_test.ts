@@ -16,6 +16,7 @@ import {
   TOKENIZER,
 } from "./made_models.ts";
 import { withFolder } from "./safetensors_file.ts";
+import { sizedModel } from "./sized_models.ts";
 
 /** Of a vector's largest number: float32 against float32, where no rounding to int8 is near a tie. 4e-7 were seen. */
 const TOLERANCE = 1e-5;
@@ -146,4 +147,21 @@ Deno.test("pooled vectors: the same after converting, as folder and as one file"
       assert.deepEqual(await vectorOf(path), expected);
     }
   });
+});
+
+Deno.test("pooled vectors: a GGUF file says whose states, and gives the same vectors", async () => {
+  const size = { hidden: 128, intermediate: 128, headDim: 32, vocab: 256 };
+  const [, ids] = MADE.sequences;
+  for (const [made, pooling] of [[BODIES[0], "mean"], [BODIES[1], "cls"]] as const) {
+    const sized = madeFolder(sizedModel(made, size));
+    const files = { ...sized, "tokenizer.json": JSON.stringify(TOKENIZER) };
+    await withFolder({ ...files, ...poolingFiles(pooling, true) }, async (folder) => {
+      const path = join(folder, "model.gguf");
+      await convertModel(folder, path, { type: "i2_s" });
+      await using source = await loadModel(folder, { kernels: "reference" });
+      await using model = await loadModel(path, { kernels: "reference" });
+      assert.deepEqual({ ...model.embeddingDefaults }, { pooling, normalize: true });
+      assert.deepEqual((await model.embed(ids)).values, (await source.embed(ids)).values);
+    });
+  }
 });

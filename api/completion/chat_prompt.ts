@@ -27,19 +27,23 @@ export interface ChatPromptOptions {
   templateVariables?: Readonly<Record<string, unknown>>;
 }
 
+function cannotChat({ name }: Model, why: string): ApiError {
+  return new ApiError(400, "invalid_request_error", `Cannot chat with ${name} as it ${why}`, {
+    param: "messages",
+  });
+}
+
 /** The text that the model goes on from. @throws {ApiError} 400 if the model can't chat. */
 export function renderChat(
   model: Model,
   turns: readonly Turn[],
   { tools, templateVariables }: ChatPromptOptions,
 ): string {
+  if (model.task === "embed") {
+    throw cannotChat(model, "is an embedding model: use /v1/embeddings");
+  }
   if (model.chatTemplate === null) {
-    throw new ApiError(
-      400,
-      "invalid_request_error",
-      `Cannot chat with ${model.name} as it has no chat template: use /v1/completions`,
-      { param: "messages" },
-    );
+    throw cannotChat(model, "has no chat template: use /v1/completions");
   }
   if (!knowsTools(model.chatTemplate)) {
     return model.applyChatTemplate(turnsInWords(turns, tools), { templateVariables });

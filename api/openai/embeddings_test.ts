@@ -58,3 +58,10 @@ Deno.test("embeddings: fewer dimensions have length 1, unless the model's vector
   const { data: [{ embedding: front }] } = await other.json(PATH, { input: "a", dimensions: 2 });
   assert.deepEqual(front, [...Float32Array.of(0.6, 0.8)]);
 });
+
+Deno.test("embeddings: a model made for them does not chat", async () => {
+  const other = await testApp(overriding(model, { task: "embed" }));
+  const messages = [{ role: "user", content: "Hello" }];
+  const { error } = await other.json("/v1/chat/completions", { messages }, 400);
+  assert.match(error.message, /as it is an embedding model: use \/v1\/embeddings$/);
+});
