@@ -6,10 +6,10 @@ import type { PerplexityResult } from "../runtime/perplexity.ts";
 import { type Context, interruptible } from "./context.ts";
 import { addJsonFlag, addQuietFlag, asUsageError, i2sLayoutOption, wholeNumber } from "./flags.ts";
 import { bytes, digits, printable, printJson, table } from "./format.ts";
-import { readTextFile } from "./generate.ts";
 import type { Output } from "./io.ts";
 import { checkConvertPermissions } from "./permissions.ts";
 import { createProgress } from "./progress.ts";
+import { openTextFile } from "./text_flags.ts";
 
 interface ConvertFlags extends
   Pick<
@@ -27,6 +27,7 @@ interface ConvertFlags extends
   splitMaxSize?: number;
   perplexity?: string;
   ctx?: number;
+  chunks?: number;
   quiet?: boolean;
   json?: boolean;
 }
@@ -59,6 +60,7 @@ export function addConvertCommand(program: Command, context: Context): void {
     .addOption(i2sLayoutOption())
     .option("--perplexity <file>", "with --quantize: of this text, before and after")
     .option("-c, --ctx <n>", "tokens of a chunk of that text", wholeNumber("--ctx", 5))
+    .option("--chunks <n>", "stop after so many of them", wholeNumber("--chunks", 1))
     .option("--layout <name>", "of a .trilith file; auto: this machine's; default: rows32")
     .option("--no-verify", "do not read the output back")
     .option("--force", "replace what is there");
@@ -101,20 +103,20 @@ function sizeInBytes(text: string): number {
 async function convertCommand(
   source: string,
   destination: string,
-  { splitMaxSize, perplexity, ctx, quiet, json, ...flags }: ConvertFlags,
+  { splitMaxSize, perplexity, ctx, chunks, quiet, json, ...flags }: ConvertFlags,
   { io, engine }: Context,
 ): Promise<void> {
   checkConvertPermissions(source, destination, {
     isNative: flags.layout === "auto" || perplexity !== undefined,
   });
-  const text = perplexity === undefined ? null : await readTextFile(perplexity, "--perplexity");
+  const text = perplexity === undefined ? null : await openTextFile(perplexity, "--perplexity");
   const progress = createProgress(io.stderr, { quiet });
   const report = await interruptible(io, async (signal) => {
     try {
       return await engine.convertModel(source, destination, {
         ...flags,
         splitMaxBytes: splitMaxSize,
-        perplexity: text === null ? undefined : { text, chunkTokens: ctx },
+        perplexity: text === null ? undefined : { text, chunkTokens: ctx, chunks },
         onProgress: progress.report,
         signal,
       });

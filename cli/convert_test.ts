@@ -70,13 +70,21 @@ Deno.test("convert --json prints the report as it is", async () => {
   assert.deepEqual(JSON.parse(stdout), CONVERT_REPORT);
 });
 
-Deno.test("convert --perplexity reads the text", async () => {
+Deno.test("convert --perplexity reads the file as it goes, as often as it is asked to", async () => {
   const folder = mkdtempSync(join(tmpdir(), "trilith-test-"));
   try {
     const file = join(folder, "text.txt");
     writeFileSync(file, "Once");
-    const { asked } = await converted(["in", "out", "--perplexity", file, "--ctx", "64"]);
-    assert.deepEqual(asked[0].options.perplexity, { text: "Once", chunkTokens: 64 });
+    const flags = ["--perplexity", file, "--ctx", "64", "--chunks", "3"];
+    const { asked } = await converted(["in", "out", ...flags]);
+    const { text, ...options } = asked[0].options.perplexity!;
+    assert.deepEqual(options, { chunkTokens: 64, chunks: 3 });
+    assert.ok(typeof text === "object");
+    assert.equal(text.bytes, 4);
+    for (let i = 0; i < 2; i++) assert.deepEqual(await Array.fromAsync(text.parts), ["Once"]);
+    const missing = await converted(["in", "out", "--perplexity", join(folder, "none")]);
+    assert.equal(missing.code, 2);
+    assert.match(missing.stderr, /Cannot read --perplexity .*none: there is no such file/);
   } finally {
     rmSync(folder, { recursive: true });
   }

@@ -46,17 +46,28 @@ full is left out. The file is read as it goes: it may be larger than memory.
  * @throws {UsageError} If there is no such file.
  */
 export async function openText(path: string, { stdin }: Io): Promise<TextSource> {
-  if (path === "-") return { parts: stdin.chunks(), bytes: null };
+  return path === "-" ? { parts: stdin.chunks(), bytes: null } : await openTextFile(path, "--file");
+}
+
+/**
+ * A file that is read as it goes, as often as it is asked for.
+ *
+ * @param flag By which it was given.
+ * @throws {UsageError} If there is no such file.
+ */
+export async function openTextFile(path: string, flag: string): Promise<TextSource> {
   checkPermissions({ name: "read", path });
   try {
     const found = await stat(path);
-    if (found.isFile()) return { parts: fileParts(path), bytes: found.size };
-    throw new UsageError(`Cannot read --file ${path}: it is no file`);
+    // Read from its start each time it is gone through.
+    const parts = { [Symbol.asyncIterator]: () => fileParts(path) };
+    if (found.isFile()) return { parts, bytes: found.size };
+    throw new UsageError(`Cannot read ${flag} ${path}: it is no file`);
   } catch (error) {
     if (error instanceof UsageError) throw error;
     const { code } = error as { code?: string };
     const why = code === "ENOENT" ? "there is no such file" : code ?? String(error);
-    throw new UsageError(`Cannot read --file ${path}: ${why}`, { cause: error });
+    throw new UsageError(`Cannot read ${flag} ${path}: ${why}`, { cause: error });
   }
 }
 

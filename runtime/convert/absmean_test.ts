@@ -5,7 +5,9 @@ import { inFolder } from "../../kernels/test_helpers.ts";
 import { fixturePath } from "../../tests/fixtures.ts";
 import { differenceOf, goldenModel, PLAIN_MODEL } from "../../tests/golden_models.ts";
 import { convertModel } from "./convert.ts";
+import type { TextSource } from "../text_source.ts";
 import { openFloatModel } from "./float_model.ts";
+import { perplexityBefore } from "./perplexities.ts";
 import { quantizationError } from "./quantization_error.ts";
 import { openSource } from "./source.ts";
 
@@ -67,6 +69,38 @@ Deno.test("convert: --quantize absmean tells each matrix's loss, and perplexitie
       assert.ok("perplexity" in before);
       assert.equal(before.tokens, after.tokens);
       assert.notEqual(before.perplexity, after.perplexity);
+    }
+  }));
+
+async function* partsOf(text: string): AsyncGenerator<string> {
+  yield* text.match(/.{1,40}/gs)!;
+}
+
+/** A text that comes a few words at a time. */
+const PARTS: TextSource = {
+  parts: { [Symbol.asyncIterator]: () => partsOf(TEXT) },
+  bytes: TEXT.length,
+};
+
+Deno.test("convert: a text in parts is read as far as --chunks goes, and gives the same perplexities", () =>
+  inFolder(async (folder) => {
+    await using source = await openSource(PLAIN, { quantize: "absmean" });
+    const options = { chunkTokens: 64, chunks: 2 };
+    const [whole, parts] = [
+      await perplexityBefore(source, { text: TEXT, ...options }),
+      await perplexityBefore(source, { text: PARTS, ...options }),
+    ];
+    assert.deepEqual(parts, whole);
+    assert.ok("perplexity" in whole && whole.chunks === 2);
+    const short = { text: "Once upon a time", chunkTokens: 64 };
+    for (const model of [PLAIN, fixturePath("models/llama-autobit-offline")]) {
+      const target = path.join(folder, "out");
+      const quantize = model === PLAIN ? "absmean" : undefined;
+      await assert.rejects(convertModel(model, target, { quantize, perplexity: short }), {
+        name: "RangeError",
+        message: /must fill a chunk of 64 tokens/,
+      });
+      assert.deepEqual(fs.readdirSync(folder), []);
     }
   }));
 

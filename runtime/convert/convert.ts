@@ -49,7 +49,7 @@ export interface ConvertOptions {
   /** Read the output back and compare it with the source. Default: true. */
   verify?: boolean;
   /** A text whose perplexity is measured before and after. */
-  perplexity?: Pick<PerplexityRun, "text" | "chunkTokens">;
+  perplexity?: Pick<PerplexityRun, "text" | "chunkTokens" | "chunks">;
   onProgress?: OnProgress;
   signal?: AbortSignal;
 }

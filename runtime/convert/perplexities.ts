@@ -1,7 +1,9 @@
 /** The perplexity of a text before and after a float model is ternarised. */
 import { activeWeights } from "../../codegen/model_spec.ts";
 import { perplexity, type PerplexityProgress, type PerplexityResult } from "../perplexity.ts";
-import type { OnProgress } from "../types.ts";
+import { type ChunkOptions, ChunkReader } from "../text_chunks.ts";
+import { type TextSource, textSource } from "../text_source.ts";
+import type { OnProgress, Tokenizer } from "../types.ts";
 import { missingPart, openFloatModel } from "./float_model.ts";
 import type { Source } from "./source.ts";
 
@@ -15,44 +17,66 @@ export interface Perplexities {
 /** Weights times tokens that the float model is run for: one to three minutes. */
 const MOST_PRODUCTS = 1e11;
 
-export interface PerplexityRun {
-  text: string;
-  chunkTokens?: number;
+export interface PerplexityRun extends Pick<ChunkOptions, "chunkTokens" | "chunks"> {
+  /** Is read more than once, so that its parts must be those of a list or a file. */
+  text: string | TextSource;
   onProgress?: OnProgress;
   signal?: AbortSignal;
 }
 
+/** @throws {RangeError} If the text is too short, whether or not the float model is run. */
 export async function perplexityBefore(
   source: Source,
-  { text, chunkTokens, onProgress, signal }: PerplexityRun,
+  run: PerplexityRun,
 ): Promise<Perplexities["before"]> {
-  const { spec, maxPositionEmbeddings, quantization } = source.config;
+  const { spec, maxPositionEmbeddings: contextSize, quantization } = source.config;
+  const weights = activeWeights(spec) + spec.vocabSize * spec.hiddenSize;
+  const most = Math.floor(MOST_PRODUCTS / weights);
+  const isShort = await hasAtMost(most, source.tokenizer, contextSize, run);
   if (quantization.kind !== "absmean") {
     return { skipped: "the model is no plain float model: it was trained to be ternary" };
   }
   const missing = missingPart(spec);
   if (missing !== null) return { skipped: `it is not run as floats, as it has ${missing}` };
-  const weights = activeWeights(spec) + spec.vocabSize * spec.hiddenSize;
-  const tokens = source.tokenizer.encode(text).length;
-  if (weights * tokens > MOST_PRODUCTS) {
+  if (!isShort) {
     return {
-      skipped: `it has ${weights} weights for ${tokens} tokens, and floats are run slowly here: ` +
-        `give a text of at most ${Math.floor(MOST_PRODUCTS / weights)} tokens`,
+      skipped:
+        `it has ${weights} weights, and floats are run slowly here: give --chunks and --ctx ` +
+        `of at most ${most} tokens together, or so short a text`,
     };
   }
-  const model = await openFloatModel(source, maxPositionEmbeddings);
+  const model = await openFloatModel(source, contextSize);
+  const { text, ...options } = run;
   const message = "Perplexity before";
-  return await perplexity(model, text, { chunkTokens, signal, ...reporting(message, onProgress) });
+  return await perplexity(model, text, { ...options, ...reporting(message, run.onProgress) });
+}
+
+/** Whether so many tokens are all that is run of the text, which is read as far as it takes to know. */
+async function hasAtMost(
+  most: number,
+  tokenizer: Tokenizer,
+  contextSize: number,
+  { text, ...options }: PerplexityRun,
+): Promise<boolean> {
+  const source = typeof text === "string" ? textSource(text) : text;
+  let tokens = 0;
+  for await (
+    const { ids } of new ChunkReader({ tokenizer, contextSize }, source, options).chunks()
+  ) {
+    tokens += ids.length;
+    if (tokens > most) return false;
+  }
+  return true;
 }
 
 export async function perplexityAfter(
   path: string,
-  { text, chunkTokens, onProgress, signal }: PerplexityRun,
+  { text, onProgress, ...options }: PerplexityRun,
 ): Promise<PerplexityResult> {
   const { loadModel } = await import("../engine.ts");
-  await using model = await loadModel(path, { onProgress, signal });
+  await using model = await loadModel(path, { onProgress, signal: options.signal });
   const message = "Perplexity after";
-  return await perplexity(model, text, { chunkTokens, signal, ...reporting(message, onProgress) });
+  return await perplexity(model, text, { ...options, ...reporting(message, onProgress) });
 }
 
 function reporting(message: string, onProgress?: OnProgress) {
