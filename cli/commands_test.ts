@@ -214,8 +214,10 @@ Deno.test("compare loads both sides with their own flags, and says what is lossl
   assert.match(stdout, /the same bits +62 of 62: lossless\n/);
   assert.match(stdout, /KL divergence +0 \+\/- 0 nats/);
   assert.ok(models.every(({ isDisposed }) => isDisposed));
-  const two = await run(["compare", "m", "n", "--chunks", "1", "--b-kv-type", "int8", "--json"]);
+  const others = ["--b-kv-type", "int8", "--b-i2s-layout", "arm", "--i2s-layout", "rows4"];
+  const two = await run(["compare", "m", "n", "--chunks", "1", "--json", ...others]);
   assert.deepEqual(two.loads.map(({ path }) => path), ["m", "n"]);
+  assert.deepEqual(two.loads.map(({ options }) => options.i2sLayout), ["rows4", "arm"]);
   assert.equal(two.loads[1].options.kvType, "int8");
   assert.equal(JSON.parse(two.stdout).topAgreement.mean, 1);
 });

@@ -6,7 +6,7 @@ import { UsageError } from "../runtime/errors.ts";
 import { type TextSource, textSource } from "../runtime/text_source.ts";
 import type { LoadOptions, Model } from "../runtime/types.ts";
 import { type Context, interruptible } from "./context.ts";
-import { addModelFlags, asUsageError, type ModelFlags } from "./flags.ts";
+import { addModelFlags, asUsageError, i2sLayoutOption, type ModelFlags } from "./flags.ts";
 import { fields, grouped, printable, printJson } from "./format.ts";
 import type { Io, Output } from "./io.ts";
 import { loadModel } from "./loading.ts";
@@ -25,6 +25,7 @@ interface CompareFlags extends Omit<ModelFlags, "model">, TextFlags {
   bScheme?: string;
   bKvType?: LoadOptions["kvType"];
   bQuantize?: LoadOptions["quantize"];
+  bI2sLayout?: LoadOptions["i2sLayout"];
 }
 
 export function addCompareCommand(program: Command, context: Context): void {
@@ -38,6 +39,7 @@ export function addCompareCommand(program: Command, context: Context): void {
     .option("--b-scheme <name>", "how B's kernels multiply")
     .addOption(new Option("--b-kv-type <type>", "type of B's keys and values").choices(KV_TYPES))
     .addOption(new Option("--b-quantize <method>", "ternarise B").choices(["absmean"]))
+    .addOption(i2sLayoutOption("--b-i2s-layout", "B's"))
     .addHelpText("after", COMPARE_HELP)
     .action((a: string | undefined, b: string | undefined, flags: CompareFlags) =>
       compareCommand({ a, b }, flags, context)
@@ -54,7 +56,7 @@ Examples:
   trilith compare ./bitnet-b1.58-2B-4T ./bitnet-b1.58-2B-4T.gguf --json
 `;
 
-const B_FLAGS = ["bKernels", "bScheme", "bKvType", "bQuantize"] as const;
+const B_FLAGS = ["bKernels", "bScheme", "bKvType", "bQuantize", "bI2sLayout"] as const;
 
 async function compareCommand(
   { a, b }: { a?: string; b?: string },
@@ -64,7 +66,7 @@ async function compareCommand(
   if (b === undefined && B_FLAGS.every((name) => flags[name] === undefined)) {
     throw new UsageError(
       "Cannot compare a model with itself under the same settings: name a second model, or give " +
-        "--b-kernels, --b-scheme, --b-kv-type or --b-quantize",
+        "--b-kernels, --b-scheme, --b-kv-type, --b-quantize or --b-i2s-layout",
     );
   }
   const { io } = context;
@@ -90,7 +92,9 @@ function flagsOfB(flags: CompareFlags, model: string | undefined): ModelFlags {
   // A's scheme is of A's kernels.
   const scheme = flags.bScheme ?? (flags.bKernels === undefined ? flags.scheme : undefined);
   const kvType = flags.bKvType ?? flags.kvType;
-  return { ...flags, model, kernels, scheme, kvType, quantize: flags.bQuantize ?? flags.quantize };
+  const quantize = flags.bQuantize ?? flags.quantize;
+  const i2sLayout = flags.bI2sLayout ?? flags.i2sLayout;
+  return { ...flags, model, kernels, scheme, kvType, quantize, i2sLayout };
 }
 
 async function measure(

@@ -128,8 +128,8 @@ export function addModelFlags(command: Command, { model = true } = {}): Command 
 }
 
 /** No file says which of the three it has. */
-export function i2sLayoutOption(): Option {
-  return new Option("--i2s-layout <layout>", "how I2_S weights of a GGUF file lie; default: x86")
+export function i2sLayoutOption(flag = "--i2s-layout", whose = "a"): Option {
+  return new Option(`${flag} <layout>`, `how I2_S weights of ${whose} GGUF file lie; default: x86`)
     .choices(["x86", "arm", "rows4"]);
 }
 
