@@ -19,6 +19,11 @@ export interface AddedToken {
 /** Text between added tokens, or one of them. */
 export type Section = { text: string } | { token: AddedToken };
 
+/** As for a model's vocab_size. */
+export const MAX_TOKENS = 10_000_000;
+/** Names of tokens are short; engines refuse patterns of more than some ten thousand characters. */
+const MAX_CONTENT_LENGTH = 1024;
+
 /** @throws {CheckpointError} If the list is malformed. */
 export function parseAddedTokens(list: Json | undefined): AddedToken[] {
   if (list === undefined || list === null) return [];
@@ -26,11 +31,11 @@ export function parseAddedTokens(list: Json | undefined): AddedToken[] {
   return list.map((entry) => {
     if (!isJsonObject(entry)) throw addedTokensError(entry);
     const { id, content } = entry;
-    if (!Number.isSafeInteger(id) || Number(id) < 0 || typeof content !== "string") {
-      throw addedTokensError(entry);
-    }
+    const isSound = isTokenId(id) && typeof content === "string" &&
+      content.length <= MAX_CONTENT_LENGTH;
+    if (!isSound) throw addedTokensError(entry);
     return {
-      id: id as number,
+      id,
       content,
       special: entry.special === true,
       normalized: entry.normalized === true,
@@ -41,9 +46,14 @@ export function parseAddedTokens(list: Json | undefined): AddedToken[] {
   });
 }
 
+export function isTokenId(id: Json | undefined): id is number {
+  return Number.isSafeInteger(id) && Number(id) >= 0 && Number(id) < MAX_TOKENS;
+}
+
 function addedTokensError(value: unknown): CheckpointError {
   return new CheckpointError(
-    `Cannot read the tokenizer: added_tokens must be a list of {id, content, ...}: ` +
+    `Cannot read the tokenizer: added_tokens must be a list of {id, content, ...}, ids below ` +
+      `${MAX_TOKENS}, contents of at most ${MAX_CONTENT_LENGTH} characters: ` +
       `current value is ${shown(value)}`,
   );
 }

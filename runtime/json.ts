@@ -12,12 +12,18 @@ export interface JsonObject {
 }
 
 /** Deeper than any model file; far less than the stack allows. */
-const MAX_DEPTH = 64;
+export const MAX_DEPTH = 64;
 /** Largest JSON file that is read whole. Real ones stay below 40 MB. */
 export const MAX_JSON_BYTES = 256 * 2 ** 20;
 
 export function isJsonObject(value: Json | undefined): value is JsonObject {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Whether there are lists or objects on more than `most` levels. */
+export function nestsDeeper(value: Json, most: number): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  return most === 0 || Object.values(value).some((each) => nestsDeeper(each, most - 1));
 }
 
 /**

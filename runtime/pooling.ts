@@ -56,7 +56,9 @@ function checkModules(json: Json): boolean {
   };
   if (!Array.isArray(json)) return malformed();
   const modules = json.map((module) => isJsonObject(module) ? module : malformed());
-  const kinds = modules.map(({ type }) => String(type ?? null).split(".").at(-1)!);
+  const kinds = modules.map(({ type }) =>
+    typeof type === "string" ? type.split(".").at(-1)! : malformed()
+  );
   const steps = kinds.join(", ");
   if (steps !== "Transformer, Pooling" && steps !== "Transformer, Pooling, Normalize") {
     throw new UnsupportedModelError(

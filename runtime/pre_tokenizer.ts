@@ -61,7 +61,7 @@ function sequence(section: JsonObject): PreTokenizer {
 }
 
 function split(section: JsonObject): PreTokenizer {
-  const behavior = String(section.behavior).toLowerCase();
+  const behavior = typeof section.behavior === "string" ? section.behavior.toLowerCase() : null;
   if (behavior !== "isolated" && behavior !== "removed") {
     throw new UnsupportedModelError(
       `Cannot read the tokenizer: Split with behavior ${shown(section.behavior)} is not known`,
@@ -75,6 +75,8 @@ function split(section: JsonObject): PreTokenizer {
     const splitter = new SplitPreTokenizer(
       section as unknown as ConstructorParameters<typeof SplitPreTokenizer>[0],
     );
+    // Engines say only when they first match that a pattern is too large for them.
+    for (const text of ["a b", "a \u2581"]) splitter.pre_tokenize_text(text);
     return (text) => splitter.pre_tokenize_text(text);
   } catch (error) {
     throw new UnsupportedModelError(

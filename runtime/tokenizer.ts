@@ -6,12 +6,25 @@ import { SequenceNormalizer } from "@huggingface/tokenizers";
 import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { type Companions, folderCompanions, parseQuickly } from "./companions.ts";
-import { type AddedToken, AddedTokenSplitter, parseAddedTokens } from "./added_tokens.ts";
+import {
+  type AddedToken,
+  AddedTokenSplitter,
+  isTokenId,
+  MAX_TOKENS,
+  parseAddedTokens,
+} from "./added_tokens.ts";
 import { Bpe, type BpeModel } from "./bpe.ts";
 import { CheckpointError, reasonOf, shown, UnsupportedModelError } from "./errors.ts";
 import { ggufFileCompanions, ggufModels, onlyModel } from "./gguf/checkpoint.ts";
 import { locateModel } from "./hub/locate.ts";
-import { isJsonObject, type Json, type JsonObject, readTextFile } from "./json.ts";
+import {
+  isJsonObject,
+  type Json,
+  type JsonObject,
+  MAX_DEPTH,
+  nestsDeeper,
+  readTextFile,
+} from "./json.ts";
 import { BusyClock } from "./pause.ts";
 import { createPreTokenizer, type PreTokenizer } from "./pre_tokenizer.ts";
 import {
@@ -51,8 +64,6 @@ export interface EncodeOptions {
 const WORDS_A_TURN = 128;
 
 const TOKENIZER_FILE = "tokenizer.json";
-/** As for a model's vocab_size. */
-const MAX_TOKENS = 10_000_000;
 
 /**
  * Loads a tokenizer.json, or that of a folder, with its tokenizer_config.json where there is one; or
@@ -113,6 +124,9 @@ export function createTokenizer(json: Json, config: Json = null): StreamingToken
   if (!isJsonObject(json) || !isJsonObject(json.model)) {
     throw new CheckpointError(`Cannot read the tokenizer: it must be an object with a model`);
   }
+  checkDepth(json);
+  checkPatterns(json.normalizer);
+  checkPatterns(json.pre_tokenizer);
   const addedTokens = parseAddedTokens(json.added_tokens);
   const normalize = createNormalizer(json.normalizer);
   return new BpeTokenizer({
@@ -123,6 +137,28 @@ export function createTokenizer(json: Json, config: Json = null): StreamingToken
     decoder: parseDecoder(json.decoder),
     template: parseTemplate(json.post_processor, config, addedTokens),
   });
+}
+
+/** Parts may hold parts; of the vocabulary and the merges every entry is looked at anyway. */
+function checkDepth({ model, ...parts }: JsonObject): void {
+  const { vocab: _, merges: __, ...rules } = model as JsonObject;
+  if (!nestsDeeper([parts, rules], MAX_DEPTH)) return;
+  throw new CheckpointError(`Cannot read the tokenizer: it nests deeper than ${MAX_DEPTH} levels`);
+}
+
+/** Whatever has a pattern must have one that is known: the library leaves out those that it does not know. */
+function checkPatterns(section: Json | undefined): void {
+  if (typeof section !== "object" || section === null) return;
+  if (isJsonObject(section) && section.pattern !== undefined) {
+    const { Regex, String: literal } = isJsonObject(section.pattern) ? section.pattern : {};
+    if (typeof (Regex ?? literal) !== "string") {
+      throw new CheckpointError(
+        `Cannot read the tokenizer: pattern must be {"Regex": text} or {"String": text}: ` +
+          `current value is ${shown(section.pattern)}`,
+      );
+    }
+  }
+  Object.values(section).forEach(checkPatterns);
 }
 
 /** @throws {CheckpointError} If the tokenizer has ids that the model has no embedding for. */
@@ -200,10 +236,6 @@ function parseVocab(value: Json | undefined): Map<string, number> {
   return vocab;
 }
 
-function isTokenId(id: unknown): boolean {
-  return Number.isSafeInteger(id) && Number(id) >= 0 && Number(id) < MAX_TOKENS;
-}
-
 function parseMerges(
   value: Json | undefined,
   vocab: ReadonlyMap<string, number>,
@@ -264,7 +296,10 @@ function parseTemplate(
   addedTokens: readonly AddedToken[],
 ): Template {
   const template = templateOf(section);
-  if (!isJsonObject(config) || !/^Llama/.test(String(config.tokenizer_class))) return template;
+  const kind = isJsonObject(config) ? config.tokenizer_class : null;
+  if (!isJsonObject(config) || typeof kind !== "string" || !kind.startsWith("Llama")) {
+    return template;
+  }
   // transformers' Llama tokenizers rebuild the template from these two flags.
   const idOf = (key: string) => {
     const content = tokenContent(config[key]);

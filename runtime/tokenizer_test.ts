@@ -254,10 +254,25 @@ for (
     [
       "an added token of a huge id",
       tiny({ added_tokens: [{ id: 1e15, content: "x" }] }),
-      /id of "x"/,
+      /added_tokens .*1000000000000000/,
     ],
     ["an unknown normalizer", tiny({ normalizer: { type: "Magic" } }), /normalizer.*Magic/, true],
     ["an unknown pre_tokenizer", tiny({ pre_tokenizer: { type: "Magic" } }), /"Magic"/, true],
+    [
+      "a normalizer without a pattern that is known",
+      tiny({ normalizer: { type: "Replace", pattern: { Text: " " }, content: "_" } }),
+      /pattern must be .*Text/,
+    ],
+    [
+      "a text of too many levels",
+      tiny({ normalizer: JSON.parse('{"normalizers":['.repeat(80) + "]}".repeat(80)) }),
+      /nests deeper than 64/,
+    ],
+    [
+      "an added token that is a book",
+      tiny({ added_tokens: [{ id: 9, content: "x".repeat(2000) }] }),
+      /at most 1024 characters/,
+    ],
     ["a pre_tokenizer that is text", tiny({ pre_tokenizer: "x" }), /pre_tokenizer is malformed/],
     [
       "a broken pattern",

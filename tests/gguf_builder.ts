@@ -32,6 +32,32 @@ export interface TestTensor {
   offset?: number;
 }
 
+/** What a place of a header holds: a number, a text with its length before it, or several fields. */
+export type FieldKind =
+  | Exclude<keyof typeof VALUE, "string" | "array">
+  | "text"
+  | "valueType"
+  | "tensorType"
+  | "value"
+  | "key"
+  | "tensor";
+
+/** A field of a header, and where it is. */
+export interface GgufField {
+  what: string;
+  kind: FieldKind;
+  at: number;
+  bytes: number;
+}
+
+/** A file in parts: its data begins at the next multiple of the alignment behind its header. */
+export interface GgufParts {
+  header: Uint8Array<ArrayBuffer>;
+  fields: GgufField[];
+  data: Uint8Array<ArrayBuffer>;
+  alignment: number;
+}
+
 export interface TestFile {
   version?: number;
   values?: Readonly<Record<string, TestValue>>;
@@ -42,7 +68,16 @@ export interface TestFile {
 /** Bytes that are written one after the other. */
 export class GgufWriter {
   readonly #parts: Uint8Array[] = [];
+  readonly fields: GgufField[] = [];
   size = 0;
+
+  /** Keeps the place of what `write` writes. */
+  field(what: string, kind: FieldKind, write: () => void): this {
+    const at = this.size;
+    write();
+    this.fields.push({ what, kind, at, bytes: this.size - at });
+    return this;
+  }
 
   bytes(bytes: Uint8Array): this {
     this.#parts.push(bytes);
@@ -58,15 +93,20 @@ export class GgufWriter {
     return this.#number(8, (view) => view.setBigUint64(0, BigInt(value), true));
   }
 
-  string(text: string): this {
+  string(text: string, what = "text"): this {
     const bytes = new TextEncoder().encode(text);
-    return this.u64(bytes.length).bytes(bytes);
+    return this.field(what, "text", () => {
+      this.field(`length of ${what}`, "u64", () => this.u64(bytes.length)).bytes(bytes);
+    });
   }
 
-  value([type, value]: TestValue): this {
-    if (typeof value !== "object") return this.u32(VALUE[type]).#scalar(type, value);
-    this.u32(VALUE.array).u32(VALUE[type]).u64(value.length);
-    for (const each of value) this.#scalar(type, each);
+  value([type, value]: TestValue, what = "value"): this {
+    const isList = typeof value === "object";
+    this.field(`type of ${what}`, "valueType", () => this.u32(VALUE[isList ? "array" : type]));
+    if (!isList) return this.#scalar(type, value, what);
+    this.field(`type of ${what}'s elements`, "valueType", () => this.u32(VALUE[type]));
+    this.field(`length of ${what}`, "u64", () => this.u64(value.length));
+    for (const [i, each] of value.entries()) this.#scalar(type, each, `${what}[${i}]`);
     return this;
   }
 
@@ -84,9 +124,12 @@ export class GgufWriter {
     return out;
   }
 
-  #scalar(type: TestValue[0], value: string | number | boolean): this {
-    if (type === "string") return this.string(String(value));
-    const number = Number(value);
+  #scalar(type: TestValue[0], value: string | number | boolean, what: string): this {
+    if (type === "string") return this.string(String(value), what);
+    return this.field(what, type, () => this.#plain(type, Number(value)));
+  }
+
+  #plain(type: Exclude<TestValue[0], "string">, number: number): this {
     switch (type) {
       case "u8":
       case "i8":
@@ -115,26 +158,61 @@ export class GgufWriter {
   }
 }
 
-/** A file with these values and tensors. */
-export function ggufFile(
+/** A file with these values and tensors, in parts. */
+export function ggufParts(
   { version = 3, values = {}, tensors = {}, alignment = 32 }: TestFile,
-): Uint8Array<ArrayBuffer> {
-  const writer = new GgufWriter().u32(0x46554747).u32(version)
-    .u64(Object.keys(tensors).length).u64(Object.keys(values).length);
-  for (const [key, value] of Object.entries(values)) writer.string(key).value(value);
-  let end = 0;
-  const places = Object.values(tensors).map(({ bytes, offset = end }) => {
-    end = Math.ceil((offset + bytes.length) / alignment) * alignment;
-    return offset;
-  });
-  for (const [i, [name, { dims, type }]] of Object.entries(tensors).entries()) {
-    writer.string(name).u32(dims.length);
-    for (const dim of dims) writer.u64(dim);
-    writer.u32(type).u64(places[i]);
+): GgufParts {
+  const writer = new GgufWriter();
+  const counts = { tensors: Object.keys(tensors).length, keys: Object.keys(values).length };
+  writer.field("magic", "u32", () => writer.u32(0x46554747))
+    .field("version", "u32", () => writer.u32(version));
+  for (const [name, count] of Object.entries(counts)) {
+    writer.field(`number of ${name}`, "u64", () => writer.u64(count));
   }
-  writer.zerosTo(alignment);
-  for (const { bytes } of Object.values(tensors)) writer.bytes(bytes).zerosTo(alignment);
-  return writer.done();
+  for (const [key, value] of Object.entries(values)) writeKey(writer, key, value);
+  const data = new GgufWriter();
+  let end = 0;
+  for (const [name, tensor] of Object.entries(tensors)) {
+    const { bytes, offset = end } = tensor;
+    end = Math.ceil((offset + bytes.length) / alignment) * alignment;
+    writeTensor(writer, name, tensor, offset);
+    data.bytes(bytes).zerosTo(alignment);
+  }
+  return { header: writer.done(), fields: writer.fields, data: data.done(), alignment };
+}
+
+function writeKey(writer: GgufWriter, key: string, value: TestValue): void {
+  writer.field(key, "key", () => {
+    writer.string(key, `key ${key}`);
+    writer.field(key, "value", () => writer.value(value, key));
+  });
+}
+
+function writeTensor(
+  writer: GgufWriter,
+  name: string,
+  { dims, type }: TestTensor,
+  offset: number,
+): void {
+  writer.field(name, "tensor", () => {
+    writer.string(name, `name ${name}`);
+    writer.field(`dimensions of ${name}`, "u32", () => writer.u32(dims.length));
+    for (const [i, dim] of dims.entries()) {
+      writer.field(`dimension ${i} of ${name}`, "u64", () => writer.u64(dim));
+    }
+    writer.field(`type of ${name}`, "tensorType", () => writer.u32(type))
+      .field(`offset of ${name}`, "u64", () => writer.u64(offset));
+  });
+}
+
+/** The parts as a file. */
+export function joinedParts({ header, data, alignment }: GgufParts): Uint8Array<ArrayBuffer> {
+  return new GgufWriter().bytes(header).zerosTo(alignment).bytes(data).done();
+}
+
+/** A file with these values and tensors. */
+export function ggufFile(file: TestFile): Uint8Array<ArrayBuffer> {
+  return joinedParts(ggufParts(file));
 }
 
 /** F32 bytes. */
