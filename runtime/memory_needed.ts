@@ -1,6 +1,5 @@
 /** What running a model takes, before anything is compiled, packed or loaded. */
 import { KV_BLOCK_POSITIONS, kvCacheBytes } from "../codegen/attention/cache.ts";
-import { BLOCK_ROWS } from "../codegen/layouts/layout.ts";
 import { activeWeights, type KvType, type ModelSpec } from "../codegen/model_spec.ts";
 import { type PackedPlan, planOf } from "../codegen/plan.ts";
 import { stepBufferBytes } from "../codegen/step/template.ts";
@@ -17,9 +16,15 @@ export const DEFAULT_BATCH_TOKENS = 256;
 /** Deno itself with its heap, as a process of the story model has it resident: 90 to 97 MB. */
 const RUNTIME_BYTES = 93e6;
 /** What a tokenizer keeps of a token: Llama 3's 128,256 take 20 to 50 MB, as the heap was tidied. */
-const BYTES_PER_TOKEN = 350;
-/** Linux maps what lies around a page that is read, as far as it is in memory: so much at once. */
-const MAPPED_AT_ONCE = 65536;
+const BYTES_PER_TOKEN = 250;
+/** Linux keeps files in pages of up to so much, and maps all of one when a byte of it is read. */
+const PAGE_BYTES = 2 << 20;
+/**
+ * Places all over the embedding that a text's tokens come to, by the square root of their number: as
+ * English prose and Markdown touch pages of Llama 3's embedding, 128 to 8,192 tokens of them. Most tokens
+ * are repeated, or lie together at its beginning.
+ */
+const PLACES_PER_ROOT = 4.5;
 
 /** What a user may choose, with what is chosen otherwise. */
 export interface MemoryOptions {
@@ -83,10 +88,7 @@ export function memoryNeeded(
   };
 }
 
-/**
- * Bytes of an embedding that stay on the disk after so many tokens, all different and anywhere. A tied
- * one is read as the head.
- */
+/** Bytes of an embedding that a text of so many tokens leaves on the disk. A tied one is read as the head. */
 export function unreadEmbeddingBytes(
   spec: ModelSpec,
   { globals }: Pick<PackedPlan, "globals">,
@@ -95,8 +97,6 @@ export function unreadEmbeddingBytes(
   if (spec.tieWordEmbeddings) return 0;
   const bytes = globals.filter(({ name }) => /^embedding(_|$)/.test(name))
     .reduce((sum, region) => sum + region.bytes, 0);
-  // Rows of a ternary matrix lie in blocks, a bit of each row in each cache line.
-  const rows = spec.vocabSize / (spec.ternaryEmbedding ? BLOCK_ROWS : 1);
-  const read = Math.min(bytes, bytes / rows + MAPPED_AT_ONCE);
-  return Math.round(bytes * (1 - read / bytes) ** Math.min(tokens, spec.vocabSize));
+  const missed = Math.max(0, 1 - PAGE_BYTES / bytes);
+  return Math.round(bytes * missed ** (PLACES_PER_ROOT * Math.sqrt(tokens)));
 }
