@@ -7,10 +7,11 @@
 import { LANES, treeSumWide } from "../codegen/float_reference.ts";
 import type { FloatType } from "../codegen/model_spec.ts";
 import { isBlockKind, type StoredMatrix } from "../codegen/pack/stored.ts";
+import { CODE_BITS, FOUR_ZEROS, wordsOf } from "./code_words.ts";
 import { CheckpointError } from "./errors.ts";
 import { signCodes } from "./exact_ternary.ts";
 import { valuesOf } from "./float_formats.ts";
-import { blockCodes } from "./gguf/ternary_blocks.ts";
+import { blockCodes } from "./gguf/block_words.ts";
 
 export interface Ternary {
   /** (n, k) row-major. */
@@ -50,20 +51,28 @@ function checkedCodes(codes: Uint8Array, k: number, what: string): Uint8Array {
  * @throws {CheckpointError} If a code is 3, which no writer produces.
  */
 export function unpackCodes(packed: Uint8Array, n: number, k: number, what: string): Uint8Array {
-  const storedRows = Math.ceil(n / 4);
   const codes = new Uint8Array(n * k);
-  for (let row = 0; row < n; row++) {
-    const stored = row % storedRows * k;
-    const shift = 2 * Math.floor(row / storedRows);
-    let seen = 0;
-    for (let i = 0; i < k; i++) {
-      const code = packed[stored + i] >> shift & 3;
-      codes[row * k + i] = code;
+  // Quarters of the rows lie one after the other, each as long as what is packed.
+  const quarter = Math.ceil(n / 4) * k;
+  const sources = wordsOf(packed);
+  let seen = 0;
+  for (let part = 0; part < 4 && part * quarter < codes.length; part++) {
+    const target = codes.subarray(part * quarter, (part + 1) * quarter);
+    const isAligned = target.byteOffset % 4 === 0;
+    const words = isAligned ? wordsOf(target) : new Uint32Array(0);
+    for (let i = 0; i < words.length; i++) {
+      const four = sources[i] >>> 2 * part & CODE_BITS;
+      words[i] = four;
+      seen |= four & four >>> 1;
+    }
+    for (let i = 4 * words.length; i < target.length; i++) {
+      const code = packed[i] >> 2 * part & 3;
+      target[i] = code;
       seen |= code & code >> 1;
     }
-    if (seen !== 0) throw codeError(codes, row, k, what);
   }
-  return codes;
+  if ((seen & FOUR_ZEROS) === 0) return codes;
+  throw codeError(codes, Math.floor(codes.indexOf(3) / k), k, what);
 }
 
 function codeError(codes: Uint8Array, row: number, k: number, what: string) {

@@ -10,6 +10,7 @@ import {
 } from "../../codegen/model_spec.ts";
 import { ternaryMatrices } from "../../codegen/head/ternary.ts";
 import { hasFloatHead } from "../../codegen/plan.ts";
+import { firstDifference } from "../code_words.ts";
 import type { ModelConfig } from "../config.ts";
 import { normsOf } from "../norms.ts";
 import { attentionFactor, inverseFrequencies } from "../rope.ts";
@@ -255,11 +256,10 @@ function compareCodes(
   { codes, k, what }: Compared,
   actual: Compared,
 ): void {
-  for (let i = 0; i < codes.length; i++) {
-    if (codes[i] === actual.codes[i]) continue;
-    const place = `at row ${Math.floor(i / k)}, column ${i % k}`;
-    throw differs(what, `has weight ${actual.codes[i] - 1} in place of ${codes[i] - 1} ${place}`);
-  }
+  const at = firstDifference(codes, actual.codes);
+  if (at < 0) return;
+  const place = `at row ${Math.floor(at / k)}, column ${at % k}`;
+  throw differs(what, `has weight ${actual.codes[at] - 1} in place of ${codes[at] - 1} ${place}`);
 }
 
 /** Weights that may have another factor than their neighbours. */
@@ -305,7 +305,7 @@ async function compareMatrices(
   for (const { first, count } of rowChunks(rows, columns * FLOAT_BYTES.f32)) {
     const wanted = convertFloats(await expected.readRows(first, count), expected.type, type, what);
     const found = await actual.readRows(first, count);
-    const at = wanted.findIndex((byte, i) => byte !== found[i]);
+    const at = firstDifference(wanted, found);
     if (at < 0) continue;
     const row = first + Math.floor(at / (columns * FLOAT_BYTES[type]));
     throw differs(what, `is not the same in row ${row}`);

@@ -91,7 +91,12 @@ function trits(parts: readonly (readonly [width: number, runs: number])[]): Code
   };
 }
 
-/** Codes (n, k) of a matrix, code 3 among them where the file has it. */
+/** Where the factor is in a block; null for I2_S. */
+export function factorPlace(kind: BlockKind): number | null {
+  return CODECS[kind].factorAt;
+}
+
+/** Codes (n, k) of a matrix, code 3 among them where the file has it: see `block_words.ts` for speed. */
 export function blockCodes({ bytes, kind, n, k }: StoredMatrix): Uint8Array<ArrayBuffer> {
   const { weights, bytes: blockBytes } = STORED_BLOCKS[kind as BlockKind];
   const { factorAt, decode } = CODECS[kind as BlockKind];
