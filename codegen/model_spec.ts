@@ -183,8 +183,8 @@ function checkGroups({ groups, ternaryHead, ternaryEmbedding, ...spec }: ModelSp
     ? "it must not have experts"
     : weightScales && spec.rowScales
     ? "either rows or groups have factors, not both"
-    : spec.headSketch && ternaryHead
-    ? "a ternary head has no sketch"
+    : spec.headSketch && weightScales
+    ? "a sketch of the head has no factors of groups"
     : (ternaryHead || ternaryEmbedding) && !weightScales
     ? "groups of a ternary head or embedding must have factors"
     : spec.tieWordEmbeddings && Boolean(ternaryHead) !== Boolean(ternaryEmbedding)
@@ -257,11 +257,14 @@ export function sketchShape({ hiddenSize }: Pick<ModelSpec, "hiddenSize">): Shap
 /** Heads with fewer weights stay in the caches, where their bytes cost nothing. */
 const SKETCHED_WEIGHTS = 1 << 24;
 
-/** Whether a model's packed file has a sketch of its head; see `codegen/head/sketch.ts`. */
+/**
+ * Whether a model's packed file has a sketch of its head; see `codegen/head/sketch.ts`. Linears whose
+ * weights have factors by group can't multiply it.
+ */
 export function hasSketch(
   { headSketch, vocabSize, hiddenSize, groups }: ModelSpec,
 ): boolean {
-  return headSketch ?? (groups === undefined && vocabSize * hiddenSize >= SKETCHED_WEIGHTS);
+  return headSketch ?? (!groups?.weightScales && vocabSize * hiddenSize >= SKETCHED_WEIGHTS);
 }
 
 /** An expert's gate and up as one matrix, up's rows beginning with a block; then down. */

@@ -1,6 +1,7 @@
 /** The machine that the tests run on: its compiler, and which kernels its CPU has. */
 import type { Isa } from "../codegen/isa.ts";
-import { TERNARY_KERNELS, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
+import type { Groups } from "../codegen/model_spec.ts";
+import { kernelsFor, type TernaryKernel } from "../codegen/ternary_linear/spec.ts";
 import { detectCpuWithZig, missingFeatures, supportedIsas } from "../kernels/cpu.ts";
 import { ensureZig } from "../kernels/toolchain.ts";
 
@@ -16,7 +17,12 @@ export function lackingFor(isa: Isa): string | null {
   return missing.length === 0 ? null : `this CPU lacks ${missing.join(", ")}`;
 }
 
-/** Kernels made for CPUs of this architecture, whether or not this one has all they need. */
-export const KERNELS_OF_ARCH: readonly TernaryKernel[] = TERNARY_KERNELS.filter(({ isa }) =>
-  isa === "portable" || isa.startsWith("neon") === (CPU.arch === "aarch64")
-);
+/** Kernels of a model's groups that are made for CPUs of this architecture, whether or not this one has all they need. */
+export function kernelsOfArch(groups?: Groups): readonly TernaryKernel[] {
+  return kernelsFor(groups).filter(({ isa }) =>
+    isa === "portable" || isa.startsWith("neon") === (CPU.arch === "aarch64")
+  );
+}
+
+/** The same without groups. */
+export const KERNELS_OF_ARCH: readonly TernaryKernel[] = kernelsOfArch();

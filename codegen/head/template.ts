@@ -2,6 +2,7 @@ import { paddedRows } from "../layouts/layout.ts";
 import { type ModelSpec, SKETCH_ROWS, sketchShape } from "../model_spec.ts";
 import { activationStride, paddedFloats } from "../norm_quantize/template.ts";
 import { type PackedPlan, regionOf } from "../plan.ts";
+import { groupCount } from "../ternary_linear/groups.ts";
 import { linearSymbol, prepareSymbol } from "../ternary_linear/scheme.ts";
 import { zig } from "../writer.ts";
 import {
@@ -48,6 +49,13 @@ export function sketchMemory(spec: ModelSpec): string {
 /** The bytes of that, but for a few counters. */
 export function sketchMemoryBytes(spec: ModelSpec, threads: number): number {
   return 4 * threads * SKETCH_TOKENS * paddedRows(sketchShape(spec).n);
+}
+
+/** Codes count as they are, in all groups alike where there are any: their sums stay integers. */
+function unitInverse({ groups, hiddenSize }: ModelSpec): string {
+  if (groups === undefined) return "input.inverse[l] = 1;";
+  const count = groupCount(groups, hiddenSize);
+  return `@memset(input.inverse[l * ${count} ..][0..${count}], 1);`;
 }
 
 /**
@@ -159,7 +167,7 @@ export function twoStageHead(spec: ModelSpec, plan: PackedPlan): string {
             offset += math.wide(f32, u + i) * rounded;
             norm += rounded * rounded;
         }
-        input.inverse[l] = 1;
+        ${unitInverse(spec)}
         ${prepareSymbol(k)}(input, l);
         const margin: f32 = marginOf(candidates);
         const size: f32 = @floatCast(@sqrt(math.dotWide(${hidden}, f32, x, f32, x)));
