@@ -1,6 +1,6 @@
 /** Rewrites a model in another format, a tensor at a time. */
-import fs from "node:fs";
-import { basename, dirname, join, resolve, sep } from "node:path";
+import { stat } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
 import type { FloatType } from "../../codegen/model_spec.ts";
 import { headerIdentity } from "../checkpoint.ts";
 import { shown, UsageError } from "../errors.ts";
@@ -24,7 +24,16 @@ import { openSource, type Source, type TernaryMatrix } from "./source.ts";
 import { planPacked } from "./packed_plan.ts";
 import { writtenScale } from "./safetensors_config.ts";
 import { planSafetensors } from "./safetensors_plan.ts";
-import { publishFiles, publishFolder, removeStaging, stage, type Staging } from "./staging.ts";
+import { checkPlace, checkTaken, withPlace } from "./place.ts";
+import { isUnmoved, moveFiles, publishFiles, publishFolder, restoreReplaced } from "./publish.ts";
+import {
+  endStaging,
+  openStaging,
+  removeStaging,
+  stage,
+  type Staged,
+  type Staging,
+} from "./staging.ts";
 import { type Verified, verifyModel, type VerifyOptions } from "./verify.ts";
 
 export interface ConvertOptions {
@@ -48,6 +57,8 @@ export interface ConvertOptions {
   force?: boolean;
   /** Read the output back and compare it with the source. Default: true. */
   verify?: boolean;
+  /** What is written at least between two notes of how far it is. Default: 64 MiB. */
+  syncBytes?: number;
   /** A text whose perplexity is measured before and after. */
   perplexity?: Pick<PerplexityRun, "text" | "chunkTokens" | "chunks">;
   onProgress?: OnProgress;
@@ -93,7 +104,7 @@ export async function convertModel(
   const startedMs = performance.now();
   const format = formatOf(destination, options);
   const target = resolve(destination);
-  checkPlace(path, target, options);
+  checkPlace(path, target, options.force);
   const { quantize, i2sLayout } = options;
   await using source = await openSource(path, { quantize, i2sLayout });
   const errors: QuantizationError[] = [];
@@ -102,35 +113,82 @@ export async function convertModel(
     ? (matrix: TernaryMatrix) => void errors.push(quantizationError(matrix))
     : undefined;
   using plan = await planOf(source, target, format, { ...options, onMatrix });
-  if (format !== "safetensors") checkOthers(target, plan.files, options);
-  const { onProgress, signal } = options;
-  const run = options.perplexity && { ...options.perplexity, onProgress, signal };
-  // First, as it may find that the text is too short.
-  const before = run && await perplexityBefore(source, run);
-  const identity = identityOf(source, format, options);
   const takeNotes = () => errors.splice(0);
-  const staging = await stage(target, plan.files, { identity, takeNotes, onProgress, signal });
-  await plan.seal?.(join(staging.folder, plan.files[0].name));
-  const verified = options.verify === false ? null : await verify(source, staging, plan, options);
-  const paths = await publish(staging, target, format);
+  const job = { source, plan, target, format, takeNotes, options };
+  const { paths, notes, ...written } = await withPlace(target, options, () => write(job));
   const { files, type } = plan;
-  const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
   return {
     source: path,
     destination,
     format,
     type,
     files: files.map(({ bytes }, i) => ({ path: paths[i], bytes })),
-    bytes,
-    resumedBytes: staging.resumedBytes,
-    verified,
-    quantization: isRounded ? staging.notes as QuantizationError[] : null,
-    perplexity: run === undefined ? null : {
-      before: before!,
-      after: await perplexityAfter(format === "safetensors" ? target : paths[0], run),
-    },
+    bytes: files.reduce((sum, file) => sum + file.bytes, 0),
+    ...written,
+    quantization: isRounded ? notes as QuantizationError[] : null,
     seconds: (performance.now() - startedMs) / 1000,
   };
+}
+
+interface Job {
+  source: Source;
+  plan: Plan;
+  target: string;
+  format: ConvertFormat;
+  takeNotes: () => unknown[];
+  options: ConvertOptions;
+}
+
+interface Written extends Staged, Pick<ConvertReport, "resumedBytes" | "verified" | "perplexity"> {
+  /** Of the files, in the plan's order. */
+  paths: string[];
+}
+
+/** All that a kill may interrupt: the same command goes on with it. */
+async function write(job: Job): Promise<Written> {
+  const { source, plan, target, format, takeNotes, options } = job;
+  const staging = await openStaging(target, plan.files, identityOf(source, format, options));
+  await restoreReplaced(staging);
+  checkTaken(staging, format, options.force);
+  const { onProgress, signal, syncBytes } = options;
+  const run = options.perplexity && { ...options.perplexity, onProgress, signal };
+  // First, as it may find that the text is too short.
+  const before = run && await perplexityBefore(source, run);
+  const staged = await stage(staging, { takeNotes, syncBytes, onProgress, signal });
+  const verified = await completed(job, staging);
+  const perplexity = run === undefined
+    ? null
+    : { before: before!, after: await perplexityAfter(await openable(staging, format), run) };
+  return { ...staged, verified, perplexity, paths: await publish(job, staging) };
+}
+
+/** Does what is left to do when all parts are written, unless an earlier run has done it. */
+async function completed(
+  { source, plan, options }: Job,
+  staging: Staging,
+): Promise<Verified | null> {
+  const { whole } = staging.earlier;
+  if (whole !== null && (whole.verified !== null || options.verify === false)) {
+    return whole.verified as Verified | null;
+  }
+  if (!isUnmoved(staging)) return null;
+  await plan.seal?.(join(staging.folder, plan.files[0].name)).catch((error) => {
+    throw outputError(staging.destination, error);
+  });
+  const verified = options.verify === false ? null : await verify(source, staging, plan, options);
+  await refuseChanged(source, staging);
+  await endStaging(staging, verified);
+  return verified;
+}
+
+/** The output while it is not at its place yet; a part of it that is, is followed by the rest. */
+async function openable(staging: Staging, format: ConvertFormat): Promise<string> {
+  const { folder, files, destination } = staging;
+  if (isUnmoved(staging)) {
+    return format === "safetensors" ? folder : join(folder, files[0].name);
+  }
+  if (format === "safetensors") return destination;
+  return (await moveFiles(staging))[0];
 }
 
 function formatOf(
@@ -223,57 +281,32 @@ async function planTrilith(source: Source, target: string, options: PlanOptions)
 /** @throws {OutputError} If what is on disk is not what was meant; it is then removed. */
 async function verify(
   source: Source,
-  { folder, files }: Staging,
+  staging: Staging,
   { writtenFactor }: Plan,
   { onProgress, signal }: ConvertOptions,
 ): Promise<Verified> {
+  const { folder, files } = staging;
   const weights = files.length === 1 || /-00001-of-/.test(files[0].name) ? files[0].name : "";
   try {
     await using written = await openSource(join(folder, weights));
     return await verifyModel(source, written, { writtenFactor, onProgress, signal });
   } catch (error) {
-    if (!signal?.aborted) await removeStaging(folder);
+    if (signal?.aborted) throw error;
+    await refuseChanged(source, staging);
+    await removeStaging(folder);
     throw error;
   }
 }
 
-function checkPlace(path: string, target: string, { force }: ConvertOptions): void {
-  const from = resolve(path);
-  if (target === from || from.startsWith(`${target}${sep}`)) {
-    throw new UsageError(`Cannot convert ${shown(path)} into itself: give another destination`);
-  }
-  if (!fs.existsSync(dirname(target))) {
-    throw new UsageError(
-      `Cannot write ${shown(target)}: its folder is not there: make it first`,
+/** @throws {OutputError} If the source is not what it was when it was opened. */
+async function refuseChanged({ checkpoint }: Source, { folder }: Staging): Promise<void> {
+  for (const { path, fileBytes, modifiedMs } of checkpoint.files) {
+    const now = await stat(path).catch(() => null);
+    if (now?.size === fileBytes && now.mtimeMs === modifiedMs) continue;
+    await removeStaging(folder);
+    throw new OutputError(
+      `Cannot trust what was written as ${shown(path)} was changed meanwhile: run it again`,
     );
-  }
-  if (!fs.existsSync(target)) return;
-  if (!force) throw thereError(target);
-  const isFolder = fs.statSync(target).isDirectory();
-  if (isFolder && !fs.existsSync(join(target, "config.json"))) {
-    throw new UsageError(
-      `Cannot replace ${shown(target)}: it is a folder without config.json: give another name`,
-    );
-  }
-}
-
-function thereError(target: string): UsageError {
-  return new UsageError(`Cannot write ${shown(target)}: it is there already: add --force`);
-}
-
-/** The files of a split output have names of their own. */
-function checkOthers(
-  target: string,
-  files: readonly PlannedFile[],
-  { force }: ConvertOptions,
-): void {
-  for (const { name } of files) {
-    const path = resolve(dirname(target), name);
-    if (!fs.existsSync(path)) continue;
-    if (!force) throw thereError(path);
-    if (fs.statSync(path).isDirectory()) {
-      throw new OutputError(`Cannot write ${shown(path)}: it is a folder: give another name`);
-    }
   }
 }
 
@@ -291,12 +324,12 @@ function identityOf(source: Source, format: ConvertFormat, options: ConvertOptio
   ]);
 }
 
-async function publish(staging: Staging, target: string, format: ConvertFormat) {
+async function publish({ format, options }: Job, staging: Staging): Promise<string[]> {
+  // Looked at again: others may have been quicker.
+  checkTaken(staging, format, options.force);
   try {
-    return format === "safetensors"
-      ? await publishFolder(staging, target)
-      : await publishFiles(staging);
+    return format === "safetensors" ? await publishFolder(staging) : await publishFiles(staging);
   } catch (error) {
-    throw outputError(target, error);
+    throw outputError(staging.destination, error);
   }
 }

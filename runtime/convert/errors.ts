@@ -20,6 +20,7 @@ const REASONS: Readonly<Record<string, string>> = {
   EPERM: "this user may not write there: give another place",
   ENOENT: "its folder is not there: make it first",
   ENOTDIR: "a part of its path is a file: give another place",
+  EFBIG: "files of that size are not allowed there: give another place, or --split-max-size",
   ENAMETOOLONG: "its name is too long: give a shorter one",
 };
 

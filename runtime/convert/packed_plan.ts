@@ -67,6 +67,7 @@ export async function planPacked(
       what: name,
       offset,
       bytes: bytes.length,
+      content: bytes,
       chunks: () => whole(bytes),
     })),
   ];

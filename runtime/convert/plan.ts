@@ -9,6 +9,8 @@ export interface Part {
   bytes: number;
   /** Its bytes in order. */
   chunks(): AsyncIterable<Uint8Array>;
+  /** Its bytes, where they are known beforehand: when they change, all is made anew. */
+  content?: Uint8Array;
 }
 
 export interface PlannedFile {

@@ -4,23 +4,33 @@
  * they are, so that the same command goes on after a kill.
  */
 import { createHash } from "node:crypto";
-import fs from "node:fs";
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readdir, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { BlockWriter, writeAll } from "../block_writer.ts";
 import { freeBytesAt } from "../hub/disk.ts";
-import { readTextFile } from "../json.ts";
 import type { OnProgress } from "../types.ts";
 import { OutputError, outputError } from "./errors.ts";
+import { beginJournal, JOURNAL, type JournalState, JournalWriter, readJournal } from "./journal.ts";
 import type { Part, PlannedFile } from "./plan.ts";
 
-const JOURNAL = "journal.jsonl";
 const SYNC_BYTES = 64 << 20;
 
+/** The place in which an output is made, and what an earlier run has left there. */
 export interface Staging {
+  destination: string;
   /** Folder of the unfinished files. */
   folder: string;
   files: readonly PlannedFile[];
+  /** Of what the journal tells. */
+  identity: string;
+  /** Of an earlier run of the same conversion; nothing where there was none. */
+  earlier: JournalState;
+  /** Whether that run has moved the folder to its place, and then was stopped. */
+  isPublished: boolean;
+}
+
+/** Files that are written. */
+export interface Staged {
   /** Notes of finished parts, those of an earlier run first. */
   notes: unknown[];
   /** Bytes that an earlier run had finished. */
@@ -28,8 +38,6 @@ export interface Staging {
 }
 
 export interface StagingOptions {
-  /** Says of what and how: an earlier run of another identity is thrown away. */
-  identity: string;
   /** Takes what is to be remembered of the parts since it was last called. */
   takeNotes?: () => unknown[];
   /** What is written between two lines of the journal: as much may be done again after a kill. */
@@ -38,15 +46,63 @@ export interface StagingOptions {
   signal?: AbortSignal;
 }
 
-interface Journal {
-  /** Parts that are finished, of all files in their order. */
-  parts: number;
-  notes: unknown[];
-}
-
 /** The folder in which an output is made. */
 export function stagingFolder(destination: string): string {
   return `${destination}.partial`;
+}
+
+const NOTHING: JournalState = { identity: null, parts: 0, notes: [], whole: null };
+
+/**
+ * Looks at what an earlier run has left, and changes nothing.
+ *
+ * @param identity Says of what and how: what was left of another is of no use.
+ */
+export async function openStaging(
+  destination: string,
+  files: readonly PlannedFile[],
+  identity: string,
+): Promise<Staging> {
+  const folder = stagingFolder(destination);
+  const whose = identityOf(files, identity);
+  const staging = { destination, folder, files, identity: whose };
+  for (const at of [folder, destination]) {
+    const earlier = await readJournal(at);
+    const isOurs = earlier.identity === whose && await areThere(at, files, earlier);
+    if (isOurs) return { ...staging, earlier, isPublished: at === destination };
+  }
+  return { ...staging, earlier: NOTHING, isPublished: false };
+}
+
+/** Of the source, the options, and all that is known of the files beforehand. */
+function identityOf(files: readonly PlannedFile[], identity: string): string {
+  const hash = createHash("sha256").update(identity);
+  for (const { name, head, parts, bytes } of files) {
+    hash.update(JSON.stringify([name, bytes])).update(head);
+    for (const { content } of parts) if (content !== undefined) hash.update(content);
+  }
+  return hash.digest("hex");
+}
+
+/** Whether the files are as long as the journal says, here or where they were being moved to. */
+async function areThere(
+  folder: string,
+  files: readonly PlannedFile[],
+  { parts, whole }: JournalState,
+): Promise<boolean> {
+  let left = parts;
+  for (const { name, bytes, parts: all } of files) {
+    const end = whole === null ? endOf(all[Math.min(left, all.length) - 1]) : bytes;
+    const isMoved = whole !== null && await sizeOf(join(dirname(folder), name)) === bytes;
+    if (await sizeOf(join(folder, name)) < end && !isMoved) return false;
+    left = Math.max(0, left - all.length);
+  }
+  return true;
+}
+
+/** 0 where there is none. */
+function sizeOf(path: string): Promise<number> {
+  return stat(path).then(({ size }) => size, () => 0);
 }
 
 /**
@@ -54,16 +110,13 @@ export function stagingFolder(destination: string): string {
  *
  * @throws {OutputError} If the place can't be written, or has too little room.
  */
-export async function stage(
-  destination: string,
-  files: readonly PlannedFile[],
-  options: StagingOptions,
-): Promise<Staging> {
-  const folder = stagingFolder(destination);
+export async function stage(staging: Staging, options: StagingOptions = {}): Promise<Staged> {
+  const { destination, folder, files, earlier } = staging;
+  const notes = [...earlier.notes];
+  const done = earlier.whole === null ? finishedBytes(files, earlier.parts) : totalBytes(files);
+  if (earlier.whole !== null) return { notes, resumedBytes: done };
   try {
-    const earlier = await openFolder(folder, files, identityOf(files, options.identity));
-    const notes = [...earlier.notes];
-    const done = finishedBytes(files, earlier.parts);
+    if (earlier.identity === null) await begin(staging);
     await checkRoom(folder, files).catch(async (error) => {
       if (earlier.parts === 0) await removeStaging(folder);
       throw error;
@@ -74,48 +127,26 @@ export async function stage(
       await job.write(file, Math.max(0, earlier.parts - before));
       before += file.parts.length;
     }
-    return { folder, files, notes, resumedBytes: done };
+    return { notes, resumedBytes: done };
   } catch (error) {
     throw outputError(destination, error);
   }
 }
 
-/** Of the source, the options, and all that the files' heads say. */
-function identityOf(files: readonly PlannedFile[], identity: string): string {
-  const hash = createHash("sha256").update(identity);
-  for (const { name, head, bytes } of files) {
-    hash.update(JSON.stringify([name, bytes])).update(head);
-  }
-  return hash.digest("hex");
-}
-
-async function openFolder(
-  folder: string,
-  files: readonly PlannedFile[],
-  identity: string,
-): Promise<Journal> {
-  const journal = join(folder, JOURNAL);
-  const lines = parseLines(await readTextFile(journal).catch(() => null));
-  const parts = Number(lines.findLast(({ parts }) => parts !== undefined)?.parts ?? 0);
-  if (lines[0]?.identity === identity && await areThere(folder, files, parts)) {
-    return { parts, notes: lines.flatMap(({ notes }) => Array.isArray(notes) ? notes : []) };
-  }
+async function begin({ folder, identity }: Staging): Promise<void> {
   await removeStaging(folder);
   await mkdir(folder);
-  fs.writeFileSync(journal, `${JSON.stringify({ identity })}\n`);
-  return { parts: 0, notes: [] };
+  beginJournal(folder, identity);
 }
 
-/** Whether the files are as long as the journal says. */
-async function areThere(folder: string, files: readonly PlannedFile[], parts: number) {
-  let left = parts;
-  for (const { name, parts: all } of files) {
-    const end = endOf(all[Math.min(left, all.length) - 1]);
-    const size = await stat(join(folder, name)).then((info) => info.size, () => 0);
-    if (size < end) return false;
-    left = Math.max(0, left - all.length);
+/** Notes that all is whole and has been read back: what is left is to move it. */
+export async function endStaging(staging: Staging, verified: unknown): Promise<void> {
+  try {
+    await using journal = await JournalWriter.open(staging.folder);
+    await journal.end(verified);
+  } catch (error) {
+    throw outputError(staging.destination, error);
   }
-  return true;
 }
 
 /** Removes an unfinished output; a folder that is not ours stays, and is an error. */
@@ -132,30 +163,20 @@ export async function removeStaging(folder: string): Promise<void> {
   await rm(folder, { recursive: true, force: true });
 }
 
-/** Whole lines only: a kill may leave half of one. */
-function parseLines(text: string | null): Record<string, unknown>[] {
-  const lines: Record<string, unknown>[] = [];
-  for (const line of text?.split("\n").slice(0, -1) ?? []) {
-    try {
-      lines.push(JSON.parse(line));
-    } catch {
-      return lines;
-    }
-  }
-  return lines;
-}
-
 function finishedBytes(files: readonly PlannedFile[], parts: number): number {
   const all = files.flatMap((file) => file.parts);
   return all.slice(0, parts).reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+function totalBytes(files: readonly PlannedFile[]): number {
+  return finishedBytes(files, Infinity);
 }
 
 async function checkRoom(folder: string, files: readonly PlannedFile[]): Promise<void> {
   const free = freeBytesAt(folder);
   let needed = 0;
   for (const { name, bytes } of files) {
-    const there = await stat(join(folder, name)).then(({ size }) => size, () => 0);
-    needed += Math.max(0, bytes - there);
+    needed += Math.max(0, bytes - await sizeOf(join(folder, name)));
   }
   if (free === null || free >= needed) return;
   throw new OutputError(
@@ -173,23 +194,23 @@ interface JobOptions extends StagingOptions {
 class Job implements AsyncDisposable {
   readonly #folder: string;
   readonly #options: JobOptions;
-  readonly #journal: FileHandle;
+  readonly #journal: JournalWriter;
   readonly #total: number;
   /** Bytes and parts that are written, and bytes of which the journal tells. */
   #done: number;
   #parts = 0;
   #journaled: number;
 
-  private constructor(folder: string, options: JobOptions, journal: FileHandle) {
+  private constructor(folder: string, options: JobOptions, journal: JournalWriter) {
     this.#folder = folder;
     this.#options = options;
     this.#journal = journal;
     this.#done = this.#journaled = options.done;
-    this.#total = finishedBytes(options.files, Infinity);
+    this.#total = totalBytes(options.files);
   }
 
   static async open(folder: string, options: JobOptions): Promise<Job> {
-    return new Job(folder, options, await open(join(folder, JOURNAL), "a"));
+    return new Job(folder, options, await JournalWriter.open(folder));
   }
 
   /** Writes a file from its part `first` on. */
@@ -237,7 +258,7 @@ class Job implements AsyncDisposable {
     this.#journaled = this.#done;
     const notes = this.#options.takeNotes?.() ?? [];
     this.#options.notes.push(...notes);
-    await this.#journal.appendFile(`${JSON.stringify({ parts: this.#parts, notes })}\n`);
+    await this.#journal.tell(this.#parts, notes);
   }
 
   #report(): void {
@@ -251,7 +272,7 @@ class Job implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#journal.close();
+    await this.#journal[Symbol.asyncDispose]();
   }
 }
 
@@ -267,46 +288,4 @@ function checkLength(part: Part, end: number): void {
     } bytes were made in place of ${part.bytes}, ` +
       "report this",
   );
-}
-
-/** Moves finished files to their places, one after the other. */
-export async function publishFiles({ folder, files }: Staging): Promise<string[]> {
-  const target = dirname(folder);
-  const paths: string[] = [];
-  for (const { name } of files) {
-    paths.push(join(target, name));
-    await rename(join(folder, name), join(target, name));
-  }
-  await rm(folder, { recursive: true });
-  syncFolder(target);
-  return paths;
-}
-
-/** Moves the folder as a whole to its place, where an older one may be. */
-export async function publishFolder(
-  { folder, files }: Staging,
-  destination: string,
-): Promise<string[]> {
-  await rm(join(folder, JOURNAL));
-  const old = `${destination}.old`;
-  const isThere = fs.existsSync(destination);
-  if (isThere) await rename(destination, old);
-  await rename(folder, destination);
-  if (isThere) await rm(old, { recursive: true });
-  syncFolder(dirname(destination));
-  return files.map(({ name }) => join(destination, name));
-}
-
-/** Renames outlive a power cut only when the folder is synced too; not all systems can. */
-function syncFolder(folder: string): void {
-  try {
-    const handle = fs.openSync(folder, "r");
-    try {
-      fs.fsyncSync(handle);
-    } finally {
-      fs.closeSync(handle);
-    }
-  } catch {
-    // Windows has no such call.
-  }
 }

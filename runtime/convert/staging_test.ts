@@ -3,7 +3,8 @@ import fs from "node:fs";
 import path from "node:path";
 import { inFolder } from "../../kernels/test_helpers.ts";
 import type { PlannedFile } from "./plan.ts";
-import { publishFiles, publishFolder, stage, stagingFolder } from "./staging.ts";
+import { publishFiles, publishFolder, restoreReplaced, takenPlaces } from "./publish.ts";
+import { endStaging, openStaging, stage, stagingFolder, type StagingOptions } from "./staging.ts";
 
 const PART_BYTES = 40 << 10;
 const SYNC_BYTES = 64 << 10;
@@ -30,6 +31,16 @@ function planOf(made: string[], failing = ""): PlannedFile[] {
   }));
 }
 
+/** Writes the files, and gives where and what was written. */
+async function staged(
+  target: string,
+  files: PlannedFile[],
+  { identity, ...options }: StagingOptions & { identity: string },
+) {
+  const staging = await openStaging(target, files, identity);
+  return { ...staging, ...await stage(staging, options) };
+}
+
 function checkFiles(folder: string): void {
   for (const name of ["a", "b"]) {
     const bytes = fs.readFileSync(path.join(folder, name));
@@ -49,17 +60,17 @@ Deno.test("staging: an output that was stopped goes on behind its last finished 
     const made: string[] = [];
     let notes = 0;
     const options = { identity: "x", syncBytes: SYNC_BYTES, takeNotes: () => [notes++] };
-    await assert.rejects(stage(target, planOf(made, "b3"), options), /killed/);
+    await assert.rejects(staged(target, planOf(made, "b3"), options), /killed/);
     assert.deepEqual(made, ["a0", "a1", "a2", "a3", "b0", "b1", "b2"]);
     assert.ok(!fs.existsSync(target));
     made.length = 0;
-    const staging = await stage(target, planOf(made), options);
+    const staging = await staged(target, planOf(made), options);
     // b2 was written, but the journal did not tell yet.
     assert.deepEqual(made, ["b2", "b3"]);
     assert.equal(staging.resumedBytes, 6 * PART_BYTES);
     assert.deepEqual(staging.notes, staging.notes.map((_, i) => i));
     assert.deepEqual(
-      await publishFolder(staging, target),
+      await publishFolder(staging),
       ["a", "b"].map((name) => path.join(target, name)),
     );
     assert.deepEqual(fs.readdirSync(target), ["a", "b"]);
@@ -71,22 +82,22 @@ Deno.test("staging: what another source, or nobody, can go on with begins anew",
   inFolder(async (folder) => {
     const target = path.join(folder, "out");
     const made: string[] = [];
-    await assert.rejects(stage(target, planOf(made, "b3"), { identity: "x" }), /killed/);
+    await assert.rejects(staged(target, planOf(made, "b3"), { identity: "x" }), /killed/);
     made.length = 0;
     await assert.rejects(
-      stage(target, planOf(made, "a1"), { identity: "y", syncBytes: SYNC_BYTES }),
+      staged(target, planOf(made, "a1"), { identity: "y", syncBytes: SYNC_BYTES }),
       /killed/,
     );
     assert.deepEqual(made, ["a0"]);
     await assert.rejects(
-      stage(target, planOf(made, "b3"), { identity: "y", syncBytes: SYNC_BYTES }),
+      staged(target, planOf(made, "b3"), { identity: "y", syncBytes: SYNC_BYTES }),
       /killed/,
     );
     // A file that was cut short is not believed, nor is a line that was.
     fs.truncateSync(path.join(stagingFolder(target), "b"), 1000);
     fs.appendFileSync(path.join(stagingFolder(target), "journal.jsonl"), '{"parts": 8');
     made.length = 0;
-    const staging = await stage(target, planOf(made), { identity: "y", syncBytes: SYNC_BYTES });
+    const staging = await staged(target, planOf(made), { identity: "y", syncBytes: SYNC_BYTES });
     assert.equal(made.length, 2 * PARTS);
     await publishFiles(staging);
     assert.deepEqual(fs.readdirSync(folder), ["a", "b"]);
@@ -102,11 +113,11 @@ Deno.test("staging: a signal stops it, and a folder of somebody else's stays", (
       signal: controller.signal,
       onProgress: () => controller.abort(new DOMException("Stopped", "AbortError")),
     };
-    await assert.rejects(stage(target, planOf([]), options), { name: "AbortError" });
+    await assert.rejects(staged(target, planOf([]), options), { name: "AbortError" });
     fs.rmSync(stagingFolder(target), { recursive: true });
     fs.mkdirSync(stagingFolder(target));
     fs.writeFileSync(path.join(stagingFolder(target), "letter"), "mine");
-    await assert.rejects(stage(target, planOf([]), { identity: "x" }), {
+    await assert.rejects(staged(target, planOf([]), { identity: "x" }), {
       name: "OutputError",
       message: /out\.partial": the folder is not one of an unfinished conversion/,
     });
@@ -118,7 +129,7 @@ Deno.test("staging: a disk without room is told before anything is written", () 
     const made: string[] = [];
     const [file] = planOf(made);
     const huge = { ...file, bytes: 2 ** 60 };
-    await assert.rejects(stage(target, [huge], { identity: "x" }), {
+    await assert.rejects(staged(target, [huge], { identity: "x" }), {
       name: "OutputError",
       message: /Cannot write "out": it needs \d+ bytes, and .* has \d+ free/,
     });
@@ -141,17 +152,85 @@ Deno.test("staging: what the file system refuses is one line with the remedy", (
         yield await Promise.reject(failing);
       };
       const parts = [{ ...files[0].parts[0], chunks }];
-      await assert.rejects(stage(target, [{ ...files[0], parts }], { identity: code }), {
+      await assert.rejects(staged(target, [{ ...files[0], parts }], { identity: code }), {
         name: "OutputError",
         message,
       });
     }
     if (Deno.uid() !== 0) {
       fs.chmodSync(folder, 0o500);
-      await assert.rejects(stage(path.join(folder, "no"), planOf([]), { identity: "x" }), {
+      await assert.rejects(staged(path.join(folder, "no"), planOf([]), { identity: "x" }), {
         message: /this user may not write there/,
       });
       fs.chmodSync(folder, 0o700);
     }
-    await assert.rejects(stage("/proc/none", planOf([]), { identity: "x" }), /Cannot write/);
+    await assert.rejects(staged("/proc/none", planOf([]), { identity: "x" }), /Cannot write/);
+  }));
+
+/** An output that is whole and was being moved when a kill came. */
+async function wholeStaging(target: string, files: PlannedFile[]) {
+  const staging = await openStaging(target, files, "x");
+  await stage(staging);
+  await endStaging(staging, { matrices: 1 });
+  return staging;
+}
+
+Deno.test("staging: files of which a kill let some be moved are followed by the rest", () =>
+  inFolder(async (folder) => {
+    const target = path.join(folder, "out");
+    for (const moved of [[], ["a"], ["a", "b"]]) {
+      const { folder: partial } = await wholeStaging(target, planOf([]));
+      for (const name of moved) fs.renameSync(path.join(partial, name), path.join(folder, name));
+      const made: string[] = [];
+      const again = await openStaging(target, planOf(made), "x");
+      assert.deepEqual(again.earlier.whole, { verified: { matrices: 1 } });
+      assert.deepEqual(takenPlaces(again), []);
+      await stage(again);
+      await publishFiles(again);
+      assert.deepEqual(made, []);
+      assert.deepEqual(fs.readdirSync(folder), ["a", "b"]);
+      checkFiles(folder);
+      for (const name of ["a", "b"]) fs.rmSync(path.join(folder, name));
+    }
+  }));
+
+Deno.test("staging: a folder is moved to its end, whatever a kill has left of an older one", () =>
+  inFolder(async (folder) => {
+    const target = path.join(folder, "out");
+    const rename = (from: string, to: string) => fs.renameSync(from, to);
+    const steps: ((partial: string) => void)[] = [
+      () => {},
+      (partial) => rename(target, path.join(partial, "replaced")),
+      (partial) => rename(partial, target),
+      () => fs.rmSync(path.join(target, "replaced"), { recursive: true }),
+    ];
+    for (let done = 1; done <= steps.length; done++) {
+      fs.rmSync(target, { recursive: true, force: true });
+      fs.mkdirSync(target);
+      fs.writeFileSync(path.join(target, "old"), "old");
+      const { folder: partial } = await wholeStaging(target, planOf([]));
+      for (const step of steps.slice(0, done)) step(partial);
+      const again = await openStaging(target, planOf([]), "x");
+      assert.equal(again.isPublished, done > 2);
+      await restoreReplaced(again);
+      await stage(again);
+      await publishFolder(again);
+      assert.deepEqual(fs.readdirSync(folder), ["out"]);
+      assert.deepEqual(fs.readdirSync(target), ["a", "b"]);
+      checkFiles(target);
+    }
+  }));
+
+Deno.test("staging: an older folder is put back if another conversion begins", () =>
+  inFolder(async (folder) => {
+    const target = path.join(folder, "out");
+    fs.mkdirSync(target);
+    fs.writeFileSync(path.join(target, "old"), "old");
+    const { folder: partial } = await wholeStaging(target, planOf([]));
+    fs.renameSync(target, path.join(partial, "replaced"));
+    const other = await openStaging(target, planOf([]), "y");
+    await restoreReplaced(other);
+    assert.deepEqual(fs.readdirSync(target), ["old"]);
+    await assert.rejects(stage(await openStaging(target, planOf([], "a0"), "y")), /killed/);
+    assert.deepEqual(fs.readdirSync(target), ["old"]);
   }));
