@@ -61,16 +61,24 @@ function sequence(section: JsonObject): PreTokenizer {
 }
 
 function split(section: JsonObject): PreTokenizer {
-  const behavior = typeof section.behavior === "string" ? section.behavior.toLowerCase() : null;
-  if (behavior !== "isolated" && behavior !== "removed") {
-    throw new UnsupportedModelError(
-      `Cannot read the tokenizer: Split with behavior ${shown(section.behavior)} is not known`,
-    );
-  }
   const { pattern } = section;
   if (!isJsonObject(pattern) || typeof (pattern.Regex ?? pattern.String) !== "string") {
     throw malformed(section);
   }
+  const behavior = typeof section.behavior === "string" ? section.behavior.toLowerCase() : null;
+  if (behavior === "isolated" || behavior === "removed") return libraryCut(section);
+  const literal = pattern.Regex === undefined && section.invert !== true ? pattern.String : null;
+  if (typeof literal === "string" && literal !== "") {
+    if (behavior === "mergedwithprevious") return (text) => cutAfter(text, literal);
+    if (behavior === "mergedwithnext") return (text) => cutBefore(text, literal);
+  }
+  throw new UnsupportedModelError(
+    `Cannot read the tokenizer: Split by ${shown(pattern)} with behavior ` +
+      `${shown(section.behavior)} is not known`,
+  );
+}
+
+function libraryCut(section: JsonObject): PreTokenizer {
   try {
     const splitter = new SplitPreTokenizer(
       section as unknown as ConstructorParameters<typeof SplitPreTokenizer>[0],
@@ -131,17 +139,27 @@ function metaspace(section: JsonObject): PreTokenizer {
     const marked = text.replaceAll(" ", mark);
     const wantsMark = scheme === "always" || (scheme === "first" && isFirst);
     const whole = wantsMark && !marked.startsWith(mark) ? mark + marked : marked;
-    return isSplit ? splitBefore(whole, mark) : [whole];
+    return isSplit ? cutBefore(whole, mark) : [whole];
   };
 }
 
 /** Pieces that begin at each mark. */
-function splitBefore(text: string, mark: string): string[] {
+function cutBefore(text: string, mark: string): string[] {
+  return cutAt(text, mark, 0);
+}
+
+/** Pieces that end with each mark. */
+function cutAfter(text: string, mark: string): string[] {
+  return cutAt(text, mark, mark.length);
+}
+
+/** Cuts so far behind the start of each mark. */
+function cutAt(text: string, mark: string, offset: number): string[] {
   const pieces: string[] = [];
   let start = 0;
-  for (let at = text.indexOf(mark, 1); at > 0; at = text.indexOf(mark, at + 1)) {
-    pieces.push(text.slice(start, at));
-    start = at;
+  for (let at = text.indexOf(mark); at >= 0; at = text.indexOf(mark, at + mark.length)) {
+    pieces.push(text.slice(start, at + offset));
+    start = at + offset;
   }
   pieces.push(text.slice(start));
   return pieces.filter((piece) => piece !== "");

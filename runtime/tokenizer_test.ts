@@ -14,6 +14,7 @@ import {
 import { BYTE_CHARACTERS } from "./byte_level.ts";
 import { CheckpointError, UnsupportedModelError } from "./errors.ts";
 import type { Json, JsonObject } from "./json.ts";
+import { createPreTokenizer } from "./pre_tokenizer.ts";
 import { checkTokenizerFits, createTokenizer, loadTokenizer } from "./tokenizer.ts";
 
 const utf8 = new TextEncoder();
@@ -285,9 +286,9 @@ for (
     [
       "a split that merges",
       tiny({
-        pre_tokenizer: { type: "Split", pattern: { String: "x" }, behavior: "MergedWithNext" },
+        pre_tokenizer: { type: "Split", pattern: { Regex: "x" }, behavior: "MergedWithNext" },
       }),
-      /behavior/,
+      /Split by .*"x".* with behavior "MergedWithNext"/,
       true,
     ],
     ["an unknown decoder", tiny({ decoder: { type: "CTC" } }), /decoder is not known/, true],
@@ -324,6 +325,17 @@ for (
     });
   });
 }
+
+Deno.test("a split by a text leaves it at the end or at the start of words", () => {
+  const words = (behavior: string, literal: string, text: string) =>
+    createPreTokenizer({ type: "Split", pattern: { String: literal }, behavior })(text, true);
+  // What Python's tokenizers 0.23 gives.
+  assert.deepEqual(words("MergedWithPrevious", " ", "a  b c "), ["a ", " ", "b ", "c "]);
+  assert.deepEqual(words("MergedWithPrevious", "ab", "ab x abab"), ["ab", " x ab", "ab"]);
+  assert.deepEqual(words("MergedWithNext", " ", "a  b c "), ["a", " ", " b", " c", " "]);
+  assert.deepEqual(words("MergedWithNext", "ab", "ab x abab"), ["ab x ", "ab", "ab"]);
+  assert.deepEqual(words("MergedWithPrevious", " ", ""), []);
+});
 
 Deno.test("a merge of unknown tokens is refused when merges are first needed", () => {
   const tokenizer = createTokenizer(tiny({}, { merges: ["a b", "a c"] }));

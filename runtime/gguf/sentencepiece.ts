@@ -57,24 +57,43 @@ export function sentencePieceParts(vocabulary: Vocabulary): TokenizerParts {
 
 interface Merge {
   score: number;
+  /** Characters of what it makes if that is white space alone, else 0. */
+  runLength: number;
   left: string;
   right: string;
 }
 
-/** All ways to make a token of two, those of tokens with higher scores first. */
+/**
+ * All ways to make a token of two, those of tokens with higher scores first. Of the same score, as
+ * converters give it to tokens that were added, and some to all, ids decide, which follow the order in
+ * which merges were learnt. Only runs of white space come last and the longest first: that grows them from the
+ * left, as llama.cpp does.
+ */
 function mergesOf({ tokens, kinds }: Vocabulary, scores: readonly number[]): Json[] {
   const isPart = (id: number) => ![CONTROL, UNKNOWN, BYTE].includes(kinds[id]);
   const parts = new Set(tokens.filter((_, id) => isPart(id)));
   const merges: Merge[] = [];
   for (const [id, token] of tokens.entries()) {
     if (!isPart(id) || token.length > MAX_TOKEN_LENGTH) continue;
+    const runLength = runLengthOf(token);
     for (const [left, right] of cuts(token)) {
-      if (parts.has(left) && parts.has(right)) merges.push({ score: scores[id], left, right });
+      if (!parts.has(left) || !parts.has(right)) continue;
+      merges.push({ score: scores[id], runLength, left, right });
     }
   }
   // Stable: cuts of one token stay in order.
-  merges.sort((a, b) => b.score - a.score);
+  merges.sort((a, b) => b.score - a.score || runOrder(a) - runOrder(b));
   return merges.map(({ left, right }) => [left, right]);
+}
+
+const SPACES = /^[\u2581\s]+$/;
+
+function runLengthOf(token: string): number {
+  return SPACES.test(token) ? token.length : 0;
+}
+
+function runOrder({ runLength }: Merge): number {
+  return runLength === 0 ? -Infinity : -runLength;
 }
 
 /** Every cut between two characters, the shortest left part first. */

@@ -199,16 +199,22 @@ function chatTemplates(metadata: Metadata): JsonObject {
 
 /** Ends of turns that files of chat models often leave to the reader, by their spelling. */
 const TURN_ENDS = ["<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<|end|>"];
+/** Ends of texts: files have one eos_token_id, which may be that of a turn. */
+const TEXT_ENDS = ["<|end_of_text|>", "<|endoftext|>", "<eos>"];
 const END_KEYS = ["eos_token_id", "eot_token_id", "eom_token_id"];
 
-/** Which tokens stop: the file's, and control tokens that its own chat template ends turns with. */
+/**
+ * Which tokens stop: the file's, control tokens that its own chat template ends turns with, and those that
+ * end texts.
+ */
 function generationConfig(metadata: Metadata): Json {
   const keys = new KeyReader(metadata, TOKENIZER_KEYS);
   const ends = new Set(END_KEYS.flatMap((key) => keys.count(key) ?? []));
   if (metadata.has(`${TOKENIZER_KEYS}model`)) {
     const { tokens, kinds } = vocabularyOf(metadata);
     const template = new KeyReader(metadata).string("tokenizer.chat_template") ?? "";
-    for (const end of TURN_ENDS.filter((end) => template.includes(end))) {
+    const turnEnds = TURN_ENDS.filter((end) => template.includes(end));
+    for (const end of [...turnEnds, ...TEXT_ENDS]) {
       const id = tokens.indexOf(end);
       if (kinds[id] === CONTROL) ends.add(id);
     }

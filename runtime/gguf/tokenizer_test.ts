@@ -213,6 +213,32 @@ Deno.test("what stops a text: the ends that keys name, and those of the chat's t
   assert.deepEqual(await end(keys), { ...expected, eos_token_id: [3, 4] });
   const template: Values = { "tokenizer.chat_template": ["string", "{{ x }}<|im_end|>"] };
   assert.deepEqual(await end({ ...keys, ...template }), { ...expected, eos_token_id: [3, 4, 6] });
+  // A chat's end of turn may be the only one that is named: texts end too.
+  const tokens: Values = {
+    "tokenizer.ggml.tokens": ["string", ["a", "b", "ab", "1", "2", "<eos>", "<|im_end|>", "c"]],
+  };
+  assert.deepEqual(await end(tokens), { eos_token_id: [6, 5], bos_token_id: 5 });
+});
+
+Deno.test("SentencePiece tokens of one score: ids decide, runs of spaces grow from the left", async () => {
+  const tokens = ["<unk>", "<s>", "\u2581", "a", "\u2581a", "aa", "b"];
+  const runs = [2, 3, 4, 5].map((length) => "\u2581".repeat(length));
+  const values = (scores: number[]): Values => ({
+    ...SPM,
+    "tokenizer.ggml.tokens": ["string", [...tokens, ...runs]],
+    "tokenizer.ggml.token_type": ["i32", [2, 3, ...Array(9).fill(1)]],
+    "tokenizer.ggml.scores": ["f32", scores],
+    "tokenizer.ggml.add_space_prefix": ["bool", false],
+  });
+  const ids = async (text: string, scores: number[]) => {
+    const tokenizer = await tokenizerOf(ggufFile({ values: values(scores) }));
+    return tokenizer.encode(text, { addSpecialTokens: false }).map((id) => tokenizer.tokenText(id));
+  };
+  const same = Array(11).fill(-1000);
+  assert.deepEqual(await ids(" ".repeat(7), same), [runs[3], runs[0]]);
+  assert.deepEqual(await ids("  aa", same), ["\u2581", "\u2581a", "a"]);
+  const runsFirst = same.with(7, -1);
+  assert.deepEqual(await ids("  aa", runsFirst), [runs[0], "aa"]);
 });
 
 Deno.test("chat templates: the default one, and others by name", async () => {
