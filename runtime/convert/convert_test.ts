@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
+import { once } from "node:events";
 import fs from "node:fs";
+import net from "node:net";
 import path from "node:path";
 import { inFolder } from "../../kernels/test_helpers.ts";
 import { fixturePath } from "../../tests/fixtures.ts";
@@ -139,6 +141,14 @@ Deno.test("convert: what is there stays without --force, and is replaced with it
     assert.equal(fs.readFileSync(file, "utf8"), "mine");
     await convertModel(SMALL, file, { force: true });
     assert.equal(fs.readFileSync(file).toString("latin1", 0, 4), "GGUF");
+    const listening = path.join(folder, "socket.gguf");
+    const server = net.createServer().listen(listening);
+    await once(server, "listening");
+    await assert.rejects(convertModel(SMALL, listening, { force: true }), {
+      name: "UsageError",
+      message: /it is neither file nor folder: give another name/,
+    });
+    await new Promise((resolve) => server.close(resolve));
     const out = path.join(folder, "out");
     fs.mkdirSync(out);
     fs.writeFileSync(path.join(out, "letter.txt"), "mine");
@@ -159,6 +169,7 @@ Deno.test("convert: a model is not converted into itself, nor into a folder that
         [SMALL, /into itself/],
         [path.dirname(SMALL), /into itself/],
         [path.join(folder, "none", "model.gguf"), /its folder is not there/],
+        [path.join(SMALL, "config.json", "model.gguf"), /config\.json" is no folder/],
         [path.join(folder, "model.bin"), /Cannot tell the format of/],
       ] as const
     ) {

@@ -20,9 +20,13 @@ export function checkPlace(path: string, target: string, force?: boolean): void 
   if (target === from || from.startsWith(`${target}${sep}`)) {
     throw new UsageError(`Cannot convert ${shown(path)} into itself: give another destination`);
   }
-  if (!fs.existsSync(dirname(target))) {
+  const folder = fs.statSync(dirname(target), { throwIfNoEntry: false });
+  if (folder === undefined) {
+    throw new UsageError(`Cannot write ${shown(target)}: its folder is not there: make it first`);
+  }
+  if (!folder.isDirectory()) {
     throw new UsageError(
-      `Cannot write ${shown(target)}: its folder is not there: make it first`,
+      `Cannot write ${shown(target)}: ${shown(dirname(target))} is no folder: give another place`,
     );
   }
   if (fs.existsSync(target) && !force && !mayBeUnfinished(target)) throw thereError(target);
@@ -52,7 +56,13 @@ export function checkTaken(staging: Staging, format: ConvertFormat, force?: bool
     : [];
   for (const path of taken) {
     if (!force) throw thereError(path);
-    if (!fs.statSync(path).isDirectory()) continue;
+    const { isFile, isFolder } = kindOf(path);
+    if (isFile) continue;
+    if (!isFolder) {
+      throw new UsageError(
+        `Cannot replace ${shown(path)}: it is neither file nor folder: give another name`,
+      );
+    }
     if (format !== "safetensors") {
       throw new UsageError(`Cannot replace ${shown(path)}: it is a folder: give another name`);
     }
@@ -62,6 +72,12 @@ export function checkTaken(staging: Staging, format: ConvertFormat, force?: bool
       );
     }
   }
+}
+
+/** A device, a pipe or a link to nothing is neither. */
+function kindOf(path: string): { isFile: boolean; isFolder: boolean } {
+  const info = fs.statSync(path, { throwIfNoEntry: false });
+  return { isFile: info?.isFile() ?? false, isFolder: info?.isDirectory() ?? false };
 }
 
 /** Runs while no other process makes an output at the same place. */
