@@ -101,11 +101,12 @@ function sizeInBytes(text: string): number {
 }
 
 async function convertCommand(
-  source: string,
+  name: string,
   destination: string,
   { splitMaxSize, perplexity, ctx, chunks, quiet, json, ...flags }: ConvertFlags,
   { io, engine }: Context,
 ): Promise<void> {
+  const source = await engine.locateModel(name);
   checkConvertPermissions(source, destination, {
     isNative: flags.layout === "auto" || perplexity !== undefined,
   });
@@ -118,6 +119,10 @@ async function convertCommand(
         splitMaxBytes: splitMaxSize,
         perplexity: text === null ? undefined : { text, chunkTokens: ctx, chunks },
         onProgress: progress.report,
+        onNotice(text) {
+          progress.done();
+          if (!quiet) io.stderr.write(`${text}\n`);
+        },
         signal,
       });
     } catch (error) {

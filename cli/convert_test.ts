@@ -9,8 +9,10 @@ import { CONVERT_REPORT, run } from "./test_helpers.ts";
 async function converted(args: string[], report = CONVERT_REPORT) {
   const asked: { source: string; destination: string; options: ConvertOptions }[] = [];
   const engine = {
+    locateModel: (text: string) => Promise.resolve(text.replace("hub/", "/cache/")),
     convertModel(source: string, destination: string, options: ConvertOptions) {
       asked.push({ source, destination, options });
+      options.onNotice!("Somebody is writing");
       return Promise.resolve(report);
     },
   };
@@ -24,7 +26,7 @@ Deno.test("convert hands its flags on", async () => {
   ]);
   assert.equal(code, 0);
   assert.deepEqual([source, destination], ["in", "out.gguf"]);
-  const { onProgress: _, signal: __, ...flags } = options;
+  const { onProgress: _, onNotice: __, signal: ___, ...flags } = options;
   assert.deepEqual(flags, {
     type: "tq1_0",
     embeddingType: "f16",
@@ -35,6 +37,13 @@ Deno.test("convert hands its flags on", async () => {
     quantize: "absmean",
     perplexity: undefined,
   });
+});
+
+Deno.test("convert takes a name of the hub, and says what a person may want to know", async () => {
+  const { asked: [{ source }], stderr } = await converted(["hub/model", "out.gguf"]);
+  assert.equal(source, "/cache/model");
+  assert.equal(stderr, "Somebody is writing\n");
+  assert.equal((await converted(["hub/model", "out.gguf", "--quiet"])).stderr, "");
 });
 
 Deno.test("convert prints files, what was compared and what was lost", async () => {

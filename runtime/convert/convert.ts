@@ -62,6 +62,8 @@ export interface ConvertOptions {
   /** A text whose perplexity is measured before and after. */
   perplexity?: Pick<PerplexityRun, "text" | "chunkTokens" | "chunks">;
   onProgress?: OnProgress;
+  /** What a person may want to know as it happens. */
+  onNotice?: (text: string) => void;
   signal?: AbortSignal;
 }
 

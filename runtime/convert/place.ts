@@ -3,7 +3,6 @@ import fs from "node:fs";
 import { basename, dirname, join, resolve, sep } from "node:path";
 import { CacheError, withLock } from "../../kernels/cache.ts";
 import { shown, UsageError } from "../errors.ts";
-import type { OnProgress } from "../types.ts";
 import { outputError } from "./errors.ts";
 import type { ConvertFormat } from "./formats.ts";
 import { JOURNAL } from "./journal.ts";
@@ -83,15 +82,12 @@ function kindOf(path: string): { isFile: boolean; isFolder: boolean } {
 /** Runs while no other process makes an output at the same place. */
 export async function withPlace<T>(
   target: string,
-  { onProgress, signal }: { onProgress?: OnProgress; signal?: AbortSignal },
+  { onNotice, signal }: { onNotice?: (text: string) => void; signal?: AbortSignal },
   run: () => Promise<T>,
 ): Promise<T> {
   const folder = dirname(target);
   const onWait = (pid: number) =>
-    onProgress?.({
-      phase: "convert",
-      message: `Process ${pid} is writing ${basename(target)}: waiting for it`,
-    });
+    onNotice?.(`Process ${pid} is writing ${basename(target)}: waiting for it`);
   try {
     return await withLock(folder, basename(stagingFolder(target)), run, { onWait, signal });
   } catch (error) {

@@ -168,12 +168,14 @@ Deno.test("convert: who comes second waits, and goes on when the first is killed
     const { source, target, folder, expected } = places;
     const { options } = CASES[1];
     const { kill } = await standingAt(["convert", 0.9], places, options);
-    const messages: string[] = [];
-    const onProgress = ({ message }: Progress) => {
-      if (messages.push(message) === 1) void kill();
+    const notices: string[] = [];
+    const onNotice = (text: string) => {
+      notices.push(text);
+      void kill();
     };
-    const { resumedBytes } = await convertModel(source, target, { ...options, onProgress });
-    assert.match(messages[0], /^Process \d+ is writing out\.gguf: waiting for it$/);
+    const { resumedBytes } = await convertModel(source, target, { ...options, onNotice });
+    assert.equal(notices.length, 1);
+    assert.match(notices[0], /^Process \d+ is writing out\.gguf: waiting for it$/);
     assert.ok(resumedBytes > 0);
     assertSame(folder, expected, "the second's");
   }));
