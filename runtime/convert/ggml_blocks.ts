@@ -9,6 +9,7 @@
  * quantize_row_q2_0_ref); microsoft/BitNet's ggml-bitnet-mad.cpp, its layout of 128 weights for x86;
  * PrismML's ggml-quants.c for PQ2_0, which is Q2_0 with longer blocks.
  */
+import { FOUR_ZEROS, wordsOf } from "../code_words.ts";
 import { RangeFault } from "./errors.ts";
 import type { TernaryType } from "./formats.ts";
 
@@ -44,7 +45,8 @@ interface BlockFormat {
   bytes: number;
   /** Where the factor is. */
   factorAt: number;
-  encode(codes: Uint8Array, from: number, out: Uint8Array, at: number): void;
+  /** Puts codes, four a word from word `from` on, into the block at `at`. */
+  encode(codes: Uint32Array, from: number, out: DataView, at: number): void;
 }
 
 const BLOCKS: Readonly<Record<Exclude<TernaryType, "i2_s">, BlockFormat>> = {
@@ -53,13 +55,12 @@ const BLOCKS: Readonly<Record<Exclude<TernaryType, "i2_s">, BlockFormat>> = {
     bytes: 54,
     factorAt: 52,
     encode(codes, from, out, at) {
-      for (let j = 0; j < 32; j++) out[at + j] = fiveTrits(codes, from + j, 32);
-      for (let j = 0; j < 16; j++) out[at + 32 + j] = fiveTrits(codes, from + 160 + j, 16);
+      for (let j = 0; j < 8; j++) putTrits(fiveTrits(codes, from + j, 8), out, at + 4 * j);
       for (let j = 0; j < 4; j++) {
-        const i = from + 240 + j;
-        const value = 27 * codes[i] + 9 * codes[i + 4] + 3 * codes[i + 8] + codes[i + 12];
-        out[at + 48 + j] = TRIT_BYTES[3 * value];
+        putTrits(fiveTrits(codes, from + 40 + j, 4), out, at + 32 + 4 * j);
       }
+      const [a, b, c, d] = codes.subarray(from + 60, from + 64);
+      putTrits(3 * (27 * a + 9 * b + 3 * c + d), out, at + 48);
     },
   },
   tq2_0: {
@@ -68,10 +69,10 @@ const BLOCKS: Readonly<Record<Exclude<TernaryType, "i2_s">, BlockFormat>> = {
     factorAt: 64,
     encode(codes, from, out, at) {
       for (let half = 0; half < 2; half++) {
-        for (let j = 0; j < 32; j++) {
-          const i = from + 128 * half + j;
-          out[at + 32 * half + j] = codes[i] | codes[i + 32] << 2 | codes[i + 64] << 4 |
-            codes[i + 96] << 6;
+        for (let j = 0; j < 8; j++) {
+          const i = from + 32 * half + j;
+          const word = codes[i] | codes[i + 8] << 2 | codes[i + 16] << 4 | codes[i + 24] << 6;
+          out.setUint32(at + 32 * half + 4 * j, word, true);
         }
       }
     },
@@ -80,11 +81,17 @@ const BLOCKS: Readonly<Record<Exclude<TernaryType, "i2_s">, BlockFormat>> = {
   pq2_0: quarterBytes(128),
 };
 
-/** Codes at i, i + stride, ..., the first one the most significant. */
-function fiveTrits(codes: Uint8Array, i: number, stride: number): number {
-  const value = 81 * codes[i] + 27 * codes[i + stride] + 9 * codes[i + 2 * stride] +
+/** Codes of four bytes side by side, the most significant of each from word i on, the next `stride` words behind. */
+function fiveTrits(codes: Uint32Array, i: number, stride: number): number {
+  return 81 * codes[i] + 27 * codes[i + stride] + 9 * codes[i + 2 * stride] +
     3 * codes[i + 3 * stride] + codes[i + 4 * stride];
-  return TRIT_BYTES[value];
+}
+
+/** Numbers of five trits, below 243, in each byte of a word. */
+function putTrits(values: number, out: DataView, at: number): void {
+  for (let byte = 0; byte < 4; byte++) {
+    out.setUint8(at + byte, TRIT_BYTES[values >>> 8 * byte & 0xff]);
+  }
 }
 
 /** The factor, then four neighbours a byte, the first one in the lowest bits. */
@@ -95,8 +102,8 @@ function quarterBytes(weights: number): BlockFormat {
     factorAt: 0,
     encode(codes, from, out, at) {
       for (let j = 0; j < weights / 4; j++) {
-        const i = from + 4 * j;
-        out[at + 2 + j] = codes[i] | codes[i + 1] << 2 | codes[i + 2] << 4 | codes[i + 3] << 6;
+        const four = codes[from + j];
+        out.setUint8(at + 2 + j, four | four >>> 6 | four >>> 12 | four >>> 18);
       }
     },
   };
@@ -124,25 +131,25 @@ function encodeBlocks(
   matrix: CodedMatrix,
   { weights, bytes, factorAt, encode }: BlockFormat,
 ): Uint8Array<ArrayBuffer> {
-  const { codes, n, k } = matrix;
-  const out = new Uint8Array(n * k / weights * bytes);
+  const { n, k } = matrix;
+  const codes = wordsOf(matrix.codes);
+  const out = new DataView(new ArrayBuffer(n * k / weights * bytes));
   const half = new HalfFactors();
+  const words = weights / 4;
   let at = 0;
   for (let row = 0; row < n; row++) {
     for (let column = 0; column < k; column += weights, at += bytes) {
-      const from = row * k + column;
+      const from = (row * k + column) / 4;
       encode(codes, from, out, at);
-      if (isZero(codes, from, from + weights)) continue;
-      const bits = half.bits(matrix.factorAt(row, column));
-      out[at + factorAt] = bits & 0xff;
-      out[at + factorAt + 1] = bits >> 8;
+      if (isZero(codes, from, from + words)) continue;
+      out.setUint16(at + factorAt, half.bits(matrix.factorAt(row, column)), true);
     }
   }
-  return out;
+  return new Uint8Array(out.buffer);
 }
 
-function isZero(codes: Uint8Array, from: number, to: number): boolean {
-  for (let i = from; i < to; i++) if (codes[i] !== 1) return false;
+function isZero(codes: Uint32Array, from: number, to: number): boolean {
+  for (let i = from; i < to; i++) if (codes[i] !== FOUR_ZEROS) return false;
   return true;
 }
 
@@ -172,10 +179,13 @@ export function checkedHalf(value: number): number {
 
 function encodeI2s({ codes, n, k, factorAt }: CodedMatrix): Uint8Array<ArrayBuffer> {
   const out = new Uint8Array(codedBytes("i2_s", n, k));
-  for (let from = 0, at = 0; from < codes.length; from += 4 * I2S_BYTES, at += I2S_BYTES) {
-    for (let j = 0; j < I2S_BYTES; j++) {
+  const words = new Uint32Array(out.buffer);
+  const sources = wordsOf(codes);
+  for (let from = 0, at = 0; from < sources.length; from += I2S_BYTES, at += I2S_BYTES / 4) {
+    for (let j = 0; j < I2S_BYTES / 4; j++) {
       const i = from + j;
-      out[at + j] = codes[i] << 6 | codes[i + 32] << 4 | codes[i + 64] << 2 | codes[i + 96];
+      words[at + j] = sources[i] << 6 | sources[i + 8] << 4 | sources[i + 16] << 2 |
+        sources[i + 24];
     }
   }
   new DataView(out.buffer).setFloat32(n * k / 4, factorAt(0, 0), true);
