@@ -5,7 +5,7 @@ import type { Checkpoint } from "./checkpoint.ts";
 import { floatTypeOf, isPacked, type ModelConfig } from "./config.ts";
 import { CheckpointError, shown } from "./errors.ts";
 import { toFloat32 } from "./float_formats.ts";
-import { widenedType } from "./gguf/float_blocks.ts";
+import { widenedAsTernary, widenedType } from "./gguf/float_blocks.ts";
 import { blockKindOf } from "./gguf/ternary_blocks.ts";
 import { ternaryBlocks, wideMatrix } from "./gguf/weights.ts";
 import { grainOfQuantization } from "./quantization.ts";
@@ -73,15 +73,24 @@ class CheckpointWeights implements WeightSource {
       const grain = grainOfQuantization(quantization);
       return ternaryBlocks({ kind, bytes, ...shape }, grain, shown(name));
     }
+    const exact = quantization.kind === "ternary";
     if (widenedType(dtype) !== null) {
-      const bytes = await wideMatrix(this.#checkpoint, name, "f32").readRows(0, shape.n);
-      return { matrix: { kind: "f32", bytes, ...shape }, scale: null };
+      const bytes = exact
+        ? await this.#asTernary(name)
+        : await wideMatrix(this.#checkpoint, name, "f32").readRows(0, shape.n);
+      return { matrix: { kind: "f32", bytes, ...shape, exact }, scale: null };
     }
     const bytes = await this.#checkpoint.read(name, allocate);
     const matrix = { kind: floatTypeOf(this.#checkpoint.tensors, name), bytes, ...shape };
     if (tensorNames.rowFactors !== null) return await this.#byRows(path, matrix);
-    const exact = quantization.kind === "ternary";
     return { matrix: exact ? { ...matrix, exact } : matrix, scale: null };
+  }
+
+  /** The float32 weights of a ternary matrix in one of the types of floats. */
+  async #asTernary(name: string): Promise<Uint8Array<ArrayBuffer>> {
+    const { dtype } = this.#checkpoint.tensors.get(name)!;
+    const values = widenedAsTernary(await this.#checkpoint.read(name), dtype, shown(name));
+    return new Uint8Array(values.buffer as ArrayBuffer);
   }
 
   async norm(layer: number, which: NormName): Promise<Float32Array> {

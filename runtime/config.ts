@@ -66,6 +66,8 @@ export interface ModelConfig {
 
 export interface ConfigOptions extends QuantizationOptions {
   name?: string;
+  /** Whether the model is a GGUF file. Default: whether its linears are of one of GGUF's types. */
+  isGguf?: boolean;
   /** What sentence-transformers' files beside config.json say. */
   embedding?: EmbeddingDefaults | null;
 }
@@ -89,6 +91,7 @@ export async function readModelConfig(
   const grain = saysHowWeightsAre(json) ? null : await ternaryGrain(checkpoint);
   const config = parseModelConfig(json, checkpoint.tensors, {
     name: checkpoint.name,
+    isGguf: checkpoint.format === "gguf",
     embedding: await readPooling(checkpoint.companions),
     grain,
     ...options,
@@ -114,9 +117,7 @@ async function ternaryEnds(
 
 /** Otherwise the weights themselves are asked. */
 function saysHowWeightsAre(json: Json): boolean {
-  if (!isJsonObject(json)) return true;
-  const config = new ConfigReader(json, "config.json");
-  return config.has("quantization_config") || isTernaryMaster(config);
+  return !isJsonObject(json) || new ConfigReader(json, "config.json").has("quantization_config");
 }
 
 function readerOf(json: Json): { config: ConfigReader; architecture: Architecture } {
@@ -153,8 +154,9 @@ export function parseModelConfig(
     ...factorParts(quantization, {
       inputGroup: readInputGroup(config),
       hasExperts: graph.spec?.experts !== undefined,
-      takesInt8: architecture.takesInt8 === true || hasOwnNorms(tensorNames),
-      isGguf: isBlockType(tensors, `${tensorNames.linear(0, "q")}.weight`),
+      takesInt8: architecture.takesInt8 === true || hasOwnNorms(tensorNames) ||
+        isTernaryMaster(config),
+      isGguf: options.isGguf ?? isBlockType(tensors, `${tensorNames.linear(0, "q")}.weight`),
     }),
     ...graph.spec,
   };

@@ -7,7 +7,7 @@ import {
   type ModelSpec,
 } from "../codegen/model_spec.ts";
 import { CheckpointError, shown, shownList, UnsupportedModelError } from "./errors.ts";
-import { widenedType } from "./gguf/float_blocks.ts";
+import { ROUNDED_TERNARY, widenedType } from "./gguf/float_blocks.ts";
 import { blockKindOf } from "./gguf/ternary_blocks.ts";
 import type { Tensors } from "./models/architecture.ts";
 import { normSize, normsOf } from "./norms.ts";
@@ -154,7 +154,7 @@ function* expectedOfExperts(
 }
 
 function linearTypes({ kind }: Quantization): readonly string[] {
-  if (kind === "ternary") return [...TERNARY, ...FLOATS];
+  if (kind === "ternary") return [...TERNARY, ...FLOATS, ...ROUNDED_TERNARY];
   return kind === "absmean" ? MATRICES : FLOATS;
 }
 

@@ -10,6 +10,7 @@ import type { Grain } from "./exact_ternary.ts";
 import { NotTernaryError, shown, shownList, UnsupportedModelError } from "./errors.ts";
 import type { Tensors } from "./models/architecture.ts";
 import { hasOwnNorms, type TensorNames } from "./tensor_names.ts";
+import { GGML_TYPES, type TensorInfo } from "./tensors.ts";
 import type { TernaryGrain } from "./ternary_grain.ts";
 
 /**
@@ -78,7 +79,20 @@ export function readQuantization(
     return { kind: "bitnet", linearClass: "autobitlinear", mode: "online", useRmsNorm: false };
   }
   if (options.quantize === "absmean") return { kind: "absmean" };
-  throw notTernaryError("its linears are plain floating point");
+  throw floatLinearsError(tensors.get(`${names.linear(0, "q")}.weight`)?.dtype);
+}
+
+/** Blocks of other types have several magnitudes, whatever the weights were before. */
+function floatLinearsError(dtype: TensorInfo["dtype"] | undefined): NotTernaryError {
+  const type = GGML_TYPES.find((type) => type === dtype);
+  return notTernaryError(
+    type === undefined
+      ? "its linears are plain floating point"
+      : `its linears are floats in ${type}`,
+    type === undefined
+      ? ""
+      : ", and if it was, get its file in TQ1_0, TQ2_0, I2_S, Q8_0 or F16, which keep it so",
+  );
 }
 
 function ternaryOf({ grain, scaleType }: TernaryGrain): Quantization {
@@ -119,7 +133,7 @@ interface InputFacts {
   hasExperts: boolean;
   /** Whether the model was trained for int8 inputs, one factor a token. */
   takesInt8: boolean;
-  /** Whether weights are of GGUF's types. */
+  /** Whether the model is a GGUF file. */
   isGguf: boolean;
 }
 
@@ -151,10 +165,10 @@ export function isTernaryMaster(config: ConfigReader): boolean {
   return isOneBit || config.flag("is_bitnet_config", false);
 }
 
-function notTernaryError(reason: string): NotTernaryError {
+function notTernaryError(reason: string, more = ""): NotTernaryError {
   return new NotTernaryError(
     `Cannot run this model as ternary: ${reason}: pass --quantize absmean to round its weights, ` +
-      "which a model that was not trained for it does not survive well",
+      `which a model that was not trained for it does not survive well${more}`,
   );
 }
 

@@ -7,6 +7,7 @@ import { type BlockKind, STORED_BLOCKS } from "../codegen/pack/stored.ts";
 import { factorType } from "../codegen/ternary_linear/groups.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { finerGrain, type Grain, grainOf, GROUP_SIZES } from "./exact_ternary.ts";
+import { ROUNDED_TERNARY, widenedAsTernary } from "./gguf/float_blocks.ts";
 import { blockFactors, blockKindOf, hasFourthCode } from "./gguf/ternary_blocks.ts";
 import { LINEAR_PATHS } from "./tensor_names.ts";
 import type { TensorInfo } from "./tensors.ts";
@@ -74,13 +75,15 @@ async function sampledGrain(checkpoint: Checkpoint, name: string): Promise<Terna
   const { dtype, shape } = checkpoint.tensors.get(name)!;
   if (dtype === "I2_S") return { grain: "matrix", scaleType: "f32" };
   const kind = blockKindOf(dtype);
-  const type = FLOAT_KINDS[dtype];
+  const isRounded = ROUNDED_TERNARY.includes(dtype);
+  const type = isRounded ? "f32" : FLOAT_KINDS[dtype];
   if (shape.length < 2 || shape.includes(0) || (kind === null && type === undefined)) return null;
   const { bytes, n, k } = await sampleOf(checkpoint, name);
   // Experts are matrices of their own.
   const isStack = shape.length > 2;
+  const floats = isRounded ? float32Bytes(widenedAsTernary(bytes, dtype, name)) : bytes;
   const grain = kind === null
-    ? grainOf({ kind: type!, bytes, n, k })
+    ? grainOf({ kind: type!, bytes: floats, n, k })
     : grainOfFactors(blockFactors(bytes, kind, n * k, name), kind, k);
   if (grain === null) return null;
   return {
@@ -102,6 +105,10 @@ async function sampleOf(checkpoint: Checkpoint, name: string) {
     parts.push(await checkpoint.readRange(name, first * rowBytes, count * rowBytes));
   }
   return { bytes: joined(parts), n: SAMPLE_PLACES * count, k };
+}
+
+function float32Bytes(values: Float32Array): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(values.buffer as ArrayBuffer);
 }
 
 function joined(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
@@ -130,7 +137,8 @@ export async function fitsGroups(
     return (scaleType === "f16" || scaleType === "f32") &&
       await blocksFit(checkpoint, name, kind, groups.size);
   }
-  const found = await sampledGrain(checkpoint, name);
+  const { dtype } = checkpoint.tensors.get(name)!;
+  const found = FLOAT_KINDS[dtype] === undefined ? null : await sampledGrain(checkpoint, name);
   if (found === null) return false;
   const isFine = typeof found.grain === "string" || found.grain % groups.size === 0;
   return isFine && (scaleType === "f32" || scaleType === found.scaleType);

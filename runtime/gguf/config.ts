@@ -31,13 +31,22 @@ interface Architecture {
   adds: Adds;
   /** Whether rows of query and key heads are those of neighbouring pairs. */
   hasTurnedRows?: boolean;
+  /** RoPE's base in files that lack the key. Default: 10,000. */
+  ropeTheta?: number;
 }
 
+/** Microsoft's: where files have floats, they are masters. Old converters missed transformers 5's rope_theta. */
+const BITNET: Architecture = {
+  modelType: "bitnet",
+  adds: () => ({ hidden_act: "relu2", is_bitnet_config: true }),
+  ropeTheta: 500000,
+};
+
 const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
-  "bitnet-b1.58": { modelType: "bitnet", adds: () => ({ hidden_act: "relu2" }) },
-  "bitnet-25": { modelType: "bitnet", adds: () => ({ hidden_act: "relu2" }) },
+  "bitnet-b1.58": BITNET,
+  "bitnet-25": BITNET,
   // 1bitLLM's reproduction.
-  bitnet: { modelType: "bitnet", adds: () => ({ hidden_act: "silu" }) },
+  bitnet: { modelType: "bitnet", adds: () => ({ hidden_act: "silu", is_bitnet_config: true }) },
   llama: {
     modelType: "llama",
     adds: () => ({ hidden_act: "silu" }),
@@ -98,7 +107,7 @@ function layersOf(keys: KeyReader): number {
 export function configOf(input: ConfigInput): JsonObject {
   const { metadata, tensors } = input;
   const name = architectureName(metadata);
-  const { modelType, adds } = ARCHITECTURES[name];
+  const { modelType, adds, ropeTheta = 10000 } = ARCHITECTURES[name];
   const keys = new KeyReader(metadata, `${name}.`);
   const { query, key, headDim } = headsOf(metadata);
   const embedding = tensors.get("model.embed_tokens.weight");
@@ -120,14 +129,26 @@ export function configOf(input: ConfigInput): JsonObject {
     max_position_embeddings: keys.count("context_length") ?? 2048,
     rms_norm_eps: shortest(keys.number("attention.layer_norm_rms_epsilon") ?? 1e-5),
     tie_word_embeddings: !tensors.has("lm_head.weight"),
-    ...rope(keys, headDim, input),
+    ...rope(keys, { headDim, ropeTheta }, input),
     ...tokens(metadata),
     ...pooling(keys),
-    ...optional(INPUT_GROUP_KEY, new KeyReader(metadata).count(GGUF_INPUT_GROUP_KEY)),
+    ...optional(INPUT_GROUP_KEY, inputGroup(metadata)),
     ...(attendsBothWays(name, keys) ? { use_bidirectional_attention: true } : {}),
   };
   checkValueLength(keys, headDim);
   return { ...config, ...adds(keys, config, input) };
+}
+
+/** Tokenizers of TriLM, whose smaller models have one factor a matrix as BitNets have, but float inputs. */
+const FLOAT_INPUT_WORDS = ["olmo", "gpt-neox"];
+const FLOAT_INPUT_GROUP = 128;
+
+/** Null where the file does not say, and nothing hints at it. */
+function inputGroup(metadata: Metadata): number | null {
+  const keys = new KeyReader(metadata);
+  const words = keys.string("tokenizer.ggml.pre") ?? "";
+  return keys.count(GGUF_INPUT_GROUP_KEY) ??
+    (FLOAT_INPUT_WORDS.includes(words) ? FLOAT_INPUT_GROUP : null);
 }
 
 function checkValueLength(keys: KeyReader, headDim: number): void {
@@ -136,12 +157,16 @@ function checkValueLength(keys: KeyReader, headDim: number): void {
 }
 
 /** Tables win over formulas, as they are what the formulas give. */
-function rope(keys: KeyReader, headDim: number, input: ConfigInput): JsonObject {
+function rope(
+  keys: KeyReader,
+  { headDim, ropeTheta }: { headDim: number; ropeTheta: number },
+  input: ConfigInput,
+): JsonObject {
   const turned = rotaryFeatures(keys) ?? headDim;
   for (const table of Object.values(input.ropeFactors)) checkFactors(table, turned / 2);
   const scaling = ropeScaling(keys, input);
   return {
-    rope_theta: shortest(keys.number("rope.freq_base") ?? 10000),
+    rope_theta: shortest(keys.number("rope.freq_base") ?? ropeTheta),
     ...(turned === headDim ? {} : { partial_rotary_factor: turned / headDim }),
     ...(scaling === null ? {} : { rope_scaling: scaling }),
   };

@@ -102,6 +102,35 @@ export function widened(bytes: Uint8Array, dtype: Dtype, what: string, matrix = 
   return out;
 }
 
+/**
+ * Types of floats in which converters write ternary models as well, and of how many steps the magnitude of
+ * a block's largest weight is. Other types round ternary weights to several magnitudes.
+ */
+const TERNARY_STEPS: Partial<Record<Dtype, number>> = { Q8_0: 127, Q4_0: 8, Q5_0: 16 };
+
+/** Such types. */
+export const ROUNDED_TERNARY = Object.keys(TERNARY_STEPS) as readonly Dtype[];
+
+/**
+ * As `widened`, for weights that were ternary before they were written as Q8_0, Q4_0 or Q5_0. The latter
+ * two have one step more below 0 than above, so that of f, 0, -f they keep one of the two magnitudes
+ * and clip the other: a block in which nothing else occurs gets it back.
+ */
+export function widenedAsTernary(bytes: Uint8Array, dtype: Dtype, what: string): Float32Array {
+  const values = widened(bytes, dtype, what);
+  const steps = TERNARY_STEPS[dtype]!;
+  if (dtype === "Q8_0") return values;
+  const { blockWeights, blockBytes } = layoutOf(dtype);
+  for (let block = 0; block * blockBytes < bytes.length; block++) {
+    const weights = values.subarray(block * blockWeights, (block + 1) * blockWeights);
+    const step = halfAt(bytes, block * blockBytes);
+    const [least, most] = [-steps * step, (steps - 1) * step];
+    if (!weights.every((w) => w === 0 || w === least || w === most)) continue;
+    weights.forEach((w, i) => weights[i] = w === most ? -least : w);
+  }
+  return values;
+}
+
 function widenedTernary(
   bytes: Uint8Array,
   dtype: Dtype,

@@ -6,6 +6,8 @@ import { slidingLayers } from "./layer_types.ts";
 
 const MAX_WINDOW = 2 ** 31 - 1;
 const MAX_EXPERTS = 65536;
+/** The model's own code has this number in it: a config.json need not say it. 0: not clamped. */
+const SWIGLU_LIMIT = 7;
 
 /**
  * DeepGrove's Maple: every layer is a mixture of experts; three of four layers slide, and only these
@@ -45,7 +47,7 @@ function graph({ config, tensors, shape }: Facts): Graph {
     );
   }
   const turned = rotaryFeatures(config, shape.headDim);
-  const limit = config.has("swiglu_limit") ? config.number("swiglu_limit", 1e-6, 1e6) : null;
+  const limit = config.number("swiglu_limit", 0, 1e6, SWIGLU_LIMIT);
   return {
     spec: {
       qkNorm: true,
@@ -60,7 +62,7 @@ function graph({ config, tensors, shape }: Facts): Graph {
         numExperts,
         numExpertsPerTok,
         routerType: floatTypeOf(tensors, "model.layers.0.mlp.gate.weight"),
-        swigluLimit: limit,
+        swigluLimit: limit === 0 ? null : limit,
       },
     },
   };

@@ -77,6 +77,12 @@ Deno.test("Maple 20B-A1B is the shape that is benchmarked", () => {
   });
 });
 
+Deno.test("gates are clamped at 7 unless config.json says another limit, or 0 for none", () => {
+  const limit = (swiglu_limit: number | null) =>
+    parse({ ...MAPLE, swiglu_limit }, header(STACKED), BY_ROW).spec.experts!.swigluLimit;
+  assert.deepEqual([limit(null), limit(0.75), limit(0)], [7, 0.75, null]);
+});
+
 Deno.test("experts may be tensors of their own", () => {
   const config = parse(MAPLE, header(APART), BY_ROW);
   assert.deepEqual(config.spec, shapeOf("maple-20b-a1b"));
@@ -118,7 +124,7 @@ for (
     ],
     ["another number of experts", { num_experts: 128 }, /shape must be \[128,2048\]/],
     ["weights that are not normalised", { norm_topk_prob: false }, /norm_topk_prob must be true/],
-    ["a limit of 0", { swiglu_limit: 0 }, /swiglu_limit must be a number/],
+    ["a limit below 0", { swiglu_limit: -7 }, /swiglu_limit must be a number/],
     ["no window", { sliding_window: null }, /sliding_window must be an integer/],
     ["a part of a pair turned", { partial_rotary_factor: 0.01 }, /turns pairs of features/],
   ] as readonly (readonly [string, JsonObject, RegExp])[]
