@@ -89,6 +89,13 @@ Deno.test("control tokens are special, user-defined ones are always matched", as
   assert.deepEqual([tokenizer.isSpecial(6), tokenizer.isSpecial(7)], [true, false]);
 });
 
+Deno.test("several tokens may be empty", async () => {
+  const tokens = ["a", "b", "ab", "", "", "<|bos|>", "<|im_end|>", ""];
+  const tokenizer = await bpe({ "tokenizer.ggml.tokens": ["string", tokens] });
+  assert.deepEqual(tokenizer.encode("ab<|im_end|>"), [2, 6]);
+  assert.equal(tokenizer.tokenText(4), "[EMPTY_4]");
+});
+
 Deno.test("BOS and EOS come where the keys say so, else as the words' rules have it", async () => {
   assert.deepEqual((await bpe()).encode("ab"), [2]);
   assert.deepEqual((await bpe({ "tokenizer.ggml.add_bos_token": ["bool", true] })).encode("ab"), [

@@ -72,10 +72,14 @@ function listOf(metadata: Metadata, key: string, kind: "string" | "number"): Ggu
   );
 }
 
-/** Ids by spelling; no prototype, so that a token `__proto__` is only a token. */
+/**
+ * Ids by spelling; no prototype, so that a token `__proto__` is only a token. Empty ones, of which files
+ * may have several, are spelled as llama.cpp spells them.
+ */
 export function vocabOf(tokens: readonly string[]): JsonObject {
   const vocab: JsonObject = Object.create(null);
-  for (const [id, token] of tokens.entries()) {
+  for (const [id, found] of tokens.entries()) {
+    const token = found === "" ? `[EMPTY_${id}]` : found;
     if (token in vocab) {
       throw new CheckpointError(
         `Cannot read the tokenizer: tokens ${vocab[token]} and ${id} are both ${shown(token)}`,
