@@ -46,7 +46,7 @@ Examples:
 async function chat(flags: ChatFlags, context: Context): Promise<void> {
   await using model = await interruptible(
     context.io,
-    (signal, interrupts) => loadModel(context, flags, signal, interrupts),
+    (signal, interrupts) => loadModel(context, { ...flags, task: "generate" }, signal, interrupts),
   );
   checkTemplate(model);
   const { generationDefaults } = model;

@@ -183,6 +183,11 @@ Deno.test("embed takes texts from arguments, lines of a file and of standard inp
   assert.equal(none.code, 2);
   assert.match(none.stderr, /Cannot embed without a text/);
   assert.equal((await run(["embed", "a", "--file", "-"])).code, 2);
+  const prompted = await json(["embed", "ab", "--prompt-name", "query"]);
+  assert.equal(prompted.embeddings[0][0], "find: ab".length);
+  assert.equal((await json(["embed", "ab", "--prompt", "> "])).embeddings[0][0], 4);
+  const two = await run(["embed", "ab", "--prompt", "> ", "--prompt-name", "query"]);
+  assert.deepEqual([two.code, /Cannot use two prompts/.test(two.stderr)], [2, true]);
 });
 
 Deno.test("numbers are printed in as few digits as give the same float32 back", () => {

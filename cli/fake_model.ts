@@ -4,9 +4,12 @@
  */
 import type { ModelSpec } from "../codegen/model_spec.ts";
 import { createSampler } from "../runtime/sampler.ts";
+import { promptOf } from "../runtime/embedding_prompts.ts";
 import type {
   ChatMessage,
   Embedding,
+  EmbeddingPrompts,
+  EmbedOptions,
   EngineStatus,
   GenerateOptions,
   Generation,
@@ -122,6 +125,11 @@ export class FakeModel implements Model {
   readonly tokenizer = new ByteTokenizer();
   readonly generationDefaults: GenerationDefaults;
   readonly embeddingDefaults = { pooling: "mean", normalize: true } as const;
+  readonly embeddingPrompts = {
+    texts: { query: "find: ", document: "" },
+    defaultName: null,
+    arePooled: true,
+  } satisfies EmbeddingPrompts;
   isDisposed = false;
   /** What `generate` and `chat` were last given. */
   lastOptions: GenerateOptions = {};
@@ -185,8 +193,8 @@ export class FakeModel implements Model {
     throw new Error("The fake model has no grammars");
   }
 
-  embed(input: string): Promise<Embedding> {
-    const bytes = new TextEncoder().encode(input);
+  embed(input: string, options: EmbedOptions = {}): Promise<Embedding> {
+    const bytes = new TextEncoder().encode(promptOf(this.embeddingPrompts, options) + input);
     return Promise.resolve({
       values: Float32Array.of(bytes.length, bytes[0] / 256),
       promptTokens: bytes.length,

@@ -65,7 +65,8 @@ async function generate(
 ): Promise<void> {
   const prompt = await promptOf(argument, flags, context.io);
   await interruptible(context.io, async (signal, interrupts) => {
-    await using model = await loadModel(context, flags, signal, interrupts);
+    const asked = { ...flags, task: "generate" } as const;
+    await using model = await loadModel(context, asked, signal, interrupts);
     const options = generateOptionsOf(flags, model, signal);
     const generation = withFlagErrors(() => model.generate(prompt, options));
     const result = flags.json

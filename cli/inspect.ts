@@ -1,6 +1,7 @@
 import type { Command } from "commander";
 import { embeddedModelFolder } from "../runtime/embedded.ts";
 import type { MemoryOptions } from "../runtime/memory_needed.ts";
+import type { Pooling } from "../runtime/pooling.ts";
 import type { InspectReport } from "../runtime/reports.ts";
 import type { Context } from "./context.ts";
 import { addJsonFlag, kvTypeOption, wholeNumber } from "./flags.ts";
@@ -53,10 +54,13 @@ async function inspect(
   else printReport(report, stdout);
 }
 
-const STATES = {
+const STATES: Readonly<Record<Pooling, string>> = {
   mean: "the mean of all tokens",
   cls: "the first token's",
   last: "the last token's",
+  max: "of each number the largest of all tokens",
+  weightedmean: "the mean of all tokens, later ones weighing more",
+  mean_sqrt_len_tokens: "the sum of all tokens over the root of their number",
 };
 
 function usedFor({ embedding, chatTemplate }: InspectReport): [string, string] {

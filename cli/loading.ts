@@ -8,7 +8,7 @@ import { createProgress } from "./progress.ts";
 /** Loads the model that the flags name, with progress on standard error. */
 export async function loadModel(
   context: Context,
-  flags: ModelFlags & { maxBatchTokens?: number },
+  flags: ModelFlags & Pick<LoadOptions, "maxBatchTokens" | "task">,
   signal: AbortSignal,
   interrupts: Interrupts,
 ): Promise<Model> {
@@ -20,6 +20,7 @@ export async function loadModel(
   const options = {
     ...loadOptionsOf(flags),
     maxBatchTokens: flags.maxBatchTokens,
+    task: flags.task,
     ...tuning,
     signal,
   };

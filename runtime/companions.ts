@@ -14,7 +14,8 @@ export type CompanionName =
   | "chat_template.jinja"
   | "tokenizer.model"
   | "modules.json"
-  | "1_Pooling/config.json";
+  | "1_Pooling/config.json"
+  | "config_sentence_transformers.json";
 
 export interface Companions {
   /** For errors: the folder or file that they come from. */

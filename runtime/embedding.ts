@@ -1,5 +1,42 @@
+import type { Pooling } from "./pooling.ts";
 import type { SequenceWork } from "./scheduler.ts";
 import type { Embedding, EmbeddingDefaults, EmbedOptions } from "./types.ts";
+
+/** How a text's vector is made. */
+export interface EmbeddingPlan extends EmbeddingDefaults {
+  /** Tokens of a prompt before the text whose states do not count, where all are pooled. */
+  skipped?: number;
+}
+
+/** States of positions that come one after the other, as one vector. In doubles. */
+class Pool {
+  readonly #pooling: Pooling;
+  #values: Float64Array | null = null;
+  #weights = 0;
+
+  constructor(pooling: Pooling) {
+    this.#pooling = pooling;
+  }
+
+  add(position: number, state: Float32Array): void {
+    const isLargest = this.#pooling === "max";
+    const values = this.#values ??= new Float64Array(state.length).fill(isLargest ? -Infinity : 0);
+    const weight = this.#pooling === "weightedmean" ? position + 1 : 1;
+    for (let i = 0; i < values.length; i++) {
+      values[i] = isLargest ? Math.max(values[i], state[i]) : values[i] + weight * state[i];
+    }
+    this.#weights += weight;
+  }
+
+  /** Null where nothing was added. */
+  vector(): Float64Array | null {
+    if (this.#pooling === "max") return this.#values;
+    const divisor = this.#pooling === "mean_sqrt_len_tokens"
+      ? Math.sqrt(this.#weights)
+      : this.#weights;
+    return this.#values?.map((value) => value / divisor) ?? null;
+  }
+}
 
 /** A sequence that is run once for its hidden states. */
 export class EmbeddingWork implements SequenceWork {
@@ -9,21 +46,22 @@ export class EmbeddingWork implements SequenceWork {
   readonly pending: number[];
   readonly result: Promise<Embedding>;
   #settle!: { resolve: (embedding: Embedding) => void; reject: (error: unknown) => void };
-  /** Sum of the states so far, in doubles. */
-  #sum: Float64Array | null = null;
-  #states = 0;
+  readonly #pool: Pool;
   #next: number;
 
   constructor(
     private readonly ids: readonly number[],
-    private readonly how: EmbeddingDefaults,
+    private readonly how: EmbeddingPlan,
     private readonly options: Pick<EmbedOptions, "signal">,
   ) {
     const { pooling } = how;
     // No later token changes what the first one's state is.
     this.pending = pooling === "cls" ? ids.slice(0, 1) : [...ids];
     this.maxTokens = this.pending.length;
-    this.#next = pooling === "last" ? ids.length - 1 : 0;
+    // A text without tokens of its own leaves the last one of its prompt.
+    const first = pooling === "cls" ? 0 : how.skipped ?? 0;
+    this.#next = Math.min(pooling === "last" ? ids.length : first, ids.length - 1);
+    this.#pool = new Pool(pooling);
     this.result = new Promise((resolve, reject) => this.#settle = { resolve, reject });
   }
 
@@ -44,19 +82,17 @@ export class EmbeddingWork implements SequenceWork {
   }
 
   acceptHidden(position: number, state: Float32Array): void {
-    const sum = this.#sum ??= new Float64Array(state.length);
-    for (let i = 0; i < sum.length; i++) sum[i] += state[i];
+    this.#pool.add(position, state);
     this.#next = position + 1;
-    this.#states++;
   }
 
   finish(error?: unknown): void {
     if (error !== undefined) return this.#settle.reject(error);
-    if (this.#sum === null || this.#next < this.maxTokens) {
+    const vector = this.#pool.vector();
+    if (vector === null || this.#next < this.maxTokens) {
       return this.#settle.reject(this.options.signal?.reason ?? new Error("The text was not run"));
     }
-    const mean = this.#sum.map((value) => value / this.#states);
-    const values = this.how.normalize ? normalized(mean) : mean;
+    const values = this.how.normalize ? normalized(vector) : vector;
     this.#settle.resolve({ values: Float32Array.from(values), promptTokens: this.ids.length });
   }
 }

@@ -18,6 +18,7 @@ import { openWeights } from "./checkpoint_weights.ts";
 import { type ModelConfig, readModelConfig } from "./config.ts";
 import { embeddedModelFolder } from "./embedded.ts";
 import { EmbeddingWork } from "./embedding.ts";
+import { promptOf, readPrompts } from "./embedding_prompts.ts";
 import type { Executor } from "./executor.ts";
 import { readGenerationDefaults } from "./generation_config.ts";
 import { checkPrompt, type GenerationContext, startGeneration } from "./generation.ts";
@@ -45,6 +46,7 @@ import type {
   ChatOptions,
   Embedding,
   EmbeddingDefaults,
+  EmbeddingPrompts,
   EmbedOptions,
   EngineStatus,
   GenerateOptions,
@@ -85,10 +87,12 @@ export async function loadModel(path?: string, options: LoadOptions = {}): Promi
   const { i2sLayout } = options;
   await using checkpoint = await openCheckpoint(path ?? embeddedModelFolder(), { i2sLayout });
   const config = await readModelConfig(checkpoint, { quantize: options.quantize });
+  if (options.task === "generate") checkGenerates(config);
   const tokenizer = await readTokenizer(checkpoint.companions);
   checkTokenizerFits(tokenizer, config.spec.vocabSize);
   const defaults = await readGenerationDefaults(checkpoint.companions, config, tokenizer);
   const template = await loadChatTemplate(checkpoint.companions);
+  const prompts = await readPrompts(checkpoint.companions);
   const contextSize = options.contextSize ??
     defaultContextSize(config, options.kvType ?? DEFAULT_KV_TYPE);
   const started = await startExecutor({ checkpoint, config, contextSize }, options);
@@ -103,12 +107,22 @@ export async function loadModel(path?: string, options: LoadOptions = {}): Promi
     tokenizer,
     defaults,
     template,
+    prompts,
     ...started,
     scheduler,
     contextSize,
     head: options.head ?? "auto",
     loadMs,
   });
+}
+
+/** @throws {RangeError} If the model was made for embeddings: what it would write means nothing. */
+function checkGenerates({ name, task }: Pick<ModelConfig, "name" | "task">): void {
+  if (task === "generate") return;
+  throw new RangeError(
+    `Cannot generate with ${name} as it is an embedding model: ask it for vectors with ` +
+      "embed or /v1/embeddings, or give a generation model",
+  );
 }
 
 function checkOptions(
@@ -281,6 +295,7 @@ interface Loaded {
   tokenizer: StreamingTokenizer;
   defaults: GenerationDefaults;
   template: ChatTemplate | null;
+  prompts: EmbeddingPrompts;
   executor: Executor;
   scheme: string;
   kernelReason: string;
@@ -306,6 +321,7 @@ class LoadedModel implements Model {
   readonly tokenizer: Tokenizer;
   readonly generationDefaults: GenerationDefaults;
   readonly embeddingDefaults: EmbeddingDefaults;
+  readonly embeddingPrompts: EmbeddingPrompts;
   readonly #loaded: Loaded;
   readonly #context: GenerationContext;
   readonly #grammars: GrammarCache;
@@ -324,6 +340,7 @@ class LoadedModel implements Model {
     this.tokenizer = tokenizer;
     this.generationDefaults = defaults;
     this.embeddingDefaults = config.embedding;
+    this.embeddingPrompts = loaded.prompts;
     const { spec: { vocabSize } } = config;
     const { eosTokenIds } = defaults;
     this.#grammars = new GrammarCache({ tokenizer, vocabSize, eosTokenIds });
@@ -343,17 +360,8 @@ class LoadedModel implements Model {
     return this.#loaded.config.task;
   }
 
-  /** @throws {RangeError} If the model was made for embeddings: what it would write means nothing. */
-  #checkGenerates(): void {
-    if (this.task === "generate") return;
-    throw new RangeError(
-      `Cannot generate with ${this.name} as it is an embedding model: ask it for vectors with ` +
-        "embed or /v1/embeddings, or give a generation model",
-    );
-  }
-
   generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
-    this.#checkGenerates();
+    checkGenerates(this);
     const ids = typeof prompt === "string"
       ? this.tokenizer.encode(prompt, { addSpecialTokens: options.addSpecialTokens })
       : prompt;
@@ -365,7 +373,7 @@ class LoadedModel implements Model {
   }
 
   chat(messages: readonly ChatMessage[], options: ChatOptions = {}): Generation {
-    this.#checkGenerates();
+    checkGenerates(this);
     const prompt = this.applyChatTemplate(messages, options);
     return this.generate(encodeChat(this.#loaded.tokenizer, prompt), options);
   }
@@ -394,6 +402,12 @@ class LoadedModel implements Model {
     return isWhole ? ids : [...ids, eosTokenIds[0]];
   }
 
+  /** Tokens of a prompt by itself, less those that end texts. */
+  async #promptTokens(prompt: string): Promise<number> {
+    if (prompt === "") return 0;
+    return (await this.encode(prompt)).length - this.#loaded.tokenizer.around.after.length;
+  }
+
   async embed(
     input: string | readonly number[],
     options: EmbedOptions = {},
@@ -404,10 +418,14 @@ class LoadedModel implements Model {
       pooling: options.pooling ?? pooling,
       normalize: options.normalize ?? normalize,
     };
-    const ids = typeof input === "string" ? await this.#embeddingIds(input, how.pooling) : input;
+    const prompt = typeof input === "string" ? promptOf(this.embeddingPrompts, options) : "";
+    const ids = typeof input === "string"
+      ? await this.#embeddingIds(prompt + input, how.pooling)
+      : input;
     // No token has to fit after these.
     checkPrompt({ vocabSize: spec.vocabSize, contextSize: contextSize + 1 }, ids);
-    const work = new EmbeddingWork(ids, how, options);
+    const skipped = this.embeddingPrompts.arePooled ? 0 : await this.#promptTokens(prompt);
+    const work = new EmbeddingWork(ids, { ...how, skipped }, options);
     this.#loaded.scheduler.add(work);
     return await work.result;
   }

@@ -10,8 +10,19 @@ import { CheckpointError, shown, shownList, UnsupportedModelError } from "./erro
 import { isJsonObject, type Json } from "./json.ts";
 import type { EmbeddingDefaults } from "./types.ts";
 
-/** What of the last layer's normed states is taken: the mean of all, the first token's or the last's. */
-export const POOLINGS = ["mean", "cls", "last"] as const;
+/**
+ * What of the last layer's normed states is taken: the mean of all, the first token's or the last's; of each
+ * feature the largest; the mean with the positions, from 1 on, as weights; the sum over the root of the
+ * number of tokens.
+ */
+export const POOLINGS = [
+  "mean",
+  "cls",
+  "last",
+  "max",
+  "weightedmean",
+  "mean_sqrt_len_tokens",
+] as const;
 /** One of them. */
 export type Pooling = (typeof POOLINGS)[number];
 
@@ -20,7 +31,14 @@ const POOLING_FOLDER = "1_Pooling";
 const POOLING_FILE = `${POOLING_FOLDER}/config.json`;
 
 /** The files' names of what is pooled; older files have a flag for each. */
-const MODES: Readonly<Record<string, Pooling>> = { mean: "mean", cls: "cls", lasttoken: "last" };
+const MODES: Readonly<Record<string, Pooling>> = {
+  mean: "mean",
+  cls: "cls",
+  lasttoken: "last",
+  max: "max",
+  weightedmean: "weightedmean",
+  mean_sqrt_len_tokens: "mean_sqrt_len_tokens",
+};
 const FLAGS: Readonly<Record<string, string>> = {
   pooling_mode_cls_token: "cls",
   pooling_mode_mean_tokens: "mean",

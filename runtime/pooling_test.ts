@@ -42,6 +42,9 @@ Deno.test("pooling: flags of older files, names of newer ones", async () => {
       [{ pooling_mode_mean_tokens: false, pooling_mode_lasttoken: true }, "last"],
       [{ word_embedding_dimension: 64 }, "mean"],
       [{ pooling_mode: "lasttoken", embedding_dimension: 64 }, "last"],
+      [{ pooling_mode_mean_tokens: false, pooling_mode_max_tokens: true }, "max"],
+      [{ pooling_mode: "weightedmean" }, "weightedmean"],
+      [{ pooling_mode: "mean_sqrt_len_tokens" }, "mean_sqrt_len_tokens"],
       [{ pooling_mode: ["cls"] }, "cls"],
     ] as const
   ) {
@@ -60,10 +63,10 @@ Deno.test("pooling: vectors have length 1 if modules.json says so, or is not the
 for (
   const [what, files, kind, message] of [
     [
-      "a largest of all",
-      { pooling: { pooling_mode_mean_tokens: false, pooling_mode_max_tokens: true } },
+      "another pooling",
+      { pooling: { pooling_mode: "median" } },
       UnsupportedModelError,
-      /must ask for one of mean, cls, lasttoken: current value is max/,
+      /must ask for one of mean, cls, lasttoken, max, weightedmean, .*: current value is median/,
     ],
     [
       "two at once",

@@ -61,6 +61,8 @@ export interface LoadOptions {
   head?: HeadChoice;
   /** Ternarise the linears of a plain float checkpoint. */
   quantize?: "absmean";
+  /** What is wanted of the model: "generate" refuses an embedding model before it is prepared. */
+  task?: "generate";
   /** How I2_S weights of a GGUF file lie, which no file says. Default: x86, as published ones have it. */
   i2sLayout?: "x86" | "arm" | "rows4";
   /** Most tokens of one native call; longer prompts are prefilled in chunks. */
@@ -240,6 +242,16 @@ export interface EmbeddingDefaults {
   normalize: boolean;
 }
 
+/** What an embedding model wants before texts. */
+export interface EmbeddingPrompts {
+  /** By name, such as "query" and "document". */
+  texts: Readonly<Record<string, string>>;
+  /** The one that stands before every text unless another is asked for; null: none. */
+  defaultName: string | null;
+  /** Whether the states of a prompt's tokens count where those of all are pooled. */
+  arePooled: boolean;
+}
+
 /** How one vector is made of a text. */
 export interface EmbedOptions {
   /**
@@ -249,6 +261,10 @@ export interface EmbedOptions {
   pooling?: Pooling;
   /** Scale to length 1. Default: as the model's files say, else true. */
   normalize?: boolean;
+  /** What stands before the text; not before token ids. Default: the prompt that `promptName` names. */
+  prompt?: string;
+  /** One of the model's prompts. Default: the one that its files name as default, else none. */
+  promptName?: string;
   /** Ends it; the promise is rejected with its reason. */
   signal?: AbortSignal;
 }
@@ -337,6 +353,8 @@ export interface Model extends AsyncDisposable {
   readonly generationDefaults: GenerationDefaults;
   /** How vectors are made unless `EmbedOptions` say otherwise. */
   readonly embeddingDefaults: EmbeddingDefaults;
+  /** What may stand before texts. */
+  readonly embeddingPrompts: EmbeddingPrompts;
   /** Goes on from a text or from token ids. @throws {RangeError} If a prompt or an option can't be used. */
   generate(prompt: string | readonly number[], options?: GenerateOptions): Generation;
   /** Answers a conversation. @throws {TypeError} If the model has no chat template. */

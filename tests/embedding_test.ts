@@ -3,6 +3,7 @@ import fs from "node:fs";
 import path from "node:path";
 import { embeddedModelFolder } from "../runtime/embedded.ts";
 import { loadModel } from "../runtime/engine.ts";
+import { CheckpointError } from "../runtime/errors.ts";
 import { POOLINGS } from "../runtime/pooling.ts";
 import type { Model } from "../runtime/types.ts";
 import { withFolder } from "./safetensors_file.ts";
@@ -58,6 +59,7 @@ function withStoryAs<T>(
   more: object,
   use: (folder: string) => Promise<T>,
   tokenizer: object = {},
+  others: Readonly<Record<string, string>> = {},
 ): Promise<T> {
   const story = embeddedModelFolder();
   const names = fs.readdirSync(story);
@@ -70,7 +72,7 @@ function withStoryAs<T>(
     "config.json": changed("config.json", more),
     "tokenizer.json": changed("tokenizer.json", tokenizer),
   };
-  return withFolder({ ...files, ...own }, use);
+  return withFolder({ ...files, ...own, ...others }, use);
 }
 
 Deno.test("embeddings: a model made for them takes its last token, after an end, and writes nothing", async () => {
@@ -86,6 +88,114 @@ Deno.test("embeddings: a model made for them takes its last token, after an end,
     assert.throws(() => model.chat([{ role: "user", content: "Hello" }]), RangeError);
   });
 });
+
+Deno.test("embeddings: an embedding model that is wanted to write is refused before it is prepared", async () => {
+  await withStoryAs({ pooling: "last" }, async (folder) => {
+    const phases: string[] = [];
+    const onProgress = ({ phase }: { phase: string }) => void phases.push(phase);
+    await assert.rejects(
+      loadModel(folder, { task: "generate", onProgress }),
+      /Cannot generate with .* as it is an embedding model/,
+    );
+    assert.deepEqual(phases, []);
+  });
+});
+
+Deno.test("embeddings: prompts of sentence-transformers stand before texts, not before ids", async () => {
+  const prompts = { query: "Find: ", document: "" };
+  const file = (more: object) => ({
+    "config_sentence_transformers.json": JSON.stringify({ prompts, ...more }),
+  });
+  const [text] = TEXTS;
+  const use = async (folder: string) => {
+    await using model = await loadModel(folder, { threads: 1 });
+    assert.deepEqual(model.embeddingPrompts, {
+      texts: prompts,
+      defaultName: "query",
+      arePooled: true,
+    });
+    const vector = async (input: string | number[], options = {}) =>
+      (await model.embed(input, options)).values;
+    const [bare, found] = [await vector(text, { prompt: "" }), await vector(text)];
+    assert.notDeepEqual(found, bare);
+    assert.deepEqual(found, await vector(`Find: ${text}`, { prompt: "" }));
+    assert.deepEqual(found, await vector(text, { promptName: "query" }));
+    assert.deepEqual(bare, await vector(text, { promptName: "document" }));
+    assert.deepEqual(
+      await vector(text, { prompt: "A " }),
+      await vector(`A ${text}`, { prompt: "" }),
+    );
+    const ids = model.tokenizer.encode(text);
+    assert.deepEqual(await vector(ids), await vector(ids, { prompt: "A " }));
+    await assert.rejects(vector(text, { promptName: "task" }), {
+      name: "RangeError",
+      message:
+        'Cannot embed with the prompt "task" as it is none of the model\'s, query, document: ' +
+        "give one of these, or the prompt itself",
+    });
+  };
+  await withStoryAs({ pooling: "mean" }, use, {}, file({ default_prompt_name: "query" }));
+});
+
+Deno.test("embeddings: a prompt's states count unless the pooling leaves them out", async () => {
+  const files = {
+    "config_sentence_transformers.json": JSON.stringify({ prompts: { query: "Find: " } }),
+    "1_Pooling/config.json": JSON.stringify({ pooling_mode: "mean", include_prompt: false }),
+  };
+  const use = async (folder: string) => {
+    await using model = await loadModel(folder, { threads: 1 });
+    const options = { normalize: false, promptName: "query" };
+    const { values } = await model.embed(TEXTS[0], options);
+    const ids = model.tokenizer.encode(`Find: ${TEXTS[0]}`);
+    const ends = await Promise.all(
+      ids.map((_, i) => model.embed(ids.slice(0, i + 1), { pooling: "last", normalize: false })),
+    );
+    const own = ends.slice(model.tokenizer.encode("Find: ").length);
+    assert.ok(own.length > 0 && own.length < ends.length);
+    const mean = (i: number) => own.reduce((sum, end) => sum + end.values[i], 0) / own.length;
+    assert.deepEqual(values, values.map((_, i) => mean(i)));
+    // The first token's state is that of the whole text.
+    const cls = await model.embed(TEXTS[0], { ...options, pooling: "cls" });
+    assert.deepEqual(cls.values, ends[0].values);
+    assert.equal((await model.embed("", options)).values.length, values.length);
+  };
+  await withStoryAs({}, use, {}, files);
+});
+
+for (
+  const [what, file, message] of [
+    ["a list", [], /config_sentence_transformers.json: it must be a JSON object/],
+    ["prompts in a list", { prompts: ["a"] }, /prompts must be an object of texts/],
+    ["a prompt of numbers", { prompts: { query: 3 } }, /prompts must be an object of texts/],
+    [
+      "a default that is no prompt",
+      { prompts: { query: "a" }, default_prompt_name: "task" },
+      /default_prompt_name must be one of prompts, query: current value is "task"/,
+    ],
+    [
+      "a default without prompts",
+      { default_prompt_name: "task" },
+      /prompts, of which there are none/,
+    ],
+    ["a default of numbers", { default_prompt_name: 3 }, /default_prompt_name must be a string/],
+  ] as const
+) {
+  Deno.test(`embeddings: a file of prompts with ${what} is refused`, async () => {
+    const files = { "config_sentence_transformers.json": JSON.stringify(file) };
+    await withStoryAs(
+      { pooling: "mean" },
+      async (folder) => {
+        await assert.rejects(loadModel(folder, { threads: 1 }), (error: Error) => {
+          assert.ok(error instanceof CheckpointError);
+          assert.match(error.message, message);
+          return true;
+        });
+      },
+      {},
+      files,
+    );
+  });
+}
 
 Deno.test("embeddings: a tokenizer that ends texts itself is left to do so", async () => {
   const piece = (id: string) => ({ SpecialToken: { id, type_id: 0 } });

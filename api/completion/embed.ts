@@ -5,6 +5,8 @@ import type { Prompt } from "./prompt_input.ts";
 
 export interface EmbedAllOptions {
   pooling?: Pooling;
+  /** One of the model's prompts. */
+  promptName?: string;
   /** Numbers that are kept of each vector. */
   dimensions?: number;
   /** Of the request. */
@@ -25,14 +27,14 @@ export interface Embedded {
 export async function embedAll(
   model: Model,
   prompts: readonly Prompt[],
-  { pooling, dimensions, signal }: EmbedAllOptions,
+  { pooling, promptName, dimensions, signal }: EmbedAllOptions,
 ): Promise<Embedded> {
   checkDimensions(model, dimensions);
   const controller = new AbortController();
   const abort = () => controller.abort();
   signal.addEventListener("abort", abort);
   try {
-    const options = { pooling, signal: controller.signal };
+    const options = { pooling, promptName, signal: controller.signal };
     const embeddings = await Promise.all(prompts.map((prompt) => model.embed(prompt, options)));
     return {
       vectors: embeddings.map(({ values }) => shortened(model, values, dimensions)),

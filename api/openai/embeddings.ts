@@ -22,6 +22,9 @@ const EmbeddingsRequest = z.object({
   pooling: z.enum(POOLINGS).nullish().openapi({
     description: "Whose states are taken. Default: as the model's files say",
   }),
+  prompt_name: z.string().nullish().openapi({
+    description: "Which of the model's prompts stands before texts. Default: as its files say",
+  }),
 }).openapi("EmbeddingsRequest");
 
 const Embeddings = z.object({
@@ -45,6 +48,7 @@ export function addEmbeddings(app: OpenAPIHono, services: Services): void {
     const model = servedModel(services, body.model);
     const embedded = await embedAll(model, promptsOf(body.input), {
       pooling: body.pooling ?? undefined,
+      promptName: body.prompt_name ?? undefined,
       dimensions: body.dimensions ?? undefined,
       signal: c.req.raw.signal,
     });

@@ -31,7 +31,9 @@ Deno.test("embeddings: one vector a text, in order", async () => {
   assert.equal(asked.at(-1)![1]!.pooling, "last");
   await api.json(PATH, { input: "a", pooling: "cls" });
   assert.equal(asked.at(-1)![1]!.pooling, "cls");
-  await api.json(PATH, { input: "a", pooling: "max" }, 400);
+  await api.json(PATH, { input: "a", pooling: "median" }, 400);
+  await api.json(PATH, { input: "a", prompt_name: "query" });
+  assert.equal(asked.at(-1)![1]!.promptName, "query");
 });
 
 Deno.test("embeddings: ids are one text, lists of ids several", async () => {

@@ -6,6 +6,7 @@
  */
 import { type ModelSpec, rotaryDim } from "../../codegen/model_spec.ts";
 import type { ModelConfig } from "../config.ts";
+import { shown, UnsupportedModelError } from "../errors.ts";
 import { GGUF_INPUT_GROUP_KEY } from "../gguf/config.ts";
 import type { Pooling } from "../pooling.ts";
 import type { TernaryType } from "./formats.ts";
@@ -23,7 +24,7 @@ const FILE_TYPES: Readonly<Partial<Record<TernaryType, number>>> = {
   i2_s: 40,
 };
 
-const POOLING_TYPES: Readonly<Record<Pooling, number>> = { mean: 1, cls: 2, last: 3 };
+const POOLING_TYPES: Partial<Record<Pooling, number>> = { mean: 1, cls: 2, last: 3 };
 
 export async function ggufKeys(
   source: Source,
@@ -80,7 +81,13 @@ function shapeKeys(config: ModelConfig, configText: string): ArchitectureKey[] {
 
 /** No key says whether vectors have length 1: that is up to those who ask for them. */
 function poolingKeys({ task, embedding }: ModelConfig): ArchitectureKey[] {
-  return task === "embed" ? [["pooling_type", "uint32", POOLING_TYPES[embedding.pooling]]] : [];
+  if (task !== "embed") return [];
+  const type = POOLING_TYPES[embedding.pooling];
+  if (type !== undefined) return [["pooling_type", "uint32", type]];
+  throw new UnsupportedModelError(
+    `Cannot write this model as GGUF, which has no pooling ${shown(embedding.pooling)}: write ` +
+      "safetensors, or a .trilith file",
+  );
 }
 
 /** What an architecture has beyond the keys of all. */

@@ -43,6 +43,7 @@ const TEXTS: readonly CompanionName[] = [
   "chat_template.jinja",
   "modules.json",
   "1_Pooling/config.json",
+  "config_sentence_transformers.json",
 ];
 
 /** Smaller models are packed in less time than a packer takes to be compiled. */

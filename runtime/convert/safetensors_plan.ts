@@ -26,6 +26,7 @@ const COMPANIONS: readonly CompanionName[] = [
   "tokenizer.model",
   "modules.json",
   "1_Pooling/config.json",
+  "config_sentence_transformers.json",
 ];
 
 /**

@@ -28,9 +28,10 @@ const COMPANIONS = new Set([
   "tokenizer.model",
   "chat_template.jinja",
   "chat_template.json",
-  // Embedding models say here how they pool.
+  // Embedding models say here how they pool, and what they want before texts.
   "modules.json",
   "1_Pooling/config.json",
+  "config_sentence_transformers.json",
 ]);
 const TERMS = /^(?:license|licence|notice)[^/]*$/i;
 const SINGLE = "model.safetensors";
