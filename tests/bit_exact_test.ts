@@ -86,9 +86,10 @@ async function nativeLogits(
 
 /**
  * All models for the kernels that instruction sets have by default. The others differ in their linears
- * only, which are proved on all edge shapes.
+ * only, which are proved on all edge shapes, or just in what they fetch ahead.
  */
 function modelsFor(kernel: TernaryKernel): readonly OddModel[] {
+  if (kernelName(kernel).endsWith("-prefetch")) return ODD_MODELS.slice(0, 1);
   const isDefault = [null, "AuthenticAMD"].some((vendor) =>
     kernel === defaultKernel(kernel.isa, vendor)
   );
