@@ -10,7 +10,6 @@ import { blockKindOf } from "./gguf/ternary_blocks.ts";
 import { ternaryBlocks, wideMatrix } from "./gguf/weights.ts";
 import { grainOfQuantization } from "./quantization.ts";
 import type { ExpertLinear } from "./tensor_names.ts";
-import { codesByRows } from "./ternary.ts";
 import { packedWeights } from "./trilith/weights.ts";
 import type {
   Allocate,
@@ -59,7 +58,7 @@ class CheckpointWeights implements WeightSource {
   }
 
   async #stored(path: string, shape: Shape, allocate?: Allocate): Promise<Stored> {
-    const { quantization, tensorNames } = this.#config;
+    const { quantization } = this.#config;
     const name = `${path}.weight`;
     if (isPacked(quantization)) {
       const scale = await this.#packedScale(`${path}.weight_scale`);
@@ -82,7 +81,6 @@ class CheckpointWeights implements WeightSource {
     }
     const bytes = await this.#checkpoint.read(name, allocate);
     const matrix = { kind: floatTypeOf(this.#checkpoint.tensors, name), bytes, ...shape };
-    if (tensorNames.rowFactors !== null) return await this.#byRows(path, matrix);
     return { matrix: exact ? { ...matrix, exact } : matrix, scale: null };
   }
 
@@ -155,13 +153,7 @@ class CheckpointWeights implements WeightSource {
     const shape = linearShape(spec, name);
     if (kind !== null) return expertOfBlocks({ kind, bytes, ...shape }, what);
     const matrix = { kind: floatTypeOf(this.#checkpoint.tensors, weight), bytes, ...shape };
-    const { rowFactors } = tensorNames;
-    if (rowFactors === null) return { matrix: { ...matrix, exact: true }, rowScales: null };
-    const factors = `${path}.${rowFactors}`;
-    const type = floatTypeOf(this.#checkpoint.tensors, factors);
-    const rowScales = toFloat32(await this.#part(factors, stacked, expert), type);
-    const codes = codesByRows(matrix, rowScales, what);
-    return { matrix: { kind: "codes", bytes: codes, ...shape }, rowScales };
+    return { matrix: { ...matrix, exact: true }, rowScales: null };
   }
 
   /** A tensor, or an expert's part of one that holds those of all. */
@@ -170,13 +162,6 @@ class CheckpointWeights implements WeightSource {
     const bytes = this.#checkpoint.tensors.get(name)!.byteLength /
       this.#config.spec.experts!.numExperts;
     return this.#checkpoint.readRange(name, expert * bytes, bytes);
-  }
-
-  /** Masters with factors of their rows: the codes they stand for. */
-  async #byRows(path: string, matrix: StoredMatrix): Promise<Stored> {
-    const rowScales = await this.#vector(`${path}.${this.#config.tensorNames.rowFactors}`);
-    const bytes = codesByRows(matrix, rowScales, shown(`${path}.weight`));
-    return { matrix: { kind: "codes", bytes, n: matrix.n, k: matrix.k }, scale: null, rowScales };
   }
 
   /** weight_scale is mean|W| for autobitlinear and its reciprocal for bitlinear. */

@@ -145,10 +145,6 @@ function* expectedOfExperts(
       const { path } = names.expert(layer, expert, name);
       const shape = stacked ? [numExperts, n, k] : [n, k];
       yield { name: `${path}.weight`, shapes: [shape], types: linearTypes(quantization) };
-      if (names.rowFactors !== null) {
-        const factors = stacked ? [[numExperts, n], [numExperts, n, 1]] : [[n], [n, 1]];
-        yield { name: `${path}.${names.rowFactors}`, shapes: factors, types: FLOATS };
-      }
     }
   }
 }
@@ -174,9 +170,6 @@ function* expectedOfLinear(
   } else {
     yield { name: `${path}.weight`, shapes: [[n, k]], types: linearTypes(quantization) };
   }
-  if (names.rowFactors !== null) {
-    yield { name: `${path}.${names.rowFactors}`, shapes: [[n], [n, 1]], types: FLOATS };
-  }
   if (spec.biases.includes(name)) yield { name: `${path}.bias`, shapes: [[n]], types: FLOATS };
   if (spec.linearNormEps !== null) {
     yield { name: names.inputNorm(layer, name), shapes: [[k]], types: FLOATS };
@@ -196,7 +189,7 @@ function checkNothingElse(
   const expected = new Set<string>();
   for (const { name } of expectedTensors(spec, quantization, names)) expected.add(name);
   const relevant =
-    /_proj\.(bias|row_alpha|rms_norm\.weight|norm\.weight|weight_scale)$|\.(attn_sub_norm|ffn_sub_norm|inner_attn_ln|ffn_layernorm|q_norm|k_norm|pre_feedforward_layernorm|post_feedforward_layernorm)\.weight$|\.mlp\.experts\..*_proj\.weight$/;
+    /_proj\.(bias|rms_norm\.weight|norm\.weight|weight_scale)$|\.(attn_sub_norm|ffn_sub_norm|inner_attn_ln|ffn_layernorm|q_norm|k_norm|pre_feedforward_layernorm|post_feedforward_layernorm)\.weight$|\.mlp\.experts\..*_proj\.weight$/;
   const unused = [...tensors.keys()].filter((name) => relevant.test(name) && !expected.has(name));
   if (unused.length === 0) return;
   throw new UnsupportedModelError(

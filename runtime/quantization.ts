@@ -73,7 +73,6 @@ export function readQuantization(
         'quantization_config: add {"quant_method": "bitnet", "linear_class": ...} as its maker says',
     );
   }
-  if (names.rowFactors !== null) return ternaryOf({ grain: "row", scaleType: "f32" });
   if (options.grain) return ternaryOf(options.grain);
   if (isTernaryMaster(config) || hasOwnNorms(names)) {
     return { kind: "bitnet", linearClass: "autobitlinear", mode: "online", useRmsNorm: false };

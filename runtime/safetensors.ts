@@ -156,7 +156,9 @@ function parseType(name: string, dtype: Json | undefined, what: string): Safeten
   if (!UNREAD_TYPES.has(dtype)) return null;
   throw new UnsupportedModelError(
     `Cannot read tensor ${shown(name)} of ${what} as its type is ${dtype}: ` +
-      `this version reads ${Object.keys(ELEMENT_BYTES).join(", ")}`,
+      (dtype === "U32"
+        ? "MLX packs weights so: get the same model as safetensors of 16 bits, or as a GGUF file"
+        : `this version reads ${Object.keys(ELEMENT_BYTES).join(", ")}`),
   );
 }
 

@@ -99,7 +99,7 @@ export const SHAPES: Readonly<Record<string, ModelSpec>> = {
     qkNorm: true,
     rotaryDim: 64,
     sliding: {
-      window: 512,
+      window: 513,
       layers: Array.from({ length: 24 }, (_, layer) => layer % 4 !== 3),
       fullLayersTurn: false,
     },

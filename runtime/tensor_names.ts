@@ -11,8 +11,6 @@ export interface TensorNames {
   /** Name of a linear without its last part, for example `model.layers.0.mlp.up_proj`. */
   linear(layer: number, name: LinearName): string;
   norm(layer: number, which: NormName): string;
-  /** Last part of the name of the factors of a linear's rows, where they are tensors. */
-  rowFactors: string | null;
   /** Weight of the norm that a linear applies to its own input. */
   inputNorm(layer: number, name: LinearName): string;
   /** Weight of the norm of query or key heads. */
@@ -48,6 +46,12 @@ const SUB_NORM_PATHS = [
   { attnSub: "self_attn.inner_attn_ln.weight", ffnSub: "mlp.ffn_layernorm.weight" },
 ] as const;
 
+/** Most models', that of what was saved without its head, and Maple's. */
+const EMBEDDINGS = [["model.", "embed_tokens"], ["", "embed_tokens"], [
+  "model.",
+  "word_embeddings",
+]];
+
 /** Microsoft's embedding models call the norms of linears' own inputs so, transformers rms_norm. */
 const OWN_NORM = "norm.weight";
 
@@ -61,10 +65,8 @@ export function tensorNamesOf(
   tensors: Tensors,
   tied: boolean,
 ): TensorNames {
-  // What was saved without its head has no prefix.
-  const prefix = !tensors.has("model.embed_tokens.weight") && tensors.has("embed_tokens.weight")
-    ? ""
-    : "model.";
+  const [prefix, embeddings] =
+    EMBEDDINGS.find(([prefix, name]) => tensors.has(`${prefix}${name}.weight`)) ?? EMBEDDINGS[0];
   const layers = `${prefix}layers`;
   const linear = (layer: number, name: LinearName) => `${layers}.${layer}.${LINEAR_PATHS[name]}`;
   const inputNorm = tensors.has(`${linear(0, "q")}.${OWN_NORM}`) ? OWN_NORM : "rms_norm.weight";
@@ -77,7 +79,7 @@ export function tensorNamesOf(
     ...subNorms,
     ...norms,
   };
-  const embedding = `${prefix}embed_tokens.weight`;
+  const embedding = `${prefix}${embeddings}.weight`;
   return {
     embedding,
     finalNorm: `${prefix}norm.weight`,
@@ -86,7 +88,6 @@ export function tensorNamesOf(
     norm: (layer, which) => `${layers}.${layer}.${paths[which]}`,
     inputNorm: (layer, name) => `${linear(layer, name)}.${inputNorm}`,
     headNorm: (layer, which) => `${layers}.${layer}.self_attn.${which[0]}_norm.weight`,
-    rowFactors: tensors.has(`${linear(0, "q")}.row_alpha`) ? "row_alpha" : null,
     router: (layer) => `${layers}.${layer}.mlp.gate.weight`,
     expert(layer, expert, name) {
       const among = stacked ? "experts" : `experts.${expert}`;

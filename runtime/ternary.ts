@@ -127,37 +127,6 @@ export function absmeanCodes(
   return { codes, scale: absmean.scale };
 }
 
-/**
- * Codes of float masters whose rows have the factors that they were trained with: code =
- * round(w / factor) clamped to -1..1.
- *
- * @param factors (n,), positive, or 0 where a row's weights are.
- * @throws {CheckpointError} If a factor is not of that kind, or a weight is not finite.
- */
-export function codesByRows(
-  matrix: StoredMatrix,
-  factors: Float32Array,
-  what: string,
-): Uint8Array<ArrayBuffer> {
-  const floats = floatsOf(matrix);
-  const { elements, valueOf } = floats;
-  const bad = factors.findIndex((factor) => !(factor >= 0 && Number.isFinite(factor)));
-  if (bad >= 0) {
-    throw new CheckpointError(
-      `Cannot use ${what}: factors of rows must be positive and finite: that of row ${bad} is ` +
-        `${factors[bad]}`,
-    );
-  }
-  const codes = new Uint8Array(elements.length);
-  for (let i = 0; i < codes.length; i++) {
-    const weight = valueOf(elements[i]);
-    if (!Number.isFinite(weight)) throw notFiniteError(floats, what);
-    const half = factors[Math.floor(i / matrix.k)] / 2;
-    codes[i] = weight > half ? 2 : weight < -half ? 0 : 1;
-  }
-  return codes;
-}
-
 /** Sums of |w| of each row, in doubles: lane i % 16 adds its elements in order, then the lanes. */
 export function rowSums(matrix: StoredMatrix): Float64Array {
   const { elements, valueOf } = floatsOf(matrix);

@@ -146,15 +146,16 @@ function checkDepth({ model, ...parts }: JsonObject): void {
   throw new CheckpointError(`Cannot read the tokenizer: it nests deeper than ${MAX_DEPTH} levels`);
 }
 
-/** Whatever has a pattern must have one that is known: the library leaves out those that it does not know. */
+/** What replaces or splits by a pattern must have one that is known: the library skips others. */
 function checkPatterns(section: Json | undefined): void {
   if (typeof section !== "object" || section === null) return;
-  if (isJsonObject(section) && section.pattern !== undefined) {
+  const type = isJsonObject(section) ? section.type : undefined;
+  if (isJsonObject(section) && (type === "Replace" || type === "Split")) {
     const { Regex, String: literal } = isJsonObject(section.pattern) ? section.pattern : {};
     if (typeof (Regex ?? literal) !== "string") {
       throw new CheckpointError(
         `Cannot read the tokenizer: pattern must be {"Regex": text} or {"String": text}: ` +
-          `current value is ${shown(section.pattern)}`,
+          `current value is ${shown(section.pattern ?? null)}`,
       );
     }
   }

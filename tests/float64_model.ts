@@ -213,6 +213,12 @@ class Decoder {
     };
   }
 
+  /** Positions that a token sees in a layer that slides; Maple's key counts those before it. */
+  #window(): number {
+    const { sliding_window, model_type } = this.#config;
+    return sliding_window + Number(model_type === "maple");
+  }
+
   #attention(inputs: Row[], layer: number): Row[] {
     const config = this.#config;
     const at = `layers.${layer}.self_attn`;
@@ -228,7 +234,7 @@ class Decoder {
     const group = heads / config.num_key_value_heads;
     const scale = (config.query_pre_attn_scalar ?? size) ** -0.5;
     return inputs.map((x, t) => {
-      const first = slides ? Math.max(0, t + 1 - config.sliding_window) : 0;
+      const first = slides ? Math.max(0, t + 1 - this.#window()) : 0;
       const out = split(q(x)).map((head) => place(head, "q", t)).flatMap((query, h) => {
         const own = Math.floor(h / group);
         const seen = keys.slice(first, t + 1).map((each) => each[own]);

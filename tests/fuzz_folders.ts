@@ -232,18 +232,13 @@ function embeddingQwen(): FolderParts {
   );
 }
 
-/** An expert a tensor, factors of rows beside masters, in two shards. */
+/** An expert a tensor, in two shards. */
 function shardedMaple(): FolderParts {
-  const masters: Tensors = { ...attention("F32"), ...HEAD_NORMS };
-  masters[`${LAYER}.mlp.gate.weight`] = ["F32", 2, HIDDEN];
+  const layer: Tensors = { ...attention("F32"), ...HEAD_NORMS };
+  layer[`${LAYER}.mlp.gate.weight`] = ["F32", 2, HIDDEN];
   for (const expert of [0, 1]) {
     for (const name of ["gate", "up", "down"]) {
-      masters[`${LAYER}.mlp.experts.${expert}.${name}_proj.weight`] = ["F32", HIDDEN, HIDDEN];
-    }
-  }
-  for (const [name, [, ...shape]] of Object.entries(masters)) {
-    if (name.endsWith("_proj.weight")) {
-      masters[name.replace("weight", "row_alpha")] = ["F32", shape[0]];
+      layer[`${LAYER}.mlp.experts.${expert}.${name}_proj.weight`] = ["F32", HIDDEN, HIDDEN];
     }
   }
   const parts = folder({
@@ -261,7 +256,7 @@ function shardedMaple(): FolderParts {
     tie_word_embeddings: true,
   }, {});
   const shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
-  const names = [Object.keys(AROUND), Object.keys(masters)];
+  const names = [Object.keys(AROUND), Object.keys(layer)];
   return {
     json: {
       ...parts.json,
@@ -273,7 +268,7 @@ function shardedMaple(): FolderParts {
         ),
       },
     },
-    weights: { [shards[0]]: safetensors(AROUND), [shards[1]]: safetensors(masters) },
+    weights: { [shards[0]]: safetensors(AROUND), [shards[1]]: safetensors(layer) },
   };
 }
 

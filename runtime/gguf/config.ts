@@ -307,7 +307,8 @@ function maple(keys: KeyReader, config: JsonObject): JsonObject {
     num_experts_per_tok: positive(keys, "expert_used_count"),
     moe_intermediate_size: positive(keys, "expert_feed_forward_length"),
     norm_topk_prob: keys.flag("expert_weights_norm") ?? true,
-    sliding_window: positive(keys, "attention.sliding_window"),
+    // Of a token's own and those before it; config.json counts those before.
+    sliding_window: positive(keys, "attention.sliding_window") - 1,
     layer_types: layerTypes(keys, layers, 4),
     ...(limit === null ? {} : { swiglu_limit: shortest(limit) }),
   };

@@ -4,16 +4,20 @@ import { floatTypeOf } from "../expected_tensors.ts";
 import type { Architecture, Facts, Graph } from "./architecture.ts";
 import { slidingLayers } from "./layer_types.ts";
 
-const MAX_WINDOW = 2 ** 31 - 1;
+const MAX_WINDOW = 2 ** 31 - 2;
 const MAX_EXPERTS = 65536;
 /** The model's own code has this number in it: a config.json need not say it. 0: not clamped. */
 const SWIGLU_LIMIT = 7;
 
 /**
  * DeepGrove's Maple: every layer is a mixture of experts; three of four layers slide, and only these
- * turn their heads, in part.
+ * turn their heads, in part. Linears and experts are floats with one magnitude a row.
  *
- * Source: llama.cpp's converter and graph of `maple`.
+ * The model's own code gives FlashAttention the window (sliding_window, 0), which counts the positions
+ * before a token: it sees one more than that. llama.cpp's key counts all.
+ *
+ * Sources: the model's own modeling_maple.py, as ports to vLLM and others describe it, and llama.cpp's
+ * converter and graph of `maple`.
  */
 export const MAPLE: Architecture = {
   modelType: "maple",
@@ -46,6 +50,13 @@ function graph({ config, tensors, shape }: Facts): Graph {
       "Cannot run this model: norm_topk_prob must be true: current value is false",
     );
   }
+  for (const key of ["num_shared_experts", "first_k_dense_replace"]) {
+    const count = config.has(key) ? config.number(key, 0, MAX_EXPERTS) : 0;
+    if (count === 0) continue;
+    throw new UnsupportedModelError(
+      `Cannot run this model: ${key} must be 0: current value is ${count}`,
+    );
+  }
   const turned = rotaryFeatures(config, shape.headDim);
   const limit = config.number("swiglu_limit", 0, 1e6, SWIGLU_LIMIT);
   return {
@@ -54,9 +65,9 @@ function graph({ config, tensors, shape }: Facts): Graph {
       rowScales: true,
       ...(turned === shape.headDim ? {} : { rotaryDim: turned }),
       sliding: {
-        window: config.count("sliding_window", MAX_WINDOW),
+        window: config.count("sliding_window", MAX_WINDOW) + 1,
         layers: slidingLayers(config, shape.numHiddenLayers, 4),
-        fullLayersTurn: false,
+        fullLayersTurn: !config.flag("nope_on_global_attention", true),
       },
       experts: {
         numExperts,

@@ -95,23 +95,16 @@ Deno.test("experts may be tensors of their own", () => {
   assertRefused(MAPLE, lacking, /lacks 1 of .*23.mlp.experts.255.up_proj/, BY_ROW);
 });
 
-Deno.test("masters may have the factors of their rows beside them", () => {
-  const factors = Object.fromEntries([
-    ...[["q", 2048], ["k", 512], ["v", 512], ["o", 2048]]
-      .map(([name, n]) => [`self_attn.${name}_proj.row_alpha`, [n]]),
-    ...[["gate", 512], ["up", 512], ["down", 2048]]
-      .map(([name, n]) => [`mlp.experts.${name}_proj.row_alpha`, [256, n]]),
-  ]);
-  const config = parse(MAPLE, header(STACKED, factors));
-  assert.deepEqual(config.quantization, {
-    kind: "ternary",
-    scales: "row",
-    groupSize: null,
-    scaleType: "f32",
-  });
-  assert.equal(config.tensorNames.rowFactors, "row_alpha");
-  const wrong = header(STACKED, { ...factors, "mlp.experts.up_proj.row_alpha": [256] });
-  assertRefused(MAPLE, wrong, /up_proj.row_alpha.*shape must be \[256,512\]/);
+Deno.test("the published names and keys: word_embeddings, and which layers do not turn", () => {
+  const tensors = header(APART);
+  tensors.set("model.word_embeddings.weight", tensors.get("model.embed_tokens.weight")!);
+  tensors.delete("model.embed_tokens.weight");
+  const published = { ...MAPLE, num_shared_experts: 0, nope_on_global_attention: true };
+  const config = parse(published, tensors, BY_ROW);
+  assert.deepEqual(config.spec, shapeOf("maple-20b-a1b"));
+  assert.equal(config.tensorNames.embedding, "model.word_embeddings.weight");
+  const turned = parse({ ...published, nope_on_global_attention: false }, tensors, BY_ROW);
+  assert.equal(turned.spec.sliding!.fullLayersTurn, true);
 });
 
 for (
@@ -124,6 +117,8 @@ for (
     ],
     ["another number of experts", { num_experts: 128 }, /shape must be \[128,2048\]/],
     ["weights that are not normalised", { norm_topk_prob: false }, /norm_topk_prob must be true/],
+    ["shared experts", { num_shared_experts: 1 }, /num_shared_experts must be 0/],
+    ["layers without experts", { first_k_dense_replace: 2 }, /first_k_dense_replace must be 0/],
     ["a limit below 0", { swiglu_limit: -7 }, /swiglu_limit must be a number/],
     ["no window", { sliding_window: null }, /sliding_window must be an integer/],
     ["a part of a pair turned", { partial_rotary_factor: 0.01 }, /turns pairs of features/],
