@@ -86,6 +86,18 @@ export function headsOf(metadata: Metadata): { query: number; key: number; headD
   return { query, key: keys.same("attention.head_count_kv") ?? query, headDim };
 }
 
+/** Weights that only fit inputs turned by the same rotation: Bonsai 2's. Without it they write noise. */
+const ROTATED = "prism.hadamard.";
+
+function checkBasis(metadata: Metadata): void {
+  const key = metadata.keys().find((key) => key.startsWith(ROTATED));
+  if (key === undefined) return;
+  throw new UnsupportedModelError(
+    `Cannot run this GGUF file: by ${shown(key)} its weights are in a rotated basis, which this ` +
+      "version does not turn inputs to: get a file of the same model without these keys",
+  );
+}
+
 function positive(keys: KeyReader, key: string): number {
   const value = keys.same(key);
   return value !== null && Number.isSafeInteger(value) && value >= 1
@@ -106,6 +118,7 @@ function layersOf(keys: KeyReader): number {
  */
 export function configOf(input: ConfigInput): JsonObject {
   const { metadata, tensors } = input;
+  checkBasis(metadata);
   const name = architectureName(metadata);
   const { modelType, adds, ropeTheta = 10000 } = ARCHITECTURES[name];
   const keys = new KeyReader(metadata, `${name}.`);

@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
-import { CheckpointError } from "../errors.ts";
+import { CheckpointError, UnsupportedModelError } from "../errors.ts";
 import { configOf } from "./config.ts";
 import type { GgufValue } from "./values.ts";
 
 /** config.json of a small model of this architecture, with more keys. */
-function config(architecture: string, more: Readonly<Record<string, GgufValue>> = {}) {
+function config(
+  architecture: string,
+  more: Readonly<Record<string, GgufValue>> = {},
+  others: readonly [string, GgufValue][] = [],
+) {
   const keys = {
     block_count: 2,
     embedding_length: 64,
@@ -16,7 +20,11 @@ function config(architecture: string, more: Readonly<Record<string, GgufValue>> 
     `${architecture}.${key}`,
     value,
   ]);
-  const metadata = new Map<string, GgufValue>([["general.architecture", architecture], ...named]);
+  const metadata = new Map<string, GgufValue>([
+    ["general.architecture", architecture],
+    ...named,
+    ...others,
+  ]);
   const tensors = new Map([["model.embed_tokens.weight", { shape: [256, 64] }]]);
   return configOf({ metadata, tensors, ropeFactors: {} });
 }
@@ -39,4 +47,12 @@ Deno.test("gguf config: attention to later tokens is told, by any key", () => {
   assert.ok(!(key in config("qwen3", { "attention.causal": true })));
   assert.equal(config("qwen3", { "attention.causal": false })[key], true);
   assert.equal(config("gemma-embedding")[key], true);
+});
+
+Deno.test("gguf config: weights in a rotated basis are refused", () => {
+  const others: [string, GgufValue][] = [["prism.hadamard.version", 1]];
+  assert.throws(() => config("qwen3", {}, others), (error: Error) => {
+    assert.ok(error instanceof UnsupportedModelError);
+    return /rotated basis.*without these keys/.test(error.message);
+  });
 });
