@@ -45,7 +45,8 @@ testWith(
         ...["--checks", CHECKS.join(","), "--max-examples", String(EXAMPLES)],
         ...["--phases", "examples,coverage,fuzzing", "--max-time", String(SECONDS)],
         ...["--generation-deterministic", "--no-color", "--suppress-health-check", "all"],
-        ...["--request-timeout", "20", "--workers", "2"],
+        // Python's parser can fail in two threads at once, which then counts as a failure.
+        ...["--request-timeout", "20", "--workers", "1"],
       ], folder);
       assert.equal(status, 0, output);
       const [, tested] = /Tested: +(\d+)/.exec(output) ?? [];
