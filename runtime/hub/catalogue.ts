@@ -134,7 +134,7 @@ export const CATALOGUE: readonly CatalogueEntry[] = [
   ...(["0.5B", "1B", "3B", "8B"] as const).map((size) => ({
     ...DEFAULTS,
     name: `bitcpm4-${size.toLowerCase()}`,
-    repo: `openbmb/BitCPM4-CANN-${size}-gguf`,
+    repo: `openbmb/BitCPM-CANN-${size}-gguf`,
     file: GGUF_WORD.bitcpm,
     licence: "Apache-2.0",
     contextSize: 32_768,
