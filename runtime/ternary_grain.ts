@@ -1,6 +1,6 @@
 /**
  * Whether a checkpoint's weights are ternary as they stand, and what has a factor of its own: told by
- * samples of some layers, which is checked for all weights when they are packed.
+ * samples of all linears, which is checked for all weights when they are packed.
  */
 import { type FloatType, type Groups, LINEAR_NAMES } from "../codegen/model_spec.ts";
 import { type BlockKind, STORED_BLOCKS } from "../codegen/pack/stored.ts";
@@ -24,16 +24,21 @@ const FLOAT_KINDS: Partial<Record<TensorInfo["dtype"], FloatType>> = {
   BF16: "bf16",
 };
 /** Rows that are read at a place, and places in a matrix. */
-const SAMPLE_ROWS = 32;
-const SAMPLE_PLACES = 4;
+interface Sampling {
+  rows: number;
+  places: number;
+}
+/** Of the first, the middle and the last layer, and of the others. */
+const SAMPLING: Sampling = { rows: 32, places: 4 };
+const SPARSE_SAMPLING: Sampling = { rows: 4, places: 2 };
 
 /** @returns Null if linears are of no ternary type, and of floats that are not ternary. */
 export async function ternaryGrain(checkpoint: Checkpoint): Promise<TernaryGrain | null> {
-  const names = sampledTensors(checkpoint);
-  const hasTernary = names.some((name) => isTernary(checkpoint, name));
+  const sampled = sampledTensors(checkpoint);
+  const hasTernary = [...sampled.keys()].some((name) => isTernary(checkpoint, name));
   let found: TernaryGrain | null = null;
-  for (const name of names) {
-    const grain = await sampledGrain(checkpoint, name);
+  for (const [name, sampling] of sampled) {
+    const grain = await sampledGrain(checkpoint, name, sampling);
     // Floats among ternary tensors must be ternary too, which packing says more about.
     if (grain === null && hasTernary) continue;
     if (grain === null) return null;
@@ -53,8 +58,8 @@ function coarsestCommon(a: TernaryGrain, b: TernaryGrain): TernaryGrain {
   };
 }
 
-/** The linears of the first, the middle and the last layer. */
-function sampledTensors({ tensors }: Checkpoint): string[] {
+/** The linears of all layers, those that are looked at closely first: they tell most models. */
+function sampledTensors({ tensors }: Checkpoint): Map<string, Sampling> {
   const layers = new Set<number>();
   for (const name of tensors.keys()) {
     const layer = /^model\.layers\.(\d{1,6})\./.exec(name)?.[1];
@@ -66,19 +71,29 @@ function sampledTensors({ tensors }: Checkpoint): string[] {
     ["gate", "up", "down"].map((name) => `mlp.${stack}.${name}_proj`)
   );
   const paths = [...LINEAR_NAMES.map((name) => LINEAR_PATHS[name]), ...experts];
-  return [...new Set([0, last >> 1, last])].flatMap((layer) =>
-    paths.map((path) => `model.layers.${layer}.${path}.weight`)
-  ).filter((name) => tensors.has(name));
+  const close = new Set([0, last >> 1, last]);
+  const sampled = new Map<string, Sampling>();
+  for (const layer of new Set([...close, ...layers])) {
+    const names = paths.map((path) => `model.layers.${layer}.${path}.weight`);
+    for (const name of names.filter((name) => tensors.has(name))) {
+      sampled.set(name, close.has(layer) ? SAMPLING : SPARSE_SAMPLING);
+    }
+  }
+  return sampled;
 }
 
-async function sampledGrain(checkpoint: Checkpoint, name: string): Promise<TernaryGrain | null> {
+async function sampledGrain(
+  checkpoint: Checkpoint,
+  name: string,
+  sampling = SAMPLING,
+): Promise<TernaryGrain | null> {
   const { dtype, shape } = checkpoint.tensors.get(name)!;
   if (dtype === "I2_S") return { grain: "matrix", scaleType: "f32" };
   const kind = blockKindOf(dtype);
   const isRounded = ROUNDED_TERNARY.includes(dtype);
   const type = isRounded ? "f32" : FLOAT_KINDS[dtype];
   if (shape.length < 2 || shape.includes(0) || (kind === null && type === undefined)) return null;
-  const { bytes, n, k } = await sampleOf(checkpoint, name);
+  const { bytes, n, k } = await sampleOf(checkpoint, name, sampling);
   // Experts are matrices of their own.
   const isStack = shape.length > 2;
   const floats = isRounded ? float32Bytes(widenedAsTernary(bytes, dtype, name)) : bytes;
@@ -93,18 +108,19 @@ async function sampledGrain(checkpoint: Checkpoint, name: string): Promise<Terna
 }
 
 /** Rows of some places of a matrix of at least one row, or of a stack of such. */
-async function sampleOf(checkpoint: Checkpoint, name: string) {
+async function sampleOf(checkpoint: Checkpoint, name: string, sampling: Sampling) {
   const { shape, byteLength } = checkpoint.tensors.get(name)!;
   const k = shape.at(-1)!;
   const rows = shape.reduce((product, size) => product * size, 1) / k;
-  const count = Math.min(SAMPLE_ROWS, rows);
+  const { places } = sampling;
+  const count = Math.min(sampling.rows, rows);
   const parts: Uint8Array<ArrayBuffer>[] = [];
-  for (let place = 0; place < SAMPLE_PLACES; place++) {
-    const first = Math.floor((rows - count) * place / (SAMPLE_PLACES - 1));
+  for (let place = 0; place < places; place++) {
+    const first = Math.floor((rows - count) * place / (places - 1));
     const rowBytes = byteLength / rows;
     parts.push(await checkpoint.readRange(name, first * rowBytes, count * rowBytes));
   }
-  return { bytes: joined(parts), n: SAMPLE_PLACES * count, k };
+  return { bytes: joined(parts), n: places * count, k };
 }
 
 function float32Bytes(values: Float32Array): Uint8Array<ArrayBuffer> {

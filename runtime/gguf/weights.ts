@@ -37,8 +37,9 @@ function unequalError(kind: BlockKind, index: number, k: number, grain: Grain, w
   const [row, block] = [Math.floor(index / perRow), index % perRow];
   const share = grain === "matrix" ? "a matrix" : grain === "row" ? "a row" : `${grain} features`;
   return new CheckpointError(
-    `Cannot use ${what}: all weights of ${share} must have one factor, as in the rest of the model: ` +
-      `the factor of row ${row}, block ${block} is another, the file is damaged`,
+    `Cannot use ${what}: all weights of ${share} must have one factor, as samples of all linears have: ` +
+      `the factor of row ${row}, block ${block} is another: get the model in another type, or its ` +
+      "safetensors files",
   );
 }
 

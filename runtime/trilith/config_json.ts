@@ -2,6 +2,7 @@
  * What is known of a model, as JSON in a file of its own. Names and numbers in it become generated code,
  * so nothing is believed: each value must be of its kind, and no others may be there.
  */
+import { createHash } from "node:crypto";
 import {
   checkSpec,
   type FloatType,
@@ -15,7 +16,11 @@ import { MODEL_TYPES } from "../models/architecture.ts";
 import { POOLINGS } from "../pooling.ts";
 import { tensorNamesOf } from "../tensor_names.ts";
 
-type Check = (value: Json) => boolean;
+interface Check {
+  (value: Json): boolean;
+  /** Names of an object's fields, and of theirs. */
+  names?: Json;
+}
 
 const count = (most: number): Check => (value) =>
   Number.isSafeInteger(value) && Number(value) >= 1 && Number(value) <= most;
@@ -24,7 +29,8 @@ const flag: Check = (value) => typeof value === "boolean";
 const oneOf = (names: readonly string[]): Check => (value) =>
   typeof value === "string" && names.includes(value);
 const listOf = (check: Check): Check => (value) => Array.isArray(value) && value.every(check);
-const orNull = (check: Check): Check => (value) => value === null || check(value);
+const orNull = (check: Check): Check =>
+  Object.assign((value: Json) => value === null || check(value), { names: check.names });
 const optional = (check: Check): OptionalCheck => ({ optional: check });
 
 interface OptionalCheck {
@@ -33,15 +39,20 @@ interface OptionalCheck {
 type Fields<T> = Readonly<Record<keyof T, Check | OptionalCheck>>;
 
 /** An object with these fields and no others. */
-const object = <T>(fields: Fields<T>): Check => (value) => {
-  if (!isJsonObject(value)) return false;
+const object = <T>(fields: Fields<T>): Check => {
   const known = Object.entries<Check | OptionalCheck>(fields);
-  return Object.keys(value).every((key) => Object.hasOwn(fields, key)) &&
+  const check = (value: Json) =>
+    isJsonObject(value) && Object.keys(value).every((key) => Object.hasOwn(fields, key)) &&
     known.every(([key, check]) => {
       const field = value[key];
       if (typeof check === "function") return field !== undefined && check(field);
       return field === undefined || check.optional(field);
     });
+  const names = known.map(([key, check]) => [
+    key,
+    (typeof check === "function" ? check : check.optional).names ?? null,
+  ]);
+  return Object.assign(check, { names });
 };
 
 const FLOAT_TYPES: readonly FloatType[] = ["f32", "f16", "bf16"];
@@ -122,6 +133,10 @@ const CONFIG: Fields<Written> = {
   eosTokenIds: listOf(number),
   notes: listOf((value) => typeof value === "string"),
 };
+
+/** Names of all fields: versions of Trilith that know others have another one. */
+export const CONFIG_FIELDS = createHash("sha256").update(JSON.stringify(object(CONFIG).names))
+  .digest("hex").slice(0, 16);
 
 /** As JSON; names of tensors stay behind, as the file has none. */
 export function configJson({ tensorNames: _, ...config }: ModelConfig): Written {

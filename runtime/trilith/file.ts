@@ -24,7 +24,7 @@ import { CheckpointError, shown } from "../errors.ts";
 import { isJsonObject, type Json, parseJson, utf8Text } from "../json.ts";
 import { HEADER_BYTES, type PackedFile, packedKey } from "../packed_file.ts";
 import type { WeightFile } from "../tensors.ts";
-import { configJson, parseConfigJson } from "./config_json.ts";
+import { CONFIG_FIELDS, configJson, parseConfigJson } from "./config_json.ts";
 
 const MAGIC = "trilith-model-1";
 export const CONFIG_NAME = "config.json";
@@ -46,6 +46,8 @@ interface Header {
   layout: string;
   /** See `planDigest`. */
   digest: string;
+  /** `CONFIG_FIELDS` of the version that wrote it; the first versions wrote none. */
+  fields?: string;
   dataBytes: number;
   /** CRC-32 of the data; null while it is written. */
   checksum: number | null;
@@ -76,6 +78,7 @@ export function encodeTrilithHeader(
     magic: MAGIC,
     layout: layout.name,
     digest: planDigest(config.spec, layout),
+    fields: CONFIG_FIELDS,
     dataBytes: planOf(config.spec, layout).totalBytes,
     checksum,
     texts,
@@ -106,7 +109,7 @@ export async function openTrilithFile(path: string): Promise<Checkpoint> {
     const fail = (reason: string) => new CheckpointError(`Cannot open ${shown(path)}: ${reason}`);
     const head = await readAt(handle, 0, Math.min(HEADER_BYTES, size));
     const header = headerOf(head, fail);
-    const config = parseConfigJson(header.config, path);
+    const config = configOf(header, path, fail);
     const layout = layoutOf(header, config, fail);
     checkSizes(header, config.spec, layout, size, fail);
     await checkData(handle, header, fail);
@@ -151,8 +154,20 @@ function isPlace(value: Json): boolean {
     [value.offset, value.bytes].every((n) => Number.isSafeInteger(n) && Number(n) >= 0);
 }
 
+/** What another version knows of a model may be more or less: that is no damage. */
+function configOf({ config, fields }: Header, path: string, fail: Fail): ModelConfig {
+  try {
+    return parseConfigJson(config, path);
+  } catch (error) {
+    if (fields === CONFIG_FIELDS) throw error;
+    throw otherVersion(fail);
+  }
+}
+
 function otherVersion(fail: Fail): CheckpointError {
-  return fail("another version of Trilith wrote it: convert the model again with this one");
+  return fail(
+    "another version of Trilith wrote it: convert the model that it was made of again, with this one",
+  );
 }
 
 function layoutOf({ layout: name, digest }: Header, { spec }: ModelConfig, fail: Fail) {

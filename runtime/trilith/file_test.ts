@@ -88,6 +88,16 @@ Deno.test("trilith: what is damaged, unfinished or of another version is told in
     // deno-lint-ignore no-explicit-any -- headers are as their writer made them
     const cases: [RegExp, (header: any) => void][] = [
       [/it is not a file that trilith convert has written/, (h) => h.magic = "x"],
+      [/another version of Trilith wrote it: convert the model that it was made of again/, (h) => {
+        // The first versions knew nothing of embeddings, and said nothing of what they knew.
+        delete h.fields;
+        delete h.config.embedding;
+      }],
+      [/another version of Trilith wrote it/, (h) => {
+        h.fields = "0123456789abcdef";
+        h.config.spec.lookahead = 3;
+      }],
+      [/its embedding is undefined: the file is damaged/, (h) => delete h.config.embedding],
       [/another version of Trilith wrote it: convert/, (h) => h.magic = "trilith-model-9"],
       [/another version of Trilith wrote it/, (h) => h.layout = "rows64"],
       [/another version of Trilith wrote it/, (h) => h.digest = "0"],
