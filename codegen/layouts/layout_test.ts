@@ -56,6 +56,12 @@ function featuresOf(code: WordCode): (k: number) => number {
   return (k) => wordsOf(code, k) / code.groupWords * code.groupFeatures;
 }
 
+function decoded(code: WordCode, words: readonly number[]): Uint8Array {
+  const codes = new Uint8Array(code.groupFeatures);
+  code.decode(words, codes, 0);
+  return codes;
+}
+
 for (const [layout, paddedFeatures] of PADDED_FEATURES) {
   Deno.test(`${layout.name}: unpacking what was packed gives the codes back`, () => {
     fc.assert(
@@ -190,7 +196,7 @@ Deno.test("lookup10: products with 27, 27, 27 and 3 give back every value of ten
     ];
     const digits = (index: number) => [index % 3, Math.floor(index / 3) % 3, Math.floor(index / 9)];
     const codes = Uint8Array.from([...digits(a), ...digits(b), ...digits(c), value % 3]);
-    assert.deepEqual(WORDS_10.decode(WORDS_10.encode(codes)), codes);
+    assert.deepEqual(decoded(WORDS_10, WORDS_10.encode(codes)), codes);
   }
 });
 
@@ -203,7 +209,7 @@ Deno.test("shuffle24: nibbles hold three trits up to their sign, the last byte t
   const random = randomOf(5);
   for (let i = 0; i < 1000; i++) {
     const some = randomCodes(random, 24);
-    assert.deepEqual(BYTES_24.decode(BYTES_24.encode(some)), some);
+    assert.deepEqual(decoded(BYTES_24, BYTES_24.encode(some)), some);
   }
 });
 

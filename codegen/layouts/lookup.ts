@@ -47,8 +47,8 @@ export interface WordCode {
   readonly lookups: readonly number[];
   /** The words of a group. codes: groupFeatures of 0, 1, 2. */
   encode(codes: Uint8Array): number[];
-  /** The codes of a group's words. */
-  decode(words: readonly number[]): Uint8Array;
+  /** Writes the codes of a group's words from `at` on: groupFeatures of them. */
+  decode(words: ArrayLike<number>, codes: Uint8Array, at: number): void;
   /** `encode` in Zig, see `NativeLayout`. */
   readonly nativeEncode: string;
 }
@@ -58,8 +58,16 @@ function indexOf(codes: Uint8Array, from: number): number {
   return codes[from] + 3 * codes[from + 1] + 9 * codes[from + 2];
 }
 
-function digitsOf(index: number): [number, number, number] {
-  return [index % 3, Math.floor(index / 3) % 3, Math.floor(index / 9)];
+/** The digits of all indices, three each; a word that no packer makes may name the last five. */
+const DIGITS = Uint8Array.from(
+  { length: 3 * 32 },
+  (_, i) => Math.floor(Math.floor(i / 3) / 3 ** (i % 3)) % 3,
+);
+
+function putDigits(index: number, codes: Uint8Array, at: number): void {
+  codes[at] = DIGITS[3 * index];
+  codes[at + 1] = DIGITS[3 * index + 1];
+  codes[at + 2] = DIGITS[3 * index + 2];
 }
 
 /** The three lower indices of a word: bits 0-4, 5-9, 10-14. */
@@ -67,8 +75,10 @@ function lowIndices(codes: Uint8Array, from: number): number {
   return indexOf(codes, from) | indexOf(codes, from + 3) << 5 | indexOf(codes, from + 6) << 10;
 }
 
-function lowCodes(word: number): number[] {
-  return [0, 5, 10].flatMap((shift) => digitsOf(word >> shift & 31));
+function putLowCodes(word: number, codes: Uint8Array, at: number): void {
+  putDigits(word & 31, codes, at);
+  putDigits(word >> 5 & 31, codes, at + 3);
+  putDigits(word >> 10 & 31, codes, at + 6);
 }
 
 /** 9 trits in a word: three indices, bit 15 is not used. 1.78 bits a weight. */
@@ -81,7 +91,7 @@ export const WORDS_9: WordCode = {
   sliceGroups: 28,
   lookups: [0, 3, 6],
   encode: (codes) => [lowIndices(codes, 0)],
-  decode: ([word]) => Uint8Array.from(lowCodes(word)),
+  decode: (words, codes, at) => putLowCodes(words[0], codes, at),
   nativeEncode: "return .{pack.threeIndices(codes)};",
 };
 
@@ -101,9 +111,13 @@ export const WORDS_48: WordCode = {
     const last = indexOf(codes, 45);
     return [0, 1, 2, 3, 4].map((j) => lowIndices(codes, 9 * j) | (last >> 4 - j & 1) << 15);
   },
-  decode(words) {
-    const last = words.reduce((index, word) => 2 * index + (word >> 15), 0);
-    return Uint8Array.from([...words.flatMap(lowCodes), ...digitsOf(last)]);
+  decode(words, codes, at) {
+    let last = 0;
+    for (let j = 0; j < 5; j++) {
+      putLowCodes(words[j], codes, at + 9 * j);
+      last = 2 * last + (words[j] >> 15);
+    }
+    putDigits(last, codes, at + 45);
   },
   nativeEncode: zig`
     const last: pack.Words = pack.index(codes[45..]);
@@ -137,14 +151,13 @@ export const WORDS_10: WordCode = {
     const value = ((a * 27 + b) * 27 + c) * 3 + codes[9];
     return [Math.ceil(value * 2 ** 16 / 3 ** 10)];
   },
-  decode([word]) {
-    const digits: number[] = [];
-    for (const base of [27, 27, 27, 3]) {
-      digits.push(word * base >> 16);
-      word = word * base & 0xffff;
+  decode(words, codes, at) {
+    let word = words[0];
+    for (let j = 0; j < 3; j++) {
+      putDigits(word * 27 >> 16, codes, at + 3 * j);
+      word = word * 27 & 0xffff;
     }
-    const [a, b, c, last] = digits;
-    return Uint8Array.from([...digitsOf(a), ...digitsOf(b), ...digitsOf(c), last]);
+    codes[at + 9] = word * 3 >> 16;
   },
   nativeEncode: zig`
     const Wide = @Vector(${BLOCK_ROWS}, u32);
@@ -182,12 +195,12 @@ export const BYTES_24: WordCode = {
     const signs = values.reduce((bits, value) => 2 * bits + (value < 0 ? 1 : 0), 0);
     return [...[0, 2, 4, 6].map((i) => nibble(i) | nibble(i + 1) << 4), signs];
   },
-  decode(words) {
-    return Uint8Array.from(BYTES_24.lookups.flatMap((_, i) => {
+  decode(words, codes, at) {
+    for (let i = 0; i < SIGNED_INDICES; i++) {
       const magnitude = words[i >> 1] >> 4 * (i & 1) & 15;
       const sign = words[4] >> SIGNED_INDICES - 1 - i & 1;
-      return digitsOf(MIDDLE_INDEX + (sign === 1 ? -magnitude : magnitude));
-    }));
+      putDigits(MIDDLE_INDEX + (sign === 1 ? -magnitude : magnitude), codes, at + 3 * i);
+    }
   },
   nativeEncode: zig`
     var words: [5]pack.Codes = @splat(@splat(0));
@@ -321,25 +334,28 @@ function forEachGroup(
 }
 
 function packRow(code: WordCode, packed: Uint8Array, row: RowOf, codes: Uint8Array): void {
-  forEachGroup(code, row, (group, at, stride) => {
-    const own = new Uint8Array(code.groupFeatures).fill(ZERO_CODE);
-    own.set(codes.subarray(group * code.groupFeatures, (group + 1) * code.groupFeatures));
-    code.encode(own).forEach((word, j) => {
-      packed[at + j * stride] = word & 255;
-      if (code.wordBytes === 2) packed[at + j * stride + 1] = word >> 8;
-    });
+  const { groupFeatures, wordBytes } = code;
+  const own = new Uint8Array(groupFeatures);
+  forEachGroup(code, row, (group, start, stride) => {
+    const from = group * groupFeatures;
+    for (let i = 0; i < groupFeatures; i++) own[i] = codes[from + i] ?? ZERO_CODE;
+    const words = code.encode(own);
+    for (let j = 0, at = start; j < words.length; j++, at += stride) {
+      packed[at] = words[j] & 255;
+      if (wordBytes === 2) packed[at + 1] = words[j] >> 8;
+    }
   });
 }
 
 function unpackRow(code: WordCode, packed: Uint8Array, row: RowOf): Uint8Array {
-  const codes = new Uint8Array(row.k);
-  forEachGroup(code, row, (group, at, stride) => {
-    const words = Array.from({ length: code.groupWords }, (_, j) => {
-      const high = code.wordBytes === 2 ? packed[at + j * stride + 1] : 0;
-      return packed[at + j * stride] | high << 8;
-    });
-    const from = group * code.groupFeatures;
-    codes.set(code.decode(words).subarray(0, row.k - from), from);
+  const { groupWords, groupFeatures, wordBytes } = code;
+  const codes = new Uint8Array(Math.ceil(row.k / groupFeatures) * groupFeatures);
+  const words = new Uint16Array(groupWords);
+  forEachGroup(code, row, (group, start, stride) => {
+    for (let j = 0, at = start; j < groupWords; j++, at += stride) {
+      words[j] = packed[at] | (wordBytes === 2 ? packed[at + 1] << 8 : 0);
+    }
+    code.decode(words, codes, group * groupFeatures);
   });
-  return codes;
+  return codes.subarray(0, row.k);
 }
