@@ -8,11 +8,17 @@ export const GGML_TYPES = [
   "Q2_0",
   "PQ2_0",
   "PTQ1_0",
+  "Q2_K",
+  "Q3_K",
   "Q4_0",
+  "Q4_1",
   "Q4_K",
   "Q5_0",
+  "Q5_1",
+  "Q5_K",
   "Q6_K",
   "Q8_0",
+  "IQ4_NL",
 ] as const;
 export type GgmlType = typeof GGML_TYPES[number];
 

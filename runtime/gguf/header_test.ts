@@ -144,9 +144,9 @@ const UNREAD: Record<string, [bytes: Uint8Array<ArrayBuffer>, message: RegExp]> 
   ],
   "TL1": [withTensor((w) => w.string("a").u32(1).u64(256).u32(38).u64(0)), /I2_S or TQ2_0 file/],
   "TL2": [withTensor((w) => w.string("a").u32(1).u64(256).u32(39).u64(0)), /TL2 or MXFP4/],
-  "Q2_K": [
-    withTensor((w) => w.string("a").u32(1).u64(256).u32(10).u64(0)),
-    /Q2_K: this version reads/,
+  "IQ3_S": [
+    withTensor((w) => w.string("a").u32(1).u64(256).u32(21).u64(0)),
+    /IQ3_S: this version reads/,
   ],
   "a type that nobody knows": [
     withTensor((w) => w.string("a").u32(1).u64(256).u32(4e9).u64(0)),

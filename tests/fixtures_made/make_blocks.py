@@ -12,7 +12,10 @@ from gguf import quants
 
 BLOCKS = 6
 # Where a block's halves are: any bytes might be infinite or no number.
-HALVES = {"Q4_0": [0], "Q5_0": [0], "Q8_0": [0], "Q4_K": [0, 2], "Q6_K": [208], "TQ1_0": [], "TQ2_0": []}
+HALVES = {
+    "Q4_0": [0], "Q5_0": [0], "Q8_0": [0], "Q4_K": [0, 2], "Q6_K": [208], "TQ1_0": [], "TQ2_0": [],
+    "Q4_1": [0, 2], "Q5_1": [0, 2], "IQ4_NL": [0], "Q2_K": [80, 82], "Q3_K": [108], "Q5_K": [0, 2],
+}
 
 
 def text(array):
