@@ -121,6 +121,18 @@ Deno.test("a llama with a magnitude a matrix and TriLM's words has its inputs ro
     assert.equal(await groups({ ...words("olmo"), "trilith.input_group_size": said }), undefined);
   }));
 
+Deno.test("queries, keys and values in one tensor are taken apart", () =>
+  withFolder(madeFolder(withOneFactor(madeModel("trilm"))), async (folder) => {
+    const options = { architecture: "llama", type: F16 };
+    const { bytes } = await packedTwin(folder, options);
+    assert.deepEqual((await packedTwin(folder, { ...options, fused: true })).bytes, bytes);
+    const fewer: Record<string, TestValue> = { "llama.attention.head_count_kv": ["u32", 2] };
+    await assert.rejects(
+      packedTwin(folder, { ...options, fused: true, values: fewer }),
+      /attn_qkv.weight": by the file's keys .* must have 256 rows together: current value is 384/,
+    );
+  }));
+
 Deno.test("floats of BitNet's own architecture are masters, whose RoPE has BitNet's base", async () => {
   const folder = fixturePath("models/bitnet-2b4t-bf16");
   await withFolder({}, async (empty) => {

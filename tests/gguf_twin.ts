@@ -17,6 +17,8 @@ export interface TwinOptions {
   values?: Readonly<Record<string, TestValue>>;
   /** Keys to leave out. */
   without?: readonly string[];
+  /** Whether queries, keys and values are one tensor. */
+  fused?: boolean;
 }
 
 const NAMES: readonly (readonly [RegExp, string])[] = [
@@ -48,7 +50,24 @@ export async function ggufTwin(folder: string, options: TwinOptions): Promise<Ui
     const dims = shape.toReversed();
     tensors[name.replace(pattern, text)] = { dims, type: id, bytes: encode(values) };
   }
-  return ggufFile({ values: valuesOf(config, options), tensors });
+  return ggufFile({
+    values: valuesOf(config, options),
+    tensors: options.fused ? withFused(tensors) : tensors,
+  });
+}
+
+/** Queries, keys and values of each layer one after the other, in the place of the queries. */
+function withFused(tensors: Readonly<Record<string, TestTensor>>): Record<string, TestTensor> {
+  const all = Object.entries(tensors).flatMap(([name, tensor]): [string, TestTensor][] => {
+    if (/attn_[kv]\.weight$/.test(name)) return [];
+    if (!name.endsWith("attn_q.weight")) return [[name, tensor]];
+    const parts = ["q", "k", "v"].map((part) => tensors[name.replace("attn_q", `attn_${part}`)]);
+    const rows = parts.reduce((sum, { dims }) => sum + dims[1], 0);
+    const bytes = Uint8Array.from(parts.flatMap(({ bytes }) => [...bytes]));
+    const fused = { ...tensor, dims: [tensor.dims[0], rows], bytes };
+    return [[name.replace("attn_q", "attn_qkv"), fused]];
+  });
+  return Object.fromEntries(all);
 }
 
 /** Heads whose rows the architecture's converter puts in pairs; 0 where it does not. */

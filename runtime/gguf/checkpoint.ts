@@ -8,11 +8,13 @@ import type { TensorInfo, WeightFile } from "../tensors.ts";
 import type { Allocate } from "../weights.ts";
 import { type ByteSource, type OpenBytes, openBytes } from "../byte_source.ts";
 import { architectureName, configOf, hasTurnedRows, headsOf } from "./config.ts";
+import { isFused, partsOf } from "./fused.ts";
 import { type GgufHeader, readHeader } from "./header.ts";
 import { KeyReader } from "./keys.ts";
 import { hfNames, ROPE_FACTORS, turnedHeads } from "./names.ts";
 import { RowReader } from "./rows.ts";
 import { ggufCompanions } from "./tokenizer.ts";
+import type { Metadata } from "./values.ts";
 
 /** How I2_S weights lie, which files do not say; see `rows.ts`. */
 export const I2S_LAYOUTS = ["x86", "arm", "rows4"] as const;
@@ -146,7 +148,7 @@ interface Found {
 async function checkpointOf(parts: readonly Part[], options: GgufOptions): Promise<Checkpoint> {
   const { metadata } = parts[0].header;
   const architecture = architectureName(metadata);
-  const found = foundTensors(parts);
+  const found = foundTensors(parts, metadata);
   const owners = new Map<string, Found>();
   for (const [name, hfName] of hfNames(found.keys(), architecture)) {
     owners.set(hfName, found.get(name)!);
@@ -169,10 +171,10 @@ async function checkpointOf(parts: readonly Part[], options: GgufOptions): Promi
   return new GgufCheckpoint(parts, configText, tensors, readers);
 }
 
-function foundTensors(parts: readonly Part[]): Map<string, Found> {
+function foundTensors(parts: readonly Part[], metadata: Metadata): Map<string, Found> {
   const found = new Map<string, Found>();
   for (const part of parts) {
-    for (const [name, info] of part.header.tensors) {
+    for (const [name, info] of apart(part.header.tensors, metadata)) {
       if (found.has(name)) {
         throw new CheckpointError(
           `Cannot open ${shown(part.source.path)}: an earlier part has ${shown(name)} as well`,
@@ -182,6 +184,22 @@ function foundTensors(parts: readonly Part[]): Map<string, Found> {
     }
   }
   return found;
+}
+
+/** A file's tensors, fused ones in their parts. */
+function* apart(
+  tensors: ReadonlyMap<string, TensorInfo>,
+  metadata: Metadata,
+): Generator<[string, TensorInfo]> {
+  for (const [name, info] of tensors) {
+    if (!isFused(name)) {
+      yield [name, info];
+      continue;
+    }
+    const { query, key, headDim } = headsOf(metadata);
+    const keys = key * headDim;
+    yield* partsOf(name, info, { q: query * headDim, k: keys, v: keys });
+  }
 }
 
 /** More pairs of features than any head has. */
