@@ -38,9 +38,20 @@ interface Architecture {
 /** Microsoft's: where files have floats, they are masters. Old converters missed transformers 5's rope_theta. */
 const BITNET: Architecture = {
   modelType: "bitnet",
-  adds: () => ({ hidden_act: "relu2", is_bitnet_config: true }),
+  adds: (_, config, { metadata }) => ({
+    hidden_act: isOneBit(config, metadata) ? "silu" : "relu2",
+    is_bitnet_config: true,
+  }),
   ropeTheta: 500000,
 };
+
+/**
+ * bitnet.cpp's present converter gives 1bitLLM's models Microsoft's architecture, which differs in its
+ * activation alone; they have Llama 2's vocabulary and base of RoPE.
+ */
+function isOneBit({ rope_theta }: JsonObject, metadata: Metadata): boolean {
+  return rope_theta === 10000 && metadata.get("tokenizer.ggml.model") === "llama";
+}
 
 const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   "bitnet-b1.58": BITNET,
