@@ -56,3 +56,21 @@ Deno.test("gguf config: weights in a rotated basis are refused", () => {
     return /rotated basis.*without these keys/.test(error.message);
   });
 });
+
+Deno.test("gguf config: 1bitLLM's models under Microsoft's architecture have their own activation", () => {
+  const act = (theta: number | null, model: string) => {
+    const keys: Record<string, GgufValue> = theta === null ? {} : { "rope.freq_base": theta };
+    return config("bitnet-b1.58", keys, [["tokenizer.ggml.model", model]]).hidden_act;
+  };
+  assert.equal(act(10000, "llama"), "silu");
+  for (const [theta, model] of [[500000, "gpt2"], [500000, "llama"], [10000, "gpt2"]] as const) {
+    assert.equal(act(theta, model), "relu2");
+  }
+  assert.equal(act(null, "llama"), "relu2");
+});
+
+Deno.test("gguf config: the base of RoPE where the key is missing", () => {
+  const base = (architecture: string) => config(architecture).rope_theta;
+  assert.deepEqual([base("bitnet-b1.58"), base("bitnet-25")], [500000, 500000]);
+  assert.deepEqual([base("bitnet"), base("llama"), base("gemma3")], [10000, 10000, 1e6]);
+});
