@@ -5,6 +5,7 @@ import fs from "node:fs";
 import path from "node:path";
 import process from "node:process";
 import { cacheDirectory } from "../kernels/cache.ts";
+import { inFolder } from "../kernels/test_helpers.ts";
 import { runCli } from "./cli_process.ts";
 import { ROOT } from "./paths.ts";
 
@@ -30,10 +31,47 @@ for (const [name, printed] of Object.entries(EXAMPLES)) {
   });
 }
 
-function deno(args: readonly string[]): { status: number | null; output: string } {
-  const env = { ...process.env, NO_COLOR: "1" };
+/** As the README has it. */
+const OTHERS_CONFIG = {
+  links: [ROOT],
+  imports: { "@trilith/trilith": "jsr:@trilith/trilith@^0.1.0" },
+};
+
+const OTHERS_PROGRAM = `
+import { createApp, ModelHost } from "@trilith/trilith/api";
+import { type ModelSpec, stepSource } from "@trilith/trilith/codegen";
+import { type GenerationResult, loadModel } from "@trilith/trilith/runtime";
+
+await using model = await loadModel();
+const options = { maxTokens: 8, temperature: 0 };
+const result: GenerationResult = await model.generate("Once upon a time", options);
+const spec: Pick<ModelSpec, "hiddenAct"> = { hiddenAct: "silu" };
+console.log([result.completionTokens, spec.hiddenAct, typeof stepSource, typeof createApp].join());
+console.log(ModelHost.name);
+`;
+
+Deno.test("another project finds what is exported, by the package's name", () =>
+  inFolder((folder) => {
+    fs.writeFileSync(path.join(folder, "deno.json"), JSON.stringify(OTHERS_CONFIG));
+    fs.writeFileSync(path.join(folder, "main.ts"), OTHERS_PROGRAM);
+    const args = ["run", "-A", "main.ts"];
+    const { status, output } = deno(args, { cwd: folder, TRILITH_CACHE: cacheDirectory() });
+    assert.equal(status, 0, output);
+    assert.match(output, /^8,silu,function,function\nModelHost$/m);
+  }));
+
+interface Surroundings {
+  cwd?: string;
+  TRILITH_CACHE?: string;
+}
+
+function deno(
+  args: readonly string[],
+  { cwd = ROOT, ...more }: Surroundings = {},
+): { status: number | null; output: string } {
+  const env = { ...process.env, NO_COLOR: "1", ...more };
   const { status, stdout, stderr } = spawnSync(Deno.execPath(), args, {
-    cwd: ROOT,
+    cwd,
     encoding: "utf8",
     env,
   });
@@ -63,7 +101,7 @@ for (const command of ["publish", "pack"]) {
     if (command === "publish") {
       assert.match(output, /kernels\/zig\/host\.zig/);
       assert.match(output, /models\/story\/model\.safetensors/);
-      assert.doesNotMatch(output, /_test\.ts/);
+      assert.doesNotMatch(output, /_test\.ts|\/(?:fake|test)_\w+\.ts|_once\.ts/);
     }
   });
 }
