@@ -1,7 +1,7 @@
 import { type Command, Option } from "commander";
-import project from "../deno.json" with { type: "json" };
 import type { MachineReportOptions } from "../runtime/reports.ts";
 import { SHAPES } from "../runtime/shapes.ts";
+import { VERSION } from "../runtime/version.ts";
 import { type Context, interruptible } from "./context.ts";
 import {
   addJsonFlag,
@@ -79,7 +79,7 @@ async function report(
     const progress = createProgress(io.stderr, { quiet });
     const measure = { ...options, onProgress: progress.report, signal };
     try {
-      const result = await engine.reportMachine({ out, peers, version: project.version }, measure);
+      const result = await engine.reportMachine({ out, peers, version: VERSION }, measure);
       progress.done();
       if (json) printJson(io.stdout, result);
       else io.stdout.write(`${out}/report.md\n`);

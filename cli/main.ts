@@ -1,5 +1,5 @@
 import { Command, CommanderError } from "commander";
-import project from "../deno.json" with { type: "json" };
+import { VERSION } from "../runtime/version.ts";
 import { addBenchCommand } from "./bench.ts";
 import { addChatCommand } from "./chat.ts";
 import { addCompareCommand } from "./compare.ts";
@@ -66,7 +66,7 @@ export async function main(args: readonly string[], io: Io, engine: Engine): Pro
 function createProgram(context: Context): Command {
   const program = new Command("trilith")
     .description("Runs ternary (1.58-bit) language models on this CPU")
-    .version(project.version)
+    .version(VERSION)
     .addHelpText("after", PROGRAM_HELP);
   const { io } = context;
   // Also before subcommands are made: they inherit it.

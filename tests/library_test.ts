@@ -93,15 +93,41 @@ Deno.test("all that is exported is documented, and what its types name is export
   assert.deepEqual(others, []);
 });
 
-for (const command of ["publish", "pack"]) {
-  Deno.test(`deno ${command} takes the package: no slow types, no tests in it`, () => {
-    const { status, output } = deno([command, "--dry-run", "--allow-dirty"]);
-    assert.equal(status, 0, output);
-    assert.doesNotMatch(output, /error\[/);
-    if (command === "publish") {
-      assert.match(output, /kernels\/zig\/host\.zig/);
-      assert.match(output, /models\/story\/model\.safetensors/);
-      assert.doesNotMatch(output, /_test\.ts|\/(?:fake|test)_\w+\.ts|_once\.ts/);
-    }
-  });
+Deno.test("deno publish takes the package: no slow types, no tests in it", () => {
+  const { status, output } = deno(["publish", "--dry-run", "--allow-dirty"]);
+  assert.equal(status, 0, output);
+  assert.doesNotMatch(output, /error\[/);
+  assert.match(output, /kernels\/zig\/host\.zig/);
+  assert.match(output, /models\/story\/model\.safetensors/);
+  assert.doesNotMatch(output, /_test\.ts|\/(?:fake|test)_\w+\.ts|_once\.ts/);
+});
+
+/** Files that a module of a package asks for and that are not in it. */
+function missingImports(folder: string, module: string): string[] {
+  const text = fs.readFileSync(path.join(folder, module), "utf8");
+  const asked = text.matchAll(/(?:\bfrom|\bimport)\s*\(?\s*["'](\.{1,2}\/[^"']+)["']/g);
+  return [...asked]
+    .map(([, relative]) => path.join(path.dirname(module), relative))
+    .filter((file) => !fs.existsSync(path.join(folder, file)))
+    .map((file) => `${module}: ${file}`);
 }
+
+Deno.test("what deno pack makes is whole: its own package.json, and all that its modules ask for", () =>
+  inFolder((folder) => {
+    const { status, output } = deno(["pack", "--allow-dirty", "-o", path.join(folder, "a.tgz")]);
+    assert.equal(status, 0, output);
+    const tar = (flags: string) =>
+      spawnSync("tar", [flags, "a.tgz"], { cwd: folder, encoding: "utf8" }).stdout;
+    const names = tar("-tzf").trim().split("\n");
+    assert.equal(new Set(names).size, names.length);
+    tar("-xzf");
+    const root = path.join(folder, "package");
+    const { exports } = JSON.parse(fs.readFileSync(path.join(root, "package.json"), "utf8"));
+    for (const { types, default: module } of Object.values<Record<string, string>>(exports)) {
+      assert.ok([types, module].every((file) => fs.existsSync(path.join(root, file))), module);
+    }
+    const modules = names.filter((name) => /\.(?:d\.ts|js)$/.test(name))
+      .map((name) => path.relative("package", name));
+    assert.ok(modules.length > 300);
+    assert.deepEqual(modules.flatMap((module) => missingImports(root, module)), []);
+  }));

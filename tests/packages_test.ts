@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import fs from "node:fs";
+import { VERSION } from "../runtime/version.ts";
 
 function read(name: string) {
   return JSON.parse(fs.readFileSync(new URL(`../${name}`, import.meta.url), "utf8"));
@@ -13,6 +14,10 @@ Deno.test("deno.json and package.json name the same versions", () => {
     [name, specifier.slice(`npm:${name}@`.length)] as const
   );
   assert.deepEqual(Object.fromEntries(forDeno), { ...dependencies, ...devDependencies });
+});
+
+Deno.test("deno.json and the code name the same version", () => {
+  assert.equal(read("deno.json").version, VERSION);
 });
 
 Deno.test("deno.json and package.json export the same modules", () => {

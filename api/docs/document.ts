@@ -1,5 +1,5 @@
 import type { OpenAPIHono } from "@hono/zod-openapi";
-import { VERSION } from "../operations/version.ts";
+import { VERSION } from "../../runtime/version.ts";
 
 /** What of an OpenAPI 3.1 document the page shows. */
 export interface ApiDocument {

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { planOf } from "../../codegen/plan.ts";
 import { parametersOf } from "../../runtime/inspect.ts";
 import type { GenerationDefaults, Model } from "../../runtime/types.ts";
-import { VERSION } from "../operations/version.ts";
+import { VERSION } from "../../runtime/version.ts";
 import { addGet, addPost } from "../route.ts";
 import type { Services } from "../services.ts";
 import { OLLAMA } from "./dialect.ts";

@@ -2,7 +2,8 @@ import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import type { AppOptions } from "../options.ts";
 import type { Services } from "../services.ts";
 import { OPERATIONS } from "./dialect.ts";
-import { runtimeName, VERSION } from "./version.ts";
+import { VERSION } from "../../runtime/version.ts";
+import { runtimeName } from "./version.ts";
 
 export function addMetrics(app: OpenAPIHono, { host }: Services, { metrics }: AppOptions): void {
   metrics.watchModel(host);

@@ -3,7 +3,7 @@ import { addGet } from "../route.ts";
 import { SUPPORTED_KEYWORDS } from "../../runtime/grammar/schema_keywords.ts";
 import type { Services } from "../services.ts";
 import { OPERATIONS } from "./dialect.ts";
-import { VERSION } from "./version.ts";
+import { VERSION } from "../../runtime/version.ts";
 
 const Props = z.object({
   version: z.string(),

@@ -1,10 +1,8 @@
 import { type OpenAPIHono, z } from "@hono/zod-openapi";
 import process from "node:process";
-import project from "../../deno.json" with { type: "json" };
+import { VERSION } from "../../runtime/version.ts";
 import { addGet } from "../route.ts";
 import { OPERATIONS } from "./dialect.ts";
-
-export const VERSION: string = project.version;
 
 const Version = z.object({ version: z.string(), runtime: z.string() }).openapi("Version");
 

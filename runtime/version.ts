@@ -1,0 +1,2 @@
+/** That of deno.json, which packages do not carry. */
+export const VERSION = "0.1.0";
