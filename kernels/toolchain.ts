@@ -51,6 +51,8 @@ export interface EnsureZigOptions {
 export interface Attempt {
   source: string;
   reason: string;
+  /** The program that it needs and that is not on PATH. */
+  absent?: string;
 }
 
 /** No usable Zig compiler. */
@@ -76,9 +78,10 @@ const DEFAULT_TIMEOUT_MS = 20 * 60_000;
  */
 const ARCHIVE_SHA256: Readonly<Record<string, string>> = {};
 
-const REMEDIES =
-  `install Zig 0.17 (pip install ${WHEEL}, or https://ziglang.org/download) and put ` +
-  `it on PATH or name its binary in TRILITH_ZIG`;
+/** For people who have none. */
+export const ZIG_REMEDY =
+  `install Zig 0.17 (pip install ${WHEEL}, or https://ziglang.org/download) and ` +
+  `put it on PATH or name its binary in TRILITH_ZIG`;
 
 /**
  * A Zig compiler, from the first of: TRILITH_ZIG, a 0.17.x on PATH, Trilith's cache, the PyPI wheel
@@ -136,7 +139,7 @@ async function chosenZig(signal?: AbortSignal): Promise<Zig | null> {
 
 async function zigOnPath(attempts: Attempt[], signal?: AbortSignal): Promise<Zig | null> {
   const candidates = findOnPath("zig");
-  if (candidates.length === 0) attempts.push({ source: "zig on PATH", reason: "there is none" });
+  if (candidates.length === 0) attempts.push(notOnPath("zig", "zig"));
   for (const candidate of candidates) {
     const probed = await probe(candidate, signal);
     if (!("reason" in probed) && SUPPORTED.test(probed.version)) {
@@ -246,6 +249,7 @@ async function install(
   const sources = [
     ...PACKAGE_TOOLS.map(({ source, program, args }) => ({
       source,
+      program,
       name: [program, ...args.slice(0, args.indexOf("install") + 1), WHEEL].join(" "),
       fill: (into: string) => installWheel(program, args, into, options),
     })),
@@ -255,17 +259,39 @@ async function install(
       fill: (into: string) => installArchive(into, options),
     },
   ];
-  for (const { source, name, fill } of sources) {
+  for (const { source, name, fill, ...needed } of sources) {
+    if ("program" in needed && findOnPath(needed.program).length === 0) {
+      attempts.push(notOnPath(name, needed.program));
+      continue;
+    }
     const result = await tryInstall(folder, fill, options.signal);
     if (!("reason" in result)) return { ...result, source };
     attempts.push({ source: name, reason: result.reason });
   }
   throw new ToolchainError(
-    `Cannot get the Zig compiler, which builds the kernels. Tried:\n` +
-      attempts.map(({ source, reason }) => `  ${source}: ${reason}`).join("\n") +
-      `\nWhat to do: ${REMEDIES}`,
+    `Cannot get the Zig compiler, which builds the kernels: ${told(attempts)}: ${ZIG_REMEDY}`,
     attempts,
   );
+}
+
+/** Whether one of the tools is here that fetch a compiler at the first run. */
+export function hasPackageTool(): boolean {
+  return PACKAGE_TOOLS.some(({ program }) => findOnPath(program).length > 0);
+}
+
+function notOnPath(source: string, program: string): Attempt {
+  return { source, reason: `there is no ${program} on PATH`, absent: program };
+}
+
+/** In one line, programs that are not there together. */
+function told(attempts: readonly Attempt[]): string {
+  const absent = attempts.flatMap(({ absent }) => absent ?? []);
+  const others = attempts.filter((attempt) => attempt.absent === undefined)
+    .map(({ source, reason }) => `${source}: ${reason}`);
+  const all = absent.length === 0
+    ? others
+    : [`there is no ${absent.join(", ")} on PATH`, ...others];
+  return all.join("; ").replace(/\s+/g, " ");
 }
 
 /** Only a compiler that has shown that it runs is published. */
@@ -294,8 +320,7 @@ async function installWheel(
   into: string,
   options: EnsureZigOptions,
 ): Promise<void> {
-  const binary = findOnPath(program)[0];
-  if (binary === undefined) throw new Error(`there is no ${program} on PATH`);
+  const [binary] = findOnPath(program);
   if (!isGranted({ name: "run", command: binary })) {
     throw new Error(`Deno may not run it, add --allow-run=${program}`);
   }
@@ -380,8 +405,8 @@ async function installArchive(into: string, options: EnsureZigOptions): Promise<
   const expected = environmentVariable("TRILITH_ZIG_SHA256") ?? ARCHIVE_SHA256[archiveName()];
   if (expected === undefined) {
     throw new Error(
-      `this Trilith knows no verified SHA-256 of ${archiveName()} and downloads nothing unchecked` +
-        `, set TRILITH_ZIG_SHA256 to the one that ziglang.org/download shows`,
+      "no verified SHA-256 of it is known here, set TRILITH_ZIG_SHA256 to the one that " +
+        "ziglang.org/download shows",
     );
   }
   const url = archiveUrl();

@@ -8,7 +8,13 @@ import {
   detectCpuWithZig,
   supportedIsas,
 } from "../kernels/cpu.ts";
-import { findZig, type Zig, ZIG_VERSION } from "../kernels/toolchain.ts";
+import {
+  findZig,
+  hasPackageTool,
+  type Zig,
+  ZIG_REMEDY,
+  ZIG_VERSION,
+} from "../kernels/toolchain.ts";
 import { listLibraries } from "../kernels/compile.ts";
 import { isGranted, type PermissionQuery } from "../kernels/permissions.ts";
 import { folderBytes } from "./kernel_reports.ts";
@@ -123,8 +129,10 @@ async function compilerOf(): Promise<{ zig: Zig | null; check: DoctorCheck }> {
     return { zig: null, check: { subject, status: "problem", found: reasonOf(error), advice } };
   }
   const found = "Zig is not here yet";
-  const advice = `The first run fetches Zig ${ZIG_VERSION} by pip or uv; to have it before: pip ` +
-    `install ziglang==${ZIG_VERSION}`;
+  const advice = hasPackageTool()
+    ? `The first run fetches Zig ${ZIG_VERSION} by pip or uv; to have it before: pip ` +
+      `install ziglang==${ZIG_VERSION}`
+    : `There is no uv, Python or pip on PATH to fetch it: ${ZIG_REMEDY}`;
   return { zig: null, check: { subject, status: "warning", found, advice } };
 }
 
