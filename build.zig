@@ -10,7 +10,7 @@
 const std = @import("std");
 
 /// What generated kernels import, by name.
-const vocabulary = [_][]const u8{ "host.zig", "math.zig", "pack.zig", "profile.zig", "sketch.zig", "team.zig" };
+const vocabulary = [_][]const u8{ "floats.zig", "host.zig", "math.zig", "pack.zig", "profile.zig", "sketch.zig", "team.zig" };
 
 pub fn build(b: *std.Build) void {
     const target = b.standardTargetOptions(.{});

@@ -4,6 +4,7 @@ import path from "node:path";
 import type { Groups, KvType, ModelSpec } from "../codegen/model_spec.ts";
 import type { Isa } from "../codegen/isa.ts";
 import type { TernaryLayout } from "../codegen/layouts/layout.ts";
+import { floatsSource } from "../codegen/dense/template.ts";
 import { packerSource } from "../codegen/pack/template.ts";
 import { stepSource } from "../codegen/step/template.ts";
 import type { TernaryKernel } from "../codegen/ternary_linear/spec.ts";
@@ -57,16 +58,20 @@ export function librarySources(
   kernel: TernaryKernel,
   kvType: KvType,
 ): Map<string, string> {
-  const vocabulary = [...VOCABULARY].filter(([name]) => !PACKING.includes(name));
-  return new Map([...vocabulary, ["kernels.zig", stepSource(spec, { kernel, kvType })]]);
+  return sourcesOf(stepSource(spec, { kernel, kvType }), []);
 }
 
-/** Files of the vocabulary that only packers import: changing them must not compile kernels anew. */
-const PACKING = ["pack.zig", "sketch.zig"];
+/** Files of the vocabulary that not all libraries import: changing one must not compile the others anew. */
+const OWN = ["floats.zig", "pack.zig", "sketch.zig"];
+
+function sourcesOf(kernels: string, own: readonly string[]): Map<string, string> {
+  const vocabulary = [...VOCABULARY].filter(([name]) => !OWN.includes(name) || own.includes(name));
+  return new Map([...vocabulary, ["kernels.zig", kernels]]);
+}
 
 /** The sources of a library that packs in a layout: one for all models. */
 export function packerSources(layout: TernaryLayout): Map<string, string> {
-  return new Map([...VOCABULARY, ["kernels.zig", packerSource(layout)]]);
+  return sourcesOf(packerSource(layout), ["pack.zig", "sketch.zig"]);
 }
 
 /**
@@ -81,6 +86,17 @@ export async function compilePacker(
 ): Promise<string> {
   const zig = await ensureZig(options);
   return (await compileLibrary(zig, { sources: packerSources(layout), isa }, options)).path;
+}
+
+/**
+ * Compiles what multiplies float matrices for this machine, or finds it in the cache.
+ *
+ * @returns The library's path.
+ */
+export async function compileFloats(isa: Isa, options: ChooseOptions = {}): Promise<string> {
+  const zig = await ensureZig(options);
+  const sources = sourcesOf(floatsSource(), ["floats.zig"]);
+  return (await compileLibrary(zig, { sources, isa }, options)).path;
 }
 
 /**

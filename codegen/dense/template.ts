@@ -13,6 +13,17 @@ export const FLOAT_BYTES: Record<FloatType, number> = { f32: 4, f16: 2, bf16: 2 
  */
 const ROWS = 4;
 
+/** A library that multiplies float matrices and does nothing else: `kernels/zig/floats.zig` for all shapes. */
+export function floatsSource(): string {
+  return zig`
+    //! Trilith: multiplies float matrices. Generated from codegen/dense/template.ts; do not edit.
+    comptime {
+        _ = @import("host.zig");
+        _ = @import("floats.zig");
+    }
+  `;
+}
+
 /** Lookup in an embedding that is float. */
 export function embedding(spec: ModelSpec): string {
   const padded = paddedFloats(spec.hiddenSize);

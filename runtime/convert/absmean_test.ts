@@ -7,6 +7,7 @@ import { differenceOf, goldenModel, PLAIN_MODEL } from "../../tests/golden_model
 import { convertModel } from "./convert.ts";
 import type { TextSource } from "../text_source.ts";
 import { openFloatModel } from "./float_model.ts";
+import { DOUBLES, nativeProducts } from "./float_products.ts";
 import { perplexityBefore } from "./perplexities.ts";
 import { quantizationError } from "./quantization_error.ts";
 import { openSource } from "./source.ts";
@@ -17,19 +18,25 @@ const LINEARS = 3 * 7;
 
 Deno.test("convert: the float model before rounding gives transformers' logits", async () => {
   await using source = await openSource(PLAIN, { quantize: "absmean" });
-  const model = await openFloatModel(source, 512);
+  using native = await nativeProducts({});
+  for (const products of [DOUBLES, native]) {
+    await checkLogits(openFloatModel(source, 512, products));
+  }
+});
+
+async function checkLogits(model: ReturnType<typeof openFloatModel>): Promise<void> {
   for (const { name, input_ids, logits_file, logits_positions } of manifest.sequences) {
     if (input_ids.length > 64) continue;
     const expected = read(logits_file);
     for await (const { position, logits } of model.logits(input_ids, { positions: "all" })) {
       const row = logits_positions.indexOf(position);
       if (row < 0) continue;
-      // float32's rounding in transformers; here all is in doubles.
+      // float32's rounding in transformers, and in native products.
       const { max } = differenceOf(logits, expected.row(row));
       assert.ok(max < 1e-4, `${name}, position ${position}: ${max}`);
     }
   }
-});
+}
 
 Deno.test("convert: what ternarising loses is the distance of the weights, by hand", () => {
   const weights = Float32Array.of(1, -1, 0.2, 0, 2, -0.1, 0.4, 0.9);

@@ -5,6 +5,7 @@ import { type ChunkOptions, ChunkReader } from "../text_chunks.ts";
 import { type TextSource, textSource } from "../text_source.ts";
 import type { OnProgress, Tokenizer } from "../types.ts";
 import { missingPart, openFloatModel } from "./float_model.ts";
+import { nativeProducts } from "./float_products.ts";
 import type { Source } from "./source.ts";
 
 export interface Perplexities {
@@ -14,8 +15,8 @@ export interface Perplexities {
   after: PerplexityResult;
 }
 
-/** Weights times tokens that the float model is run for: one to three minutes. */
-const MOST_PRODUCTS = 1e11;
+/** Weights times tokens that the float model is run for: some minutes on two cores. */
+const MOST_PRODUCTS = 5e12;
 
 export interface PerplexityRun extends Pick<ChunkOptions, "chunkTokens" | "chunks"> {
   /** Is read more than once, so that its parts must be those of a list or a file. */
@@ -41,14 +42,15 @@ export async function perplexityBefore(
   if (!isShort) {
     return {
       skipped:
-        `it has ${weights} weights, and floats are run slowly here: give --chunks and --ctx ` +
-        `of at most ${most} tokens together, or so short a text`,
+        `it has ${weights} weights, of which each takes time for each token: give --chunks and ` +
+        `--ctx of at most ${most} tokens together, or so short a text`,
     };
   }
-  const model = await openFloatModel(source, contextSize);
-  const { text, ...options } = run;
-  const message = "Perplexity before";
-  return await perplexity(model, text, { ...options, ...reporting(message, run.onProgress) });
+  const { text, onProgress, signal, ...options } = run;
+  using products = await nativeProducts({ onProgress, signal });
+  const model = openFloatModel(source, contextSize, products);
+  const reports = reporting("Perplexity before", onProgress);
+  return await perplexity(model, text, { ...options, signal, ...reports });
 }
 
 /** Whether so many tokens are all that is run of the text, which is read as far as it takes to know. */
