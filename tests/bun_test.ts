@@ -1,7 +1,10 @@
 /** The same command line in Bun: the same tokens, text and bits as in Deno, and Ctrl-C ends both. */
 import assert from "node:assert/strict";
+import fs from "node:fs";
+import path from "node:path";
 import process from "node:process";
 import { cacheDirectory } from "../kernels/cache.ts";
+import { inFolder } from "../kernels/test_helpers.ts";
 import { embeddedModelFolder } from "../runtime/embedded.ts";
 import { documentOf, type Ended, runCli, startCli } from "./cli_process.ts";
 import { goldenModel } from "./golden_models.ts";
@@ -67,6 +70,25 @@ testWith(bun(), "bun: tokenize and inspect print the same", async (command) => {
     const [inDeno, inBun] = await inBoth(command, args);
     assert.deepEqual(documentOf(inBun), documentOf(inDeno));
   }
+});
+
+testWith(bun(), "bun: convert writes the same bytes", async (command) => {
+  await inFolder(async (folder) => {
+    for (const name of ["a.gguf", "a", "a.trilith"]) {
+      const outputs = ["deno", "bun"].map((runtime) => path.join(folder, runtime, name));
+      for (const output of outputs) fs.mkdirSync(path.dirname(output), { recursive: true });
+      const runtimes = [undefined, [...command, "run"]];
+      for (const [i, runtime] of runtimes.entries()) {
+        const args = ["convert", GOLDEN, outputs[i], "--json", "--quiet"];
+        const { code, stderr } = await runCli(args, { cache: cacheDirectory(), runtime });
+        assert.equal(code, 0, stderr);
+      }
+      const [a, b] = outputs.map((output) =>
+        fs.readFileSync(name === "a" ? path.join(output, "model.safetensors") : output)
+      );
+      assert.deepEqual(b, a);
+    }
+  });
 });
 
 /** Long enough that nobody waits for its end. */

@@ -304,7 +304,7 @@ async function verify(
 async function refuseChanged({ checkpoint }: Source, { folder }: Staging): Promise<void> {
   for (const { path, fileBytes, modifiedMs } of checkpoint.files) {
     const now = await stat(path).catch(() => null);
-    if (now?.size === fileBytes && now.mtimeMs === modifiedMs) continue;
+    if (now?.size === fileBytes && Math.floor(now.mtimeMs) === modifiedMs) continue;
     await removeStaging(folder);
     throw new OutputError(
       `Cannot trust what was written as ${shown(path)} was changed meanwhile: run it again`,

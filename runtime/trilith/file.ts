@@ -117,7 +117,7 @@ export async function openTrilithFile(path: string): Promise<Checkpoint> {
     const file: WeightFile = {
       path,
       fileBytes: size,
-      modifiedMs: mtimeMs,
+      modifiedMs: Math.floor(mtimeMs),
       headerSha256: createHash("sha256").update(head).digest("hex"),
     };
     const packed = { file: { path, dataBytes: header.dataBytes }, layout, config };
