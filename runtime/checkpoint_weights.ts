@@ -4,12 +4,13 @@ import type { StoredMatrix } from "../codegen/pack/stored.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { floatTypeOf, isPacked, type ModelConfig } from "./config.ts";
 import { CheckpointError, shown } from "./errors.ts";
+import { exactFactors, signCodes } from "./exact_ternary.ts";
 import { toFloat32 } from "./float_formats.ts";
 import { widenedAsTernary, widenedType } from "./gguf/float_blocks.ts";
 import { blockKindOf } from "./gguf/ternary_blocks.ts";
 import { ternaryBlocks, wideMatrix } from "./gguf/weights.ts";
 import { grainOfQuantization } from "./quantization.ts";
-import type { ExpertLinear } from "./tensor_names.ts";
+import { type ExpertLinear, OUTPUT_FACTOR } from "./tensor_names.ts";
 import { packedWeights } from "./trilith/weights.ts";
 import type {
   Allocate,
@@ -47,7 +48,7 @@ class CheckpointWeights implements WeightSource {
   async linear(layer: number, name: LinearName, allocate?: Allocate): Promise<TernaryWeights> {
     const { spec, tensorNames } = this.#config;
     const path = tensorNames.linear(layer, name);
-    const stored = await this.#stored(path, linearShape(spec, name), allocate);
+    const stored = await this.#scaled(path, linearShape(spec, name), allocate);
     const hasNorm = spec.linearNormEps !== null;
     return {
       ...stored,
@@ -55,6 +56,25 @@ class CheckpointWeights implements WeightSource {
       bias: spec.biases.includes(name) ? await this.#bias(path, stored.scale) : null,
       inputNorm: hasNorm ? await this.#vector(tensorNames.inputNorm(layer, name)) : null,
     };
+  }
+
+  /** As stored, with the factor of its outputs. */
+  async #scaled(path: string, shape: Shape, allocate?: Allocate): Promise<Stored> {
+    const { tensorNames, quantization } = this.#config;
+    const stored = await this.#stored(path, shape, allocate);
+    if (!tensorNames.hasOutputFactors) return stored;
+    const what = `${path}.${OUTPUT_FACTOR}`;
+    const [factor] = await this.#vector(what);
+    const isOne = quantization.kind === "ternary" && quantization.scales === "matrix";
+    if (!(factor > 0) || !isOne) {
+      throw new CheckpointError(
+        `Cannot use ${
+          shown(what)
+        }: it must be positive, and its matrix ternary with one magnitude: ` +
+          `current value is ${factor}`,
+      );
+    }
+    return outputsTimes(factor, stored, shown(`${path}.weight`));
   }
 
   async #stored(path: string, shape: Shape, allocate?: Allocate): Promise<Stored> {
@@ -210,6 +230,14 @@ class CheckpointWeights implements WeightSource {
         checkpoint.readRange(name, first * rowBytes, count * rowBytes, allocate),
     };
   }
+}
+
+/** A matrix of one magnitude, times a factor. */
+function outputsTimes(factor: number, { matrix, scale }: Stored, what: string): Stored {
+  if (scale !== null) return { matrix, scale: Math.fround(scale * factor) };
+  const [magnitude] = exactFactors(matrix, "matrix", what);
+  const codes: StoredMatrix = { kind: "codes", bytes: signCodes(matrix), n: matrix.n, k: matrix.k };
+  return { matrix: codes, scale: Math.fround(magnitude * factor) };
 }
 
 /** An expert of a stack of GGUF's blocks. I2_S has its factor behind all experts, so it can't be one. */

@@ -12,7 +12,7 @@ import { blockKindOf } from "./gguf/ternary_blocks.ts";
 import type { Tensors } from "./models/architecture.ts";
 import { normSize, normsOf } from "./norms.ts";
 import { isPacked, type Quantization, ROWS_PER_BYTE } from "./quantization.ts";
-import type { TensorNames } from "./tensor_names.ts";
+import { OUTPUT_FACTOR, type TensorNames } from "./tensor_names.ts";
 import { GGML_TYPES, type TensorInfo } from "./tensors.ts";
 
 const FLOAT_TYPES: Readonly<Record<string, FloatType>> = {
@@ -170,6 +170,9 @@ function* expectedOfLinear(
   } else {
     yield { name: `${path}.weight`, shapes: [[n, k]], types: linearTypes(quantization) };
   }
+  if (names.hasOutputFactors) {
+    yield { name: `${path}.${OUTPUT_FACTOR}`, shapes: [[1], []], types: FLOATS };
+  }
   if (spec.biases.includes(name)) yield { name: `${path}.bias`, shapes: [[n]], types: FLOATS };
   if (spec.linearNormEps !== null) {
     yield { name: names.inputNorm(layer, name), shapes: [[k]], types: FLOATS };
@@ -189,7 +192,7 @@ function checkNothingElse(
   const expected = new Set<string>();
   for (const { name } of expectedTensors(spec, quantization, names)) expected.add(name);
   const relevant =
-    /_proj\.(bias|rms_norm\.weight|norm\.weight|weight_scale)$|\.(attn_sub_norm|ffn_sub_norm|inner_attn_ln|ffn_layernorm|q_norm|k_norm|pre_feedforward_layernorm|post_feedforward_layernorm)\.weight$|\.mlp\.experts\..*_proj\.weight$/;
+    /_proj\.(bias|output_factor|rms_norm\.weight|norm\.weight|weight_scale)$|\.(attn_sub_norm|ffn_sub_norm|inner_attn_ln|ffn_layernorm|q_norm|k_norm|pre_feedforward_layernorm|post_feedforward_layernorm)\.weight$|\.mlp\.experts\..*_proj\.weight$/;
   const unused = [...tensors.keys()].filter((name) => relevant.test(name) && !expected.has(name));
   if (unused.length === 0) return;
   throw new UnsupportedModelError(

@@ -13,6 +13,8 @@ export interface TensorNames {
   norm(layer: number, which: NormName): string;
   /** Weight of the norm that a linear applies to its own input. */
   inputNorm(layer: number, name: LinearName): string;
+  /** Whether the outputs of linears have a factor of their own. */
+  hasOutputFactors: boolean;
   /** Weight of the norm of query or key heads. */
   headNorm(layer: number, which: "query" | "key"): string;
   router(layer: number): string;
@@ -52,6 +54,12 @@ const EMBEDDINGS = [["model.", "embed_tokens"], ["", "embed_tokens"], [
   "word_embeddings",
 ]];
 
+/**
+ * What a linear's output is multiplied by, as last part of a name: llama.cpp's converter of mid-2024 wrote
+ * BitNet's weights as -1, 0 and 1, and their magnitude so. No Hugging Face model has the name.
+ */
+export const OUTPUT_FACTOR = "output_factor";
+
 /** Microsoft's embedding models call the norms of linears' own inputs so, transformers rms_norm. */
 const OWN_NORM = "norm.weight";
 
@@ -87,6 +95,7 @@ export function tensorNamesOf(
     linear,
     norm: (layer, which) => `${layers}.${layer}.${paths[which]}`,
     inputNorm: (layer, name) => `${linear(layer, name)}.${inputNorm}`,
+    hasOutputFactors: tensors.has(`${linear(0, "q")}.${OUTPUT_FACTOR}`),
     headNorm: (layer, which) => `${layers}.${layer}.self_attn.${which[0]}_norm.weight`,
     router: (layer) => `${layers}.${layer}.mlp.gate.weight`,
     expert(layer, expert, name) {

@@ -121,6 +121,20 @@ Deno.test("a llama with a magnitude a matrix and TriLM's words has its inputs ro
     assert.equal(await groups({ ...words("olmo"), "trilith.input_group_size": said }), undefined);
   }));
 
+Deno.test("weights of -1, 0 and 1 are multiplied by the factors beside them", () =>
+  withFolder(madeFolder(bitnetLlama()), async (folder) => {
+    for (const type of [F16, TYPES.F32]) {
+      const options = { architecture: "llama", type };
+      const { bytes } = await packedTwin(folder, options);
+      const apart = { ...options, outputFactor: (magnitude: number) => magnitude };
+      assert.deepEqual((await packedTwin(folder, apart)).bytes, bytes);
+      for (const [factor, message] of [[0, /must be positive/], [NaN, /must be finite/]] as const) {
+        const bad = { ...options, outputFactor: () => factor };
+        await assert.rejects(packedTwin(folder, bad), message);
+      }
+    }
+  }));
+
 Deno.test("queries, keys and values in one tensor are taken apart", () =>
   withFolder(madeFolder(withOneFactor(madeModel("trilm"))), async (folder) => {
     const options = { architecture: "llama", type: F16 };

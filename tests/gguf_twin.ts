@@ -19,6 +19,8 @@ export interface TwinOptions {
   without?: readonly string[];
   /** Whether queries, keys and values are one tensor. */
   fused?: boolean;
+  /** Linears are -1, 0 and 1, and this of their magnitudes is in tensors of their own. */
+  outputFactor?: (magnitude: number) => number;
 }
 
 const NAMES: readonly (readonly [RegExp, string])[] = [
@@ -45,10 +47,17 @@ export async function ggufTwin(folder: string, options: TwinOptions): Promise<Ui
     const floats = toFloat32(await checkpoint.read(name), dtype.toLowerCase() as "f16");
     const heads = headsOf(name, config, options.architecture);
     const values = heads === 0 ? floats : paired(floats, heads, shape[1]);
-    const { id, encode } = /_proj\.weight$/.test(name) ? options.type : F32;
+    const isLinear = /_proj\.weight$/.test(name);
+    const { id, encode } = isLinear ? options.type : F32;
     const [pattern, text] = NAMES.find(([each]) => each.test(name))!;
+    const ggufName = name.replace(pattern, text);
     const dims = shape.toReversed();
-    tensors[name.replace(pattern, text)] = { dims, type: id, bytes: encode(values) };
+    const { outputFactor } = options;
+    const written = isLinear && outputFactor ? values.map(Math.sign) : values;
+    tensors[ggufName] = { dims, type: id, bytes: encode(written) };
+    if (!isLinear || !outputFactor) continue;
+    const bytes = f32Bytes([outputFactor(Math.max(...values.map(Math.abs)))]);
+    tensors[ggufName.replace(/weight$/, "scale")] = { dims: [1], type: 0, bytes };
   }
   return ggufFile({
     values: valuesOf(config, options),

@@ -72,7 +72,17 @@ const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
 
 /** What a file's general.architecture is. @throws {UnsupportedModelError} If it is none we know. */
 export function architectureName(metadata: Metadata): string {
-  const name = new KeyReader(metadata).string("general.architecture");
+  const keys = new KeyReader(metadata);
+  const type = keys.string("general.type") ?? "model";
+  if (type !== "model") {
+    throw new UnsupportedModelError(
+      `Cannot run this GGUF file as it holds no model: its general.type is ${
+        shown(type)
+      }: give the ` +
+        "model that it belongs to",
+    );
+  }
+  const name = keys.string("general.architecture");
   if (name !== null && Object.hasOwn(ARCHITECTURES, name)) return name;
   throw new UnsupportedModelError(
     `Cannot run a GGUF model of architecture ${shown(name)}: this version runs ` +

@@ -69,6 +69,14 @@ Deno.test("gguf config: 1bitLLM's models under Microsoft's architecture have the
   assert.equal(act(null, "llama"), "relu2");
 });
 
+Deno.test("gguf config: what is no model is told by its kind", () => {
+  assert.equal(config("llama", {}, [["general.type", "model"]]).model_type, "llama");
+  assert.throws(() => config("llama", {}, [["general.type", "adapter"]]), (error: Error) => {
+    assert.ok(error instanceof UnsupportedModelError);
+    return /holds no model: its general.type is "adapter"/.test(error.message);
+  });
+});
+
 Deno.test("gguf config: the base of RoPE where the key is missing", () => {
   const base = (architecture: string) => config(architecture).rope_theta;
   assert.deepEqual([base("bitnet-b1.58"), base("bitnet-25")], [500000, 500000]);

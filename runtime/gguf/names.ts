@@ -4,6 +4,7 @@
  * Sources: the gguf package's tensor_mapping.py; microsoft/BitNet's embedding converter (norm_in).
  */
 import { shownList, UnsupportedModelError } from "../errors.ts";
+import { OUTPUT_FACTOR } from "../tensor_names.ts";
 
 /** Tensors that belong to no layer. */
 const GLOBALS: Readonly<Record<string, string>> = {
@@ -60,7 +61,7 @@ export const ROPE_FACTORS = {
 const UNUSED = /^blk\.\d+\.attn_rot_embd\.weight$/;
 
 /** `blk.12.attn_q.weight`: layer, name, and what of it. */
-const LAYER_NAME = /^blk\.(0|[1-9]\d{0,5})\.([a-z_]+)\.(weight|bias)$/;
+const LAYER_NAME = /^blk\.(0|[1-9]\d{0,5})\.([a-z_]+)\.(weight|bias|scale)$/;
 const GLOBAL_NAME = /^([a-z_]+)\.(weight|bias)$/;
 
 /**
@@ -92,7 +93,10 @@ function hfNameOf(name: string, layer: Readonly<Record<string, string>>): string
   const inLayer = LAYER_NAME.exec(name);
   if (inLayer !== null) {
     const [, index, part, kind] = inLayer;
-    return Object.hasOwn(layer, part) ? `model.layers.${index}.${layer[part]}.${kind}` : null;
+    if (!Object.hasOwn(layer, part)) return null;
+    if (kind !== "scale") return `model.layers.${index}.${layer[part]}.${kind}`;
+    const isLinear = /^(self_attn|mlp)\.[a-z]+_proj$/.test(layer[part]);
+    return isLinear ? `model.layers.${index}.${layer[part]}.${OUTPUT_FACTOR}` : null;
   }
   const [, part, kind] = GLOBAL_NAME.exec(name) ?? [];
   return part !== undefined && Object.hasOwn(GLOBALS, part) ? `${GLOBALS[part]}.${kind}` : null;
