@@ -204,19 +204,20 @@ const TEXT_ENDS = ["<|end_of_text|>", "<|endoftext|>", "<eos>"];
 const END_KEYS = ["eos_token_id", "eot_token_id", "eom_token_id"];
 
 /**
- * Which tokens stop: the file's, control tokens that its own chat template ends turns with, and those that
- * end texts.
+ * Which tokens stop: the file's, those that its own chat template ends turns with, and those that end
+ * texts.
  */
 function generationConfig(metadata: Metadata): Json {
   const keys = new KeyReader(metadata, TOKENIZER_KEYS);
   const ends = new Set(END_KEYS.flatMap((key) => keys.count(key) ?? []));
   if (metadata.has(`${TOKENIZER_KEYS}model`)) {
-    const { tokens, kinds } = vocabularyOf(metadata);
+    const { tokens } = vocabularyOf(metadata);
     const template = new KeyReader(metadata).string("tokenizer.chat_template") ?? "";
     const turnEnds = TURN_ENDS.filter((end) => template.includes(end));
     for (const end of [...turnEnds, ...TEXT_ENDS]) {
       const id = tokens.indexOf(end);
-      if (kinds[id] === CONTROL) ends.add(id);
+      // Some files have them as tokens like others.
+      if (id >= 0) ends.add(id);
     }
   }
   const bos = keys.count("bos_token_id");

@@ -96,6 +96,15 @@ Deno.test("several tokens may be empty", async () => {
   assert.equal(tokenizer.tokenText(4), "[EMPTY_4]");
 });
 
+Deno.test("a file without kinds of tokens: markers are told by their look and by keys", async () => {
+  const { ["tokenizer.ggml.token_type"]: _, ...values } = BPE;
+  const tokens = ["a", "b", "ab", "1", "2", "<s>", "<|im_end|>", "<tool>"];
+  const own: Values = { ...values, "tokenizer.ggml.tokens": ["string", tokens] };
+  const tokenizer = await tokenizerOf(ggufFile({ values: own }));
+  assert.deepEqual(tokenizer.encode("ab<|im_end|><s>"), [2, 6, 5]);
+  assert.deepEqual([5, 6, 7].map((id) => tokenizer.isSpecial(id)), [true, true, false]);
+});
+
 Deno.test("BOS and EOS come where the keys say so, else as the words' rules have it", async () => {
   assert.deepEqual((await bpe()).encode("ab"), [2]);
   assert.deepEqual((await bpe({ "tokenizer.ggml.add_bos_token": ["bool", true] })).encode("ab"), [

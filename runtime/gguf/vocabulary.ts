@@ -40,8 +40,23 @@ export function vocabularyOf(metadata: Metadata): Vocabulary {
   const tokens = strings(metadata, "tokens");
   const kinds = metadata.has(`${TOKENIZER_KEYS}token_type`)
     ? numbers(metadata, "token_type", tokens.length)
-    : tokens.map(() => NORMAL);
+    : kindsByLook(tokens, keys);
   return { tokens, kinds, keys };
+}
+
+const MARKER = /^<\|.*\|>$/;
+const BYTE_TOKEN = /^<0x[0-9A-F]{2}>$/;
+const MARKER_KEYS = ["bos", "eos", "eot", "eom", "padding"].map((name) => `${name}_token_id`);
+
+/** Files may leave the kinds out: then they are told by what tokens look like, and what keys name. */
+function kindsByLook(tokens: readonly string[], keys: KeyReader): number[] {
+  const markers = new Set(MARKER_KEYS.map((key) => keys.count(key)));
+  const unknown = keys.count("unknown_token_id");
+  return tokens.map((token, id) => {
+    if (id === unknown) return UNKNOWN;
+    if (markers.has(id) || MARKER.test(token)) return CONTROL;
+    return BYTE_TOKEN.test(token) ? BYTE : NORMAL;
+  });
 }
 
 export function strings(metadata: Metadata, key: string): string[] {
