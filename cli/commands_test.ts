@@ -261,6 +261,17 @@ Deno.test("doctor says what to do, and fails where there is a problem", async ()
   assert.match(stdout, /\n {19,}pip install ziglang\n$/);
 });
 
+Deno.test("inspect says how an embedding model makes vectors, and its prompts", async () => {
+  const prompts = { texts: { query: "q: ", document: "" }, defaultName: "query", arePooled: true };
+  const embedding = { pooling: "last", normalize: true, prompts } as const;
+  const inspectModel = () => Promise.resolve({ ...INSPECT_REPORT, embedding });
+  const { stdout } = await run(["inspect"], { engine: { inspectModel } });
+  assert.match(
+    stdout,
+    /embed: vectors of length 1, the last token's; prompts query, document \(default: query\)/,
+  );
+});
+
 Deno.test("inspect prints shapes, tensors and memory", async () => {
   const { stdout } = await run(["inspect"]);
   assert.match(stdout, /parameters +1,234,567/);

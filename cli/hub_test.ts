@@ -48,7 +48,8 @@ Deno.test("pull says what the model is for, or why it does not run", async () =>
   };
   assert.equal(await tryIt({}), 'Try it: trilith generate --model some/model "Once upon a time"');
   assert.equal(await tryIt({ chatTemplate: "{}" }), "Try it: trilith chat --model some/model");
-  const embedding = { pooling: "last", normalize: true } as const;
+  const prompts = { texts: {}, defaultName: null, arePooled: true };
+  const embedding = { pooling: "last", normalize: true, prompts } as const;
   assert.match((await tryIt({ embedding }))!, /^Try it: trilith embed --model some\/model "/);
   assert.match((await tryIt({ quantize: "absmean" }))!, / --quantize absmean$/);
   const inspectModel = () => Promise.reject(new Error("Cannot run this model: no\nmore"));

@@ -3,6 +3,7 @@ import { embeddedModelFolder } from "../runtime/embedded.ts";
 import type { MemoryOptions } from "../runtime/memory_needed.ts";
 import type { Pooling } from "../runtime/pooling.ts";
 import type { InspectReport } from "../runtime/reports.ts";
+import type { EmbeddingPrompts } from "../runtime/types.ts";
 import type { Context } from "./context.ts";
 import { addJsonFlag, kvTypeOption, wholeNumber } from "./flags.ts";
 import { bytes, digits, fields, grouped, printable, printJson, table } from "./format.ts";
@@ -68,7 +69,15 @@ function usedFor({ embedding, chatTemplate }: InspectReport): [string, string] {
     return ["chat template", chatTemplate === null ? "none: use generate" : "yes: chat works"];
   }
   const length = embedding.normalize ? "of length 1" : "of any length";
-  return ["for", `embed: vectors ${length}, ${STATES[embedding.pooling]}`];
+  const { pooling, prompts } = embedding;
+  return ["for", `embed: vectors ${length}, ${STATES[pooling]}${promptsText(prompts)}`];
+}
+
+function promptsText({ texts, defaultName }: EmbeddingPrompts): string {
+  const names = Object.keys(texts);
+  if (names.length === 0) return "";
+  const otherwise = defaultName === null ? "none" : defaultName;
+  return `; prompts ${names.map(printable).join(", ")} (default: ${printable(otherwise)})`;
 }
 
 function memoryText(memory: InspectReport["memory"]): string {

@@ -11,6 +11,7 @@ import { loadChatTemplate } from "./chat_template.ts";
 import { type Checkpoint, openCheckpoint } from "./checkpoint.ts";
 import { isPacked, type ModelConfig, readModelConfig, ROWS_PER_BYTE } from "./config.ts";
 import { embeddedModelFolder } from "./embedded.ts";
+import { readPrompts } from "./embedding_prompts.ts";
 import { readGenerationDefaults } from "./generation_config.ts";
 import { kvBytesPerPosition } from "./kv_cache.ts";
 import { memoryNeeded, type MemoryOptions } from "./memory_needed.ts";
@@ -47,7 +48,9 @@ export async function inspectModel(
     bitsPerWeight: planOf(spec).ternaryBytes * 8 / ternaryWeights(spec),
     tokenizer: { type: TOKENIZERS[checkpoint.format], ...tokenizerOf(tokenizer, defaults) },
     chatTemplate: template?.source ?? null,
-    embedding: config.task === "embed" ? config.embedding : null,
+    embedding: config.task === "embed"
+      ? { ...config.embedding, prompts: await readPrompts(checkpoint.companions) }
+      : null,
     contextSize: config.maxPositionEmbeddings,
     memory: memoryOf(config, { ...options, layout: checkpoint.packed?.layout.name }),
   };

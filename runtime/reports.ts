@@ -1,6 +1,6 @@
 import type { KvType } from "../codegen/model_spec.ts";
 import type { MemoryNeeded } from "./memory_needed.ts";
-import type { EmbeddingDefaults, OnProgress } from "./types.ts";
+import type { EmbeddingDefaults, EmbeddingPrompts, OnProgress } from "./types.ts";
 
 /** What `bench`, `kernels`, `doctor` and `inspect` print. Their `--json` is these objects. */
 
@@ -134,8 +134,8 @@ export interface InspectReport {
   };
   /** Jinja; null where there is none. */
   chatTemplate: string | null;
-  /** How an embedding model makes one vector of a text; null of models that generate. */
-  embedding: EmbeddingDefaults | null;
+  /** How an embedding model makes one vector of a text, and its prompts; null of models that generate. */
+  embedding: (EmbeddingDefaults & { prompts: EmbeddingPrompts }) | null;
   /** Tokens of the longest context that it was made for. */
   contextSize: number;
   /** What running it takes. */
