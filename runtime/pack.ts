@@ -128,7 +128,7 @@ async function* packedParts(job: Job): AsyncGenerator<Part[]> {
 /** A stretch of the packed data: what stands before the layers, or layers `first` to `end` - 1. */
 export type PackedStretch = "globals" | { first: number; end: number };
 
-/** The parts of a stretch, in rising order, as `packModel` gives them to its sink. */
+/** The parts of a stretch, in rising order, as `packModel` gives them to its sink: until the next are asked for. */
 export async function* packedStretch(
   spec: ModelSpec,
   source: WeightSource,
@@ -137,8 +137,13 @@ export async function* packedStretch(
 ): AsyncGenerator<Part[]> {
   const plan = planOf(spec, packer.layout);
   const job = { spec, plan, source, packer, buffers: new BufferPool() };
-  if (stretch === "globals") yield* packedGlobals(job);
-  else yield* packedLayers(job, stretch.first, stretch.end);
+  const stretches = stretch === "globals"
+    ? packedGlobals(job)
+    : packedLayers(job, stretch.first, stretch.end);
+  for await (const parts of stretches) {
+    yield parts;
+    for (const { bytes } of parts) job.buffers.give(bytes);
+  }
 }
 
 async function* packedGlobals(job: Job): AsyncGenerator<Part[]> {
@@ -210,7 +215,7 @@ export async function* copiedMatrix(
 
 /** The head's sketch, a piece at a time; see `codegen/head/sketch.ts`. */
 export async function* sketchedHead(
-  { spec, plan, packer }: MatrixJob,
+  { spec, plan, packer, buffers }: MatrixJob,
   head: FloatMatrix,
 ): AsyncGenerator<Part[]> {
   const dither = sketchDither(spec.hiddenSize);
@@ -225,9 +230,10 @@ export async function* sketchedHead(
   for (let piece = 0; piece < sketchPieces(spec); piece++) {
     const first = piece * SKETCH_ROWS;
     const count = Math.min(SKETCH_ROWS, head.rows - first);
-    const bytes = await head.readRows(first, count);
-    const packed = new Uint8Array(pieceBytes);
+    const bytes = await head.readRows(first, count, (length) => buffers.take(length));
+    const packed = buffers.take(pieceBytes);
     const rows = await packer.sketch({ kind: head.type, bytes, n: count, k }, dither, packed);
+    buffers.give(bytes);
     floats.set(rows, piece * PARAMETERS * SKETCH_ROWS);
     yield [{ bytes: packed, offset: start + piece * pieceBytes }];
   }

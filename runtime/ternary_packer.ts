@@ -91,6 +91,8 @@ function rowBytes({ bytes, n }: StoredMatrix): number {
  */
 export function openPacker(path: string, layout: TernaryLayout, threads: number): TernaryPacker {
   const native = new NativePacker(path, layout, threads);
+  // One for all pieces: they would come faster than they are collected.
+  let levels = new Uint8Array(0);
   return {
     layout,
     async pack(matrix, what, out) {
@@ -111,9 +113,12 @@ export function openPacker(path: string, layout: TernaryLayout, threads: number)
       return factors ?? exactFactors(matrix, grain, what);
     },
     async sketch(rows, dither, packed) {
-      const { codes, floats } = emptyPiece(rows.k);
-      await native.sketch(rows, SKETCH_ROWS, dither, codes, floats);
-      await this.pack(piece(codes, rows.k), "the head's sketch", packed);
+      const length = 2 * SKETCH_ROWS * rows.k;
+      if (levels.length !== length) levels = new Uint8Array(length);
+      levels.fill(ZERO_CODE);
+      const floats = new Float32Array(PARAMETERS * SKETCH_ROWS);
+      await native.sketch(rows, SKETCH_ROWS, dither, levels, floats);
+      await this.pack(piece(levels, rows.k), "the head's sketch", packed);
       return floats;
     },
     [Symbol.dispose]: () => native.close(),
