@@ -1,6 +1,6 @@
 import { type Batch, encodeBatch } from "../codegen/step/batch.ts";
 import { STEP_PHASE_NAMES, type StepPhase } from "../codegen/step/phases.ts";
-import { ABI_VERSION } from "../codegen/step/template.ts";
+import { ABI_VERSION } from "../codegen/step/context.ts";
 import { type NativeLibrary, openLibrary, type Pointer } from "./ffi.ts";
 
 /** What every generated library exports, even one without a model. */

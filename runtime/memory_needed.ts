@@ -2,7 +2,7 @@
 import { KV_BLOCK_POSITIONS, kvCacheBytes } from "../codegen/attention/cache.ts";
 import { activeWeights, type KvType, type ModelSpec } from "../codegen/model_spec.ts";
 import { type PackedPlan, planOf } from "../codegen/plan.ts";
-import { stepBufferBytes } from "../codegen/step/template.ts";
+import { stepBufferBytes } from "../codegen/step/memory.ts";
 import { defaultThreads, detectCpu } from "../kernels/cpu.ts";
 import { likelyKernel } from "../kernels/selection.ts";
 import type { ModelConfig } from "./config.ts";

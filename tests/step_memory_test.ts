@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { kvCacheBytes } from "../codegen/attention/cache.ts";
 import { KV_TYPES } from "../codegen/model_spec.ts";
-import { stepBufferBytes } from "../codegen/step/template.ts";
+import { stepBufferBytes } from "../codegen/step/memory.ts";
 import { KERNELS_OF_ARCH, lackingFor } from "./machine.ts";
 import { CONTEXT, kernelFor, KV_BLOCKS, ODD_MODELS } from "./odd_models.ts";
 import { openOddModel } from "./odd_executor.ts";

@@ -1,4 +1,5 @@
-import { BATCH_HEADER } from "./template.ts";
+/** Words before the lists of a batch: tokens, block table stride, logit rows. */
+export const BATCH_HEADER = 4;
 
 /**
  * One step's work: any mix of sequences, each with a prefill chunk or a single decode token.
