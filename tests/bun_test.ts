@@ -7,6 +7,7 @@ import { cacheDirectory } from "../kernels/cache.ts";
 import { inFolder } from "../kernels/test_helpers.ts";
 import { embeddedModelFolder } from "../runtime/embedded.ts";
 import { documentOf, type Ended, runCli, startCli } from "./cli_process.ts";
+import { fixturePath } from "./fixtures.ts";
 import { goldenModel } from "./golden_models.ts";
 import { bun, testWith } from "./tools.ts";
 
@@ -37,6 +38,29 @@ testWith(bun(), "bun: generate gives the same tokens and text", async (command) 
     }
   }
 });
+
+testWith(
+  bun(),
+  "bun: GGUF files have the same logits, and become the same files",
+  async (command) => {
+    const file = fixturePath("models-gguf/llama3-158-TQ2_0.gguf");
+    const logits = ["logits", "--model", file, "--ids", "1,2,3", "--json", "--quiet"];
+    const [a, b] = await inBoth(command, logits);
+    assert.deepEqual(documentOf(b).positions, documentOf(a).positions);
+    await inFolder(async (folder) => {
+      for (const name of ["out.gguf", "out.trilith"]) {
+        const bytes = [];
+        for (const runtime of [undefined, [...command, "run"]]) {
+          const args = ["convert", file, path.join(folder, name), "--force", "--quiet"];
+          const ended = await runCli(args, { cache: cacheDirectory(), runtime });
+          assert.equal(ended.code, 0, ended.stderr);
+          bytes.push(fs.readFileSync(path.join(folder, name)));
+        }
+        assert.ok(bytes[0].equals(bytes[1]), name);
+      }
+    });
+  },
+);
 
 testWith(bun(), "bun: drafts change no token there either", async (command) => {
   const args = ["generate", "one two three four one two three four one two", "--model", GOLDEN];

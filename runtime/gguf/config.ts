@@ -111,7 +111,7 @@ export function headsOf(metadata: Metadata): { query: number; key: number; headD
 const ROTATED = "prism.hadamard.";
 
 function checkBasis(metadata: Metadata): void {
-  const key = metadata.keys().find((key) => key.startsWith(ROTATED));
+  const key = [...metadata.keys()].find((key) => key.startsWith(ROTATED));
   if (key === undefined) return;
   throw new UnsupportedModelError(
     `Cannot run this GGUF file: by ${shown(key)} its weights are in a rotated basis, which this ` +
