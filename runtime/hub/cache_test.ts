@@ -44,10 +44,10 @@ Deno.test("linkSnapshot: a link that is wrong is put right, one that is right st
     fs.rmSync(pointer);
     fs.symlinkSync("nowhere", pointer);
     const etag = path.basename(right);
-    linkSnapshot(folder, COMMIT_A, "config.json", etag);
+    linkSnapshot(folder, COMMIT_A, "config.json", etag, false);
     assert.equal(fs.readlinkSync(pointer), right);
-    linkSnapshot(folder, COMMIT_A, "config.json", etag);
-    assert.throws(() => linkSnapshot(folder, COMMIT_A, "../../x", etag), RangeError);
+    linkSnapshot(folder, COMMIT_A, "config.json", etag, false);
+    assert.throws(() => linkSnapshot(folder, COMMIT_A, "../../x", etag, false), RangeError);
   });
 });
 

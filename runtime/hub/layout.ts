@@ -123,11 +123,18 @@ export function tagCache(cacheFolder: string): void {
 
 /**
  * Shows a blob under its name in a snapshot: by a link that also holds when the cache is moved.
- * Where the system has no links the blob itself takes that place, as Python has it.
+ * Where links can't be made a copy takes that place, or the blob itself, as Python has it.
  *
  * @param name Path in the repository.
+ * @param isOnlyHere Whether nothing else leads to the blob or will, so that it may be moved.
  */
-export function linkSnapshot(folder: string, commit: string, name: string, etag: string): void {
+export function linkSnapshot(
+  folder: string,
+  commit: string,
+  name: string,
+  etag: string,
+  isOnlyHere: boolean,
+): void {
   const blob = blobPath(folder, etag);
   const pointer = pointerPath(folder, commit, name);
   if (leadsTo(pointer, blob)) return;
@@ -138,8 +145,8 @@ export function linkSnapshot(folder: string, commit: string, name: string, etag:
   } catch (error) {
     if (leadsTo(pointer, blob)) return;
     if ((error as { code?: string }).code === "ENOSPC") throw error;
-    fs.copyFileSync(blob, pointer);
-    fs.rmSync(blob);
+    if (isOnlyHere) fs.renameSync(blob, pointer);
+    else fs.copyFileSync(blob, pointer);
   }
 }
 

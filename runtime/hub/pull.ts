@@ -106,7 +106,7 @@ export async function pullModel(text: string, options: PullOptions = {}): Promis
   checkRoom(text, settings.cacheFolder, plan.neededBytes, freeBytes);
   try {
     const fetched = await fetchMissing(client, plan, options, controller.abort);
-    publish(settings.cacheFolder, plan);
+    publish(settings.cacheFolder, plan, fetched);
     return reportOf(plan, fetched);
   } catch (error) {
     throw asCacheError(settings.cacheFolder, error);
@@ -172,11 +172,18 @@ async function fetchMissing(
 }
 
 /** Only now is the branch said to be at this commit: a pull that fails leaves the last one in use. */
-function publish(cacheFolder: string, { folder, remote, files }: Plan): void {
+function publish(
+  cacheFolder: string,
+  { folder, remote, files }: Plan,
+  fetched: readonly RemoteFile[],
+): void {
   tagCache(cacheFolder);
   const { commit, revision } = remote;
-  for (const { path, etag, bytes } of files) {
-    if (sizeAt(blobPath(folder, etag)) === bytes) linkSnapshot(folder, commit, path, etag);
+  const isNew = new Set(fetched.map(({ etag }) => etag));
+  for (const [i, { path, etag, bytes }] of files.entries()) {
+    if (sizeAt(blobPath(folder, etag)) !== bytes) continue;
+    const isLast = !files.slice(i + 1).some((other) => other.etag === etag);
+    linkSnapshot(folder, commit, path, etag, isLast && isNew.has(etag));
   }
   writeRef(folder, revision, commit);
 }

@@ -9,7 +9,8 @@ import { fileURLToPath } from "node:url";
 import { bun, testWith } from "../../tests/tools.ts";
 import { locateModel } from "./locate.ts";
 import type { PullReport } from "./pull.ts";
-import { MODEL, PIECES, WEIGHTS, withHub } from "./test_bench.ts";
+import { COMMIT_A, COMMIT_B, textFile } from "./fake_hub.ts";
+import { MODEL, PIECES, someRepo, WEIGHTS, withHub } from "./test_bench.ts";
 
 const PULL_ONCE = fileURLToPath(new URL("./pull_once.ts", import.meta.url));
 /** A process that hangs must not hang the tests. */
@@ -74,6 +75,33 @@ Deno.test("pull: two processes fetch a file once", async () => {
     assert.equal(hub.transfers.filter(({ origin }) => origin === "storage").length, PIECES);
     assert.deepEqual(leftovers(), []);
   });
+});
+
+Deno.test("pull: where links can't be made, files are there once, and other revisions keep theirs", async () => {
+  const { files } = someRepo();
+  // Of the same content, so that one blob is to be in two places.
+  files["generation_config.json"] = files["tokenizer.json"];
+  await withHub(async ({ hub, cache, folder, pull }) => {
+    await pull({}, `${MODEL}@v1`);
+    files["LICENSE"] = textFile("MIT");
+    // Deno makes links only for those who may read and write everything.
+    const restricted = [`--allow-read=${cache}`, `--allow-write=${cache}`, "--allow-net=127.0.0.1"];
+    const command = [process.execPath, "run", "--no-prompt", ...restricted];
+    for (const transfers of [1, 0]) {
+      hub.seen.length = 0;
+      assertWhole(await start(hub.endpoint, cache, command).ended);
+      assert.equal(hub.transfers.length, transfers);
+    }
+    for (const commit of [COMMIT_A, COMMIT_B]) {
+      const snapshot = path.join(folder, "snapshots", commit);
+      const names = fs.readdirSync(snapshot).filter((name) =>
+        fs.existsSync(path.join(snapshot, name))
+      );
+      const own = commit === COMMIT_A ? ["LICENSE"] : [];
+      const both = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"];
+      assert.deepEqual(names.sort(), [...own, ...both]);
+    }
+  }, { files, branches: { v1: COMMIT_B } });
 });
 
 testWith(
