@@ -121,27 +121,45 @@ export function absmeanCodes(
   const floats = floatsOf(matrix);
   const absmean = absmeanOf(rowSums(matrix), matrix.n * matrix.k);
   if (absmean === null) throw notFiniteError(floats, what);
-  const { elements, valueOf } = floats;
+  return { codes: roundedCodes(floats, absmean.factor), scale: absmean.scale };
+}
+
+/** Of 16 bits there are so few that each is rounded once. */
+function roundedCodes({ elements, values }: Floats, factor: number): Uint8Array {
   const codes = new Uint8Array(elements.length);
-  for (let i = 0; i < codes.length; i++) codes[i] = codeOf(valueOf(elements[i]), absmean.factor);
-  return { codes, scale: absmean.scale };
+  if (values === null) {
+    for (let i = 0; i < codes.length; i++) codes[i] = codeOf(elements[i], factor);
+    return codes;
+  }
+  const codeOfBits = new Uint8Array(values.length);
+  for (let bits = 0; bits < values.length; bits++) codeOfBits[bits] = codeOf(values[bits], factor);
+  for (let i = 0; i < codes.length; i++) codes[i] = codeOfBits[elements[i]];
+  return codes;
 }
 
 /** Sums of |w| of each row, in doubles: lane i % 16 adds its elements in order, then the lanes. */
 export function rowSums(matrix: StoredMatrix): Float64Array {
-  const { elements, valueOf } = floatsOf(matrix);
-  return Float64Array.from({ length: matrix.n }, (_, row) => {
-    const lanes = new Float64Array(LANES);
-    for (let i = 0; i < matrix.k; i++) {
-      lanes[i % LANES] += Math.abs(valueOf(elements[row * matrix.k + i]));
+  const { elements, values } = floatsOf(matrix);
+  const { n, k } = matrix;
+  const sums = new Float64Array(n);
+  const lanes = new Float64Array(LANES);
+  for (let row = 0; row < n; row++) {
+    lanes.fill(0);
+    const start = row * k;
+    if (values === null) {
+      for (let i = 0; i < k; i++) lanes[i % LANES] += Math.abs(elements[start + i]);
+    } else {
+      for (let i = 0; i < k; i++) lanes[i % LANES] += Math.abs(values[elements[start + i]]);
     }
-    return treeSumWide(lanes);
-  });
+    sums[row] = treeSumWide(lanes);
+  }
+  return sums;
 }
 
 interface Floats {
   elements: Float32Array | Uint16Array;
-  valueOf: (element: number) => number;
+  /** Of each bit pattern of 16 bits; null where elements are values. */
+  values: Float32Array | null;
 }
 
 function floatsOf({ kind, bytes }: StoredMatrix): Floats {
@@ -149,14 +167,14 @@ function floatsOf({ kind, bytes }: StoredMatrix): Floats {
   const type = kind as FloatType;
   if (type === "f32") {
     const elements = new Float32Array(buffer, byteOffset, byteLength / 4);
-    return { elements, valueOf: (w) => w };
+    return { elements, values: null };
   }
-  const values = valuesOf(type);
   const elements = new Uint16Array(buffer, byteOffset, byteLength / 2);
-  return { elements, valueOf: (bits) => values[bits] };
+  return { elements, values: valuesOf(type) };
 }
 
-function notFiniteError({ elements, valueOf }: Floats, what: string): CheckpointError {
+function notFiniteError({ elements, values }: Floats, what: string): CheckpointError {
+  const valueOf = (element: number) => values?.[element] ?? element;
   const index = elements.findIndex((element: number) => !Number.isFinite(valueOf(element)));
   return new CheckpointError(
     `Cannot ternarise ${what}: weights must be finite: element ${index} is ` +

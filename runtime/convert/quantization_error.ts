@@ -19,9 +19,11 @@ export function quantizationError({ what, codes, factors, stored }: TernaryMatri
   let squares = 0, lost = 0, zeros = 0;
   for (let i = 0; i < codes.length; i++) {
     const weight = weights[i];
+    const difference = weight - scale * (codes[i] - 1);
     squares += weight * weight;
-    lost += (weight - scale * (codes[i] - 1)) ** 2;
-    if (codes[i] === 1) zeros++;
+    lost += difference * difference;
+    // Of the codes 0, 1 and 2.
+    zeros += codes[i] & 1;
   }
   return {
     tensor: what.replace(/^"|"$/g, ""),
