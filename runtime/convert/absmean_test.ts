@@ -6,6 +6,7 @@ import { fixturePath } from "../../tests/fixtures.ts";
 import { differenceOf, goldenModel, PLAIN_MODEL } from "../../tests/golden_models.ts";
 import { convertModel } from "./convert.ts";
 import type { TextSource } from "../text_source.ts";
+import type { Progress } from "../types.ts";
 import { openFloatModel } from "./float_model.ts";
 import { DOUBLES, nativeProducts } from "./float_products.ts";
 import { perplexityBefore } from "./perplexities.ts";
@@ -76,6 +77,34 @@ Deno.test("convert: --quantize absmean tells each matrix's loss, and perplexitie
       assert.ok("perplexity" in before);
       assert.equal(before.tokens, after.tokens);
       assert.notEqual(before.perplexity, after.perplexity);
+    }
+  }));
+
+Deno.test("convert: stopped while perplexity is measured, it goes on with that, and knows all losses", () =>
+  inFolder(async (folder) => {
+    for (const name of ["out", "out.gguf", "out.trilith"]) {
+      const target = path.join(folder, name);
+      const controller = new AbortController();
+      const options = {
+        quantize: "absmean",
+        perplexity: { text: TEXT, chunkTokens: 32, chunks: 2 },
+      } as const;
+      const onProgress = ({ message }: Progress) => {
+        if (message === "Perplexity after") controller.abort();
+      };
+      const { signal } = controller;
+      await assert.rejects(convertModel(PLAIN, target, { ...options, onProgress, signal }), {
+        name: "AbortError",
+      });
+      assert.ok(!fs.existsSync(target));
+      const { quantization, resumedBytes, verified, perplexity } = await convertModel(
+        PLAIN,
+        target,
+        options,
+      );
+      assert.equal(quantization!.length, LINEARS);
+      assert.ok(resumedBytes > 0 && verified!.matrices === LINEARS && perplexity !== null);
+      assert.ok(!fs.existsSync(`${target}.partial`));
     }
   }));
 
