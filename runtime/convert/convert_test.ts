@@ -151,6 +151,8 @@ Deno.test("convert: what is there stays without --force, and is replaced with it
     await new Promise((resolve) => server.close(resolve));
     const out = path.join(folder, "out");
     fs.mkdirSync(out);
+    await convertModel(SMALL, out);
+    for (const name of fs.readdirSync(out)) fs.rmSync(path.join(out, name));
     fs.writeFileSync(path.join(out, "letter.txt"), "mine");
     await assert.rejects(convertModel(SMALL, out, { force: true }), {
       name: "UsageError",

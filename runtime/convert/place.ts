@@ -28,7 +28,12 @@ export function checkPlace(path: string, target: string, force?: boolean): void 
       `Cannot write ${shown(target)}: ${shown(dirname(target))} is no folder: give another place`,
     );
   }
-  if (fs.existsSync(target) && !force && !mayBeUnfinished(target)) throw thereError(target);
+  if (isTaken(target) && !force && !mayBeUnfinished(target)) throw thereError(target);
+}
+
+/** An empty folder was made for what is to come. */
+function isTaken(path: string): boolean {
+  return fs.existsSync(path) && !(kindOf(path).isFolder && fs.readdirSync(path).length === 0);
 }
 
 /** An output that was being moved when a run ended is looked at once all is known of it. */
@@ -50,7 +55,7 @@ export function checkTaken(staging: Staging, format: ConvertFormat, force?: bool
   if (isPublished) return;
   const taken = format !== "safetensors"
     ? takenPlaces(staging)
-    : fs.existsSync(destination)
+    : isTaken(destination)
     ? [destination]
     : [];
   for (const path of taken) {
