@@ -33,7 +33,16 @@ export function checkPlace(path: string, target: string, force?: boolean): void 
 
 /** An empty folder was made for what is to come. */
 function isTaken(path: string): boolean {
-  return fs.existsSync(path) && !(kindOf(path).isFolder && fs.readdirSync(path).length === 0);
+  return fs.existsSync(path) && !isEmptyFolder(path);
+}
+
+function isEmptyFolder(path: string): boolean {
+  try {
+    return fs.readdirSync(path).length === 0;
+  } catch {
+    // A file, or a folder that this user may not look into.
+    return false;
+  }
 }
 
 /** An output that was being moved when a run ended is looked at once all is known of it. */
