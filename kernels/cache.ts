@@ -445,6 +445,13 @@ function isAbandoned(file: string, text: string): boolean {
   return touched !== undefined && Date.now() - touched > SILENT_MS;
 }
 
+/** The process that has a lock, or null; the lock of one that is gone does not count. */
+export function lockHolder(directory: string, name: string): number | null {
+  const file = path.join(directory, `${name}.lock`);
+  const text = readLock(file);
+  return text === null || isAbandoned(file, text) ? null : parseHolder(text)?.pid ?? 0;
+}
+
 /**
  * Renamed away before it is deleted: if another process has broken the same lock and made its own
  * since we read it, the rename takes the new one, which is then put back.

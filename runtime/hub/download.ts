@@ -13,7 +13,7 @@ import {
   withRetries,
 } from "./client.ts";
 import { asCacheError, HubError } from "./errors.ts";
-import { blobPath, locksFolder, repoFolder, sizeAt } from "./layout.ts";
+import { blobPath, lockName, locksFolder, repoFolder, sizeAt } from "./layout.ts";
 import type { RemoteFile, RemoteRepo } from "./listing.ts";
 import { Partial, type Range } from "./partial.ts";
 import { allOrNone, type Pool } from "./pool.ts";
@@ -58,7 +58,7 @@ export async function downloadBlob(
   try {
     fs.mkdirSync(path.dirname(blob), { recursive: true });
     const locks = locksFolder(cacheFolder, remote.repo);
-    return await withLock(locks, `${file.etag}.trilith`, async () => {
+    return await withLock(locks, lockName(file.etag), async () => {
       if (sizeAt(blob) === file.bytes) return false;
       // Of another size it was not written by us or by Python: cut off, or changed by hand.
       fs.rmSync(blob, { force: true });

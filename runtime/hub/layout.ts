@@ -43,6 +43,11 @@ export function locksFolder(cacheFolder: string, repo: string): string {
   return path.join(cacheFolder, ".locks", path.basename(repoFolder(cacheFolder, repo)));
 }
 
+/** Name of our lock of a file that is fetched. */
+export function lockName(etag: string): string {
+  return `${etag}.trilith`;
+}
+
 /** The commit that a branch or tag was at when it was last asked for, or null. */
 export function readRef(folder: string, revision: string): string | null {
   const text = readText(path.join(folder, "refs", ...revision.split("/")))?.trim() ?? "";

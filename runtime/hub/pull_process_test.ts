@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { bun, testWith } from "../../tests/tools.ts";
 import { locateModel } from "./locate.ts";
 import type { PullReport } from "./pull.ts";
+import { planRemoval } from "./remove.ts";
 import { COMMIT_A, COMMIT_B, textFile } from "./fake_hub.ts";
 import { MODEL, PIECES, someRepo, WEIGHTS, withHub } from "./test_bench.ts";
 
@@ -53,8 +54,13 @@ Deno.test("pull: after kill -9 it goes on with what was noted", async () => {
       assert.equal(child.exitCode ?? child.signalCode, null, "it ended before it noted anything");
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
+    assert.throws(() => planRemoval(MODEL, cache), {
+      name: "UsageError",
+      message: new RegExp(`while process ${child.pid} fetches it: stop that first`),
+    });
     child.kill("SIGKILL");
     assert.equal(await ended, null);
+    assert.ok(planRemoval(MODEL, cache).bytes > 0);
     hub.fault = () => false;
     hub.seen.length = 0;
     assertWhole(await start(hub.endpoint, cache).ended);

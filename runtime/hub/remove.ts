@@ -1,11 +1,13 @@
 /** Deletes models from the hub's cache, and only what no other revision of them uses. */
 import fs from "node:fs";
 import path from "node:path";
+import { lockHolder } from "../../kernels/cache.ts";
 import { UsageError } from "../errors.ts";
 import { asCacheError } from "./errors.ts";
 import {
   blobPath,
   entriesOf,
+  lockName,
   locksFolder,
   pointerPath,
   readRefs,
@@ -42,7 +44,7 @@ interface Pointer {
 /**
  * What deleting a model means. Without a revision all of its revisions go; with a file only that.
  *
- * @throws {UsageError} If it is not in the cache.
+ * @throws {UsageError} If it is not in the cache, or just being fetched.
  */
 export function planRemoval(text: string, cacheFolder: string): Removal {
   const name = requireHubName(text);
@@ -53,6 +55,7 @@ export function planRemoval(text: string, cacheFolder: string): Removal {
   if (going.length === 0 && !(isWholeRepo && fs.existsSync(folder))) {
     throw unknown(text, cacheFolder);
   }
+  if (isWholeRepo) refuseFetched(text, folder, cacheFolder, name.repo);
   const blobs = freedBlobs(folder, all, going, isWholeRepo);
   const commits = [...new Set(going.map(({ commit }) => commit))];
   return {
@@ -108,6 +111,20 @@ function unknown(text: string, cacheFolder: string): UsageError {
     `Cannot remove ${JSON.stringify(text)}: it is not in the hub's cache ${cacheFolder}, ` +
       `\`list\` shows what is`,
   );
+}
+
+/** What a process fetches at this moment would be for nothing. */
+function refuseFetched(text: string, folder: string, cacheFolder: string, repo: string): void {
+  const partials = entriesOf(path.join(folder, "blobs")).map(({ name }) => name)
+    .filter(isPartialName);
+  for (const etag of new Set(partials.map((name) => name.split(".", 1)[0]))) {
+    const pid = lockHolder(locksFolder(cacheFolder, repo), lockName(etag));
+    if (pid === null) continue;
+    throw new UsageError(
+      `Cannot remove ${JSON.stringify(text)} while process ${pid} fetches it: stop that first; ` +
+        "if it was killed, wait a minute",
+    );
+  }
 }
 
 /** Whether nothing of a commit stays. */
