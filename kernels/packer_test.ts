@@ -45,7 +45,7 @@ function randomMatrix(kind: StoredKind, n: number, k: number, random: () => numb
   // Every byte is five trits.
   else if (kind === "tq1" || kind === "ptq1") bytes.forEach((_, i) => bytes[i] = random() * 256);
   else bytes.forEach((_, i) => bytes[i] = code() | code() << 2 | code() << 4 | code() << 6);
-  if (kind === "q2" || kind === "pq2") sprinkleZeros(kind, bytes, random);
+  if (kind === "q2" || kind === "pq2" || kind === "q2b") sprinkleZeros(kind, bytes, random);
   return { kind, bytes, n, k };
 }
 

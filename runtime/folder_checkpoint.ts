@@ -4,6 +4,7 @@ import type { Checkpoint } from "./checkpoint.ts";
 import { type Companions, folderCompanions } from "./companions.ts";
 import { CheckpointError, shown, shownList } from "./errors.ts";
 import { isJsonObject, parseJson } from "./json.ts";
+import { isMlx, MlxCheckpoint } from "./mlx/checkpoint.ts";
 import { DISK, type ModelFiles } from "./model_files.ts";
 import { openSafetensors, type SafetensorsFile } from "./safetensors.ts";
 import type { TensorInfo } from "./tensors.ts";
@@ -15,7 +16,7 @@ const CONFIG_FILE = "config.json";
 
 /**
  * @param weightsFile Name of the file of all weights; null for model.safetensors or what the index names.
- * @throws As `openCheckpoint`.
+ * @throws As `openCheckpoint`; and if MLX packed its matrices in a way that is not read.
  */
 export async function openFolder(
   folder: string,
@@ -29,7 +30,14 @@ export async function openFolder(
     );
   }
   const opened = await openWeightFiles(folder, weightsFile, files);
-  return new FolderCheckpoint(folder, configText, opened, folderCompanions(folder, files.text));
+  const companions = folderCompanions(folder, files.text);
+  const checkpoint = new FolderCheckpoint(folder, configText, opened, companions);
+  try {
+    return isMlx(checkpoint) ? new MlxCheckpoint(checkpoint) : checkpoint;
+  } catch (error) {
+    await checkpoint.close();
+    throw error;
+  }
 }
 
 interface OpenedFiles {

@@ -24,13 +24,15 @@ const ELEMENT_BYTES = {
   I16: 2,
   I8: 1,
   U8: 1,
+  // Words of codes in MLX's folders.
+  U32: 4,
   BOOL: 1,
 } as const;
 export type SafetensorsType = keyof typeof ELEMENT_BYTES;
 
 /** Types that newer files may have and no model that we run uses. */
 const UNREAD_TYPES = new Set(
-  ["U16", "U32", "U64", "C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E4M3", "F8_E8M0"]
+  ["U16", "U64", "C64", "F4", "F6_E2M3", "F6_E3M2", "F8_E5M2", "F8_E4M3", "F8_E8M0"]
     .concat(["F8_E4M3FNUZ", "F8_E5M2FNUZ"]),
 );
 
@@ -156,9 +158,7 @@ function parseType(name: string, dtype: Json | undefined, what: string): Safeten
   if (!UNREAD_TYPES.has(dtype)) return null;
   throw new UnsupportedModelError(
     `Cannot read tensor ${shown(name)} of ${what} as its type is ${dtype}: ` +
-      (dtype === "U32"
-        ? "MLX packs weights so: get the same model as safetensors of 16 bits, or as a GGUF file"
-        : `this version reads ${Object.keys(ELEMENT_BYTES).join(", ")}`),
+      `this version reads ${Object.keys(ELEMENT_BYTES).join(", ")}`,
   );
 }
 

@@ -93,11 +93,6 @@ const UNSOUND: readonly (readonly [what: string, file: Uint8Array, message: RegE
   ["no dtype", rawFile(entry({ dtype: undefined }), random(4)), /dtype must be/],
   ["an invented dtype", rawFile(entry({ dtype: "toString" }), random(4)), /dtype must be/],
   ["a dtype that is not read", rawFile(entry({ dtype: "F8_E4M3" }), random(4)), /is F8_E4M3/],
-  [
-    "weights packed by MLX",
-    rawFile(entry({ dtype: "U32" }), random(4)),
-    /MLX .* or as a GGUF file/,
-  ],
   ["no shape", rawFile(entry({ shape: null }), random(4)), /shape must be/],
   ["a negative size", rawFile(entry({ shape: [-4] }), random(4)), /shape must be/],
   ["half a row", rawFile(entry({ shape: [0.5] }), random(4)), /shape must be/],

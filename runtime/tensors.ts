@@ -19,6 +19,8 @@ export const GGML_TYPES = [
   "Q6_K",
   "Q8_0",
   "IQ4_NL",
+  // None of GGUF's: Q2_0 with factors in bfloat16, see `mlx/matrix.ts`.
+  "Q2_0_BF16",
 ] as const;
 export type GgmlType = typeof GGML_TYPES[number];
 

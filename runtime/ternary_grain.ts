@@ -8,7 +8,12 @@ import { factorType } from "../codegen/ternary_linear/groups.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { finerGrain, type Grain, grainOf, GROUP_SIZES } from "./exact_ternary.ts";
 import { ROUNDED_TERNARY, widenedAsTernary } from "./gguf/float_blocks.ts";
-import { blockFactors, blockKindOf, hasFourthCode } from "./gguf/ternary_blocks.ts";
+import {
+  blockFactors,
+  blockFactorType,
+  blockKindOf,
+  hasFourthCode,
+} from "./gguf/ternary_blocks.ts";
 import { LINEAR_PATHS } from "./tensor_names.ts";
 import type { TensorInfo } from "./tensors.ts";
 
@@ -103,7 +108,7 @@ async function sampledGrain(
   if (grain === null) return null;
   return {
     grain: isStack && grain === "matrix" ? "row" : grain,
-    scaleType: type ?? "f16",
+    scaleType: kind === null ? type! : blockFactorType(kind),
   };
 }
 
@@ -150,7 +155,7 @@ export async function fitsGroups(
   const kind = blockKindOf(checkpoint.tensors.get(name)!.dtype);
   const scaleType = factorType(groups);
   if (kind !== null) {
-    return (scaleType === "f16" || scaleType === "f32") &&
+    return (scaleType === blockFactorType(kind) || scaleType === "f32") &&
       await blocksFit(checkpoint, name, kind, groups.size);
   }
   const { dtype } = checkpoint.tensors.get(name)!;

@@ -10,7 +10,8 @@ import { inspectModel } from "../runtime/inspect.ts";
 import type { JsonObject } from "../runtime/json.ts";
 import { loadModel, type LoadOptions } from "../runtime/mod.ts";
 import { f32Bytes, ggufFile, type TestTensor, type TestValue } from "./gguf_builder.ts";
-import { MADE, madeFolder, type MadeModel, madeModel, madeValues } from "./made_models.ts";
+import { MADE, madeFolder, type MadeModel, madeValues } from "./made_models.ts";
+import { bonsaiOfBlocks as bonsai } from "./made_variants.ts";
 import { packed, regionsOf } from "./packed_model.ts";
 import { withFolder } from "./safetensors_file.ts";
 
@@ -51,27 +52,6 @@ const TYPES: readonly BlockType[] = [
   { name: "Q2_0", id: 42, weights: 64, encode: quarters },
   { name: "PTQ1_0", id: 143, weights: 128, encode: trits },
 ];
-
-const HEAD_DIM = 64;
-
-/** Rows of all linears are whole blocks; embedding and head are ternary. */
-function bonsai(tied: boolean): MadeModel {
-  const made = madeModel("bonsai");
-  const [hidden, query, key] = [256, 4 * HEAD_DIM, 2 * HEAD_DIM];
-  const rows = { q: [query, hidden], k: [key, hidden], v: [key, hidden], o: [hidden, query] };
-  const tensors: MadeModel["tensors"] = {};
-  for (const [name, tensor] of Object.entries(made.tensors)) {
-    const which = /self_attn\.([qkvo])_proj/.exec(name)?.[1] as keyof typeof rows;
-    if (which !== undefined) tensors[name] = { ...tensor, shape: rows[which] };
-    else if (/_norm\.weight$/.test(name)) tensors[name] = { ...tensor, shape: [HEAD_DIM] };
-    else tensors[name] = tensor;
-    if (tensor.kind === "embedding") tensors[name] = { ...tensor, kind: "group 128" };
-  }
-  if (tied) delete tensors["lm_head.weight"];
-  const config = { ...made.config, head_dim: HEAD_DIM, tie_word_embeddings: tied };
-  // Factors of blocks are halves.
-  return { ...made, config, tensors, dtype: "F16" };
-}
 
 /** llama.cpp's names. */
 const NAMES: readonly (readonly [RegExp, string])[] = [

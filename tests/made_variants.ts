@@ -77,6 +77,26 @@ export function withTernaryEnds(tied: boolean): MadeModel {
   };
 }
 
+/** Bonsai whose rows are whole blocks in all linears, and whose embedding and head are ternary. */
+export function bonsaiOfBlocks(tied: boolean): MadeModel {
+  const made = madeModel("bonsai");
+  const headDim = 64;
+  const [hidden, query, key] = [256, 4 * headDim, 2 * headDim];
+  const rows = { q: [query, hidden], k: [key, hidden], v: [key, hidden], o: [hidden, query] };
+  const tensors: MadeModel["tensors"] = {};
+  for (const [name, tensor] of Object.entries(made.tensors)) {
+    const which = /self_attn\.([qkvo])_proj/.exec(name)?.[1] as keyof typeof rows;
+    if (which !== undefined) tensors[name] = { ...tensor, shape: rows[which] };
+    else if (/_norm\.weight$/.test(name)) tensors[name] = { ...tensor, shape: [headDim] };
+    else tensors[name] = tensor;
+    if (tensor.kind === "embedding") tensors[name] = { ...tensor, kind: "group 128" };
+  }
+  if (tied) delete tensors["lm_head.weight"];
+  const config = { ...made.config, head_dim: headDim, tie_word_embeddings: tied };
+  // Factors of blocks are halves.
+  return { ...made, config, tensors, dtype: "F16" };
+}
+
 /** A model whose groups of weights with a factor each are of another size. */
 export function withGroups(made: MadeModel, size: number): MadeModel {
   return withKinds(made, (kind) => kind.replace(/^group \d+/, `group ${size}`));

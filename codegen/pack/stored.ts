@@ -23,6 +23,8 @@ export const STORED_KINDS = {
   pq2: 9,
   /** and PTQ1_0. Where a block's factor is 0, so are its weights. */
   ptq1: 10,
+  /** Q2_0 with factors in bfloat16, as which MLX's matrices are given, see `runtime/mlx/matrix.ts`. */
+  q2b: 11,
 } as const;
 export type StoredKind = keyof typeof STORED_KINDS;
 
@@ -41,7 +43,7 @@ export interface StoredMatrix {
 }
 
 /** Kinds that have factors between their codes, or behind them. */
-export type BlockKind = "i2s" | "tq1" | "tq2" | "q2" | "pq2" | "ptq1";
+export type BlockKind = "i2s" | "tq1" | "tq2" | "q2" | "pq2" | "ptq1" | "q2b";
 
 /** Blocks of neighbouring weights of a row: features must divide into them. */
 export const STORED_BLOCKS: Readonly<Record<BlockKind, { weights: number; bytes: number }>> = {
@@ -51,6 +53,7 @@ export const STORED_BLOCKS: Readonly<Record<BlockKind, { weights: number; bytes:
   q2: { weights: 64, bytes: 18 },
   pq2: { weights: 128, bytes: 34 },
   ptq1: { weights: 128, bytes: 28 },
+  q2b: { weights: 64, bytes: 18 },
 };
 
 export function isBlockKind(kind: StoredKind): kind is BlockKind {

@@ -33,6 +33,8 @@ pub const Kind = enum(i32) {
     q2 = 8,
     pq2 = 9,
     ptq1 = 10,
+    /// Q2_0 with factors in bfloat16, whose zeros are those of half precision.
+    q2b = 11,
 };
 
 /// How a type lies that has blocks.
@@ -49,7 +51,7 @@ fn blockOf(kind: Kind) ?Block {
         .i2s => .{ .lines = 2, .bytes = 32, .factor = null },
         .tq1 => .{ .lines = 4, .bytes = 54, .factor = 52 },
         .tq2 => .{ .lines = 4, .bytes = 66, .factor = 64 },
-        .q2 => .{ .lines = 1, .bytes = 18, .factor = 0 },
+        .q2, .q2b => .{ .lines = 1, .bytes = 18, .factor = 0 },
         .pq2 => .{ .lines = 2, .bytes = 34, .factor = 0 },
         .ptq1 => .{ .lines = 2, .bytes = 28, .factor = 26 },
         .codes, .quarters, .f32, .f16, .bf16 => null,
@@ -71,7 +73,7 @@ fn elementBytes(kind: Kind) usize {
         .codes, .quarters => 1,
         .f16, .bf16 => 2,
         .f32 => 4,
-        .i2s, .tq1, .tq2, .q2, .pq2, .ptq1 => unreachable,
+        .i2s, .tq1, .tq2, .q2, .pq2, .ptq1, .q2b => unreachable,
     };
 }
 
@@ -114,7 +116,7 @@ inline fn decode(comptime kind: Kind, p: [*]const u8, shift: u3, factor: f32) Li
         .f32 => return ternarise(f32, p, factor),
         .f16 => return ternarise(f16, p, factor),
         .bf16 => return ternarise(u16, p, factor),
-        .i2s, .tq1, .tq2, .q2, .pq2, .ptq1 => unreachable,
+        .i2s, .tq1, .tq2, .q2, .pq2, .ptq1, .q2b => unreachable,
     }
 }
 
@@ -140,7 +142,7 @@ inline fn decodeBlock(comptime kind: Kind, comptime block: Block, p: [*]const u8
     switch (kind) {
         .i2s => return twoShifts(p, @intCast(4 - 4 * line), true),
         .tq2 => return twoShifts(p + line / 2 * 32, @intCast(line % 2 * 4), false),
-        .q2, .pq2 => return fourFold(p + 2 + line * 16),
+        .q2, .q2b, .pq2 => return fourFold(p + 2 + line * 16),
         .tq1 => switch (@as(u2, @intCast(line))) {
             inline else => |at| return tritLine(tq1_segments[4 * @as(usize, at) ..][0..4], p),
         },
@@ -413,7 +415,7 @@ const Sums = struct {
                 .f32 => rowSum(f32, sums.matrix, row),
                 .f16 => rowSum(f16, sums.matrix, row),
                 .bf16 => rowSum(u16, sums.matrix, row),
-                .codes, .quarters, .i2s, .tq1, .tq2, .q2, .pq2, .ptq1 => 0,
+                .codes, .quarters, .i2s, .tq1, .tq2, .q2, .pq2, .ptq1, .q2b => 0,
             };
         }
     }

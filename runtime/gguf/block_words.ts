@@ -81,6 +81,7 @@ const DECODES: Readonly<Record<BlockKind, Decode>> = {
     }
   },
   q2: neighbours(16),
+  q2b: neighbours(16),
   pq2: neighbours(32),
   tq1(block, at, codes, to) {
     trits(block, at, { width: 32, count: 5 }, codes, to);

@@ -16,6 +16,7 @@ import { blockCodes, blockFactors, blockKindOf } from "./ternary_blocks.ts";
  */
 export function widenedType(dtype: Dtype): FloatType | null {
   if (dtype === "I2_S") return "f32";
+  if (dtype === "Q2_0_BF16") return "bf16";
   return blockKindOf(dtype) !== null || DECODERS[dtype] !== undefined ? "f16" : null;
 }
 
@@ -79,7 +80,9 @@ function widenedTernary(
 
 /**
  * Floats as little-endian bytes of their type.
- * @throws {CheckpointError} If half precision has none for one of them.
+ *
+ * @param values For bfloat16, such as it has.
+ * @throws {CheckpointError} If a type of 16 bits has none for one of them.
  */
 export function floatBytes(
   values: Float32Array,
@@ -87,11 +90,17 @@ export function floatBytes(
   what: string,
 ): Uint8Array<ArrayBuffer> {
   if (type === "f32") return new Uint8Array(values.buffer as ArrayBuffer);
-  const halves = Float16Array.from(values);
+  const halves = type === "f16" ? Float16Array.from(values) : values;
   const bad = halves.findIndex((half) => !Number.isFinite(half));
-  if (bad < 0) return new Uint8Array(halves.buffer);
+  if (bad < 0) return type === "f16" ? new Uint8Array(halves.buffer as ArrayBuffer) : upper(values);
   throw new CheckpointError(
-    `Cannot use ${what}: its values must be finite in half precision: element ${bad} is ` +
+    `Cannot use ${what}: its values must be finite in 16 bits: element ${bad} is ` +
       `${values[bad]}, the file is damaged`,
   );
+}
+
+/** The upper halves of float32 values. */
+function upper(values: Float32Array): Uint8Array<ArrayBuffer> {
+  const words = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  return new Uint8Array(Uint16Array.from(words, (word) => word >>> 16).buffer);
 }

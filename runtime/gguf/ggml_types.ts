@@ -116,10 +116,11 @@ export function bytesOf(layout: TypeLayout, weights: number): number | null {
 }
 
 const BLOCK_LAYOUTS: ReadonlyMap<Dtype, TypeLayout> = new Map(
-  [...TYPES.values()].flat().map((layout) => [layout.dtype, layout]),
+  [...TYPES.values()].flat().concat(type("Q2_0_BF16", 64, 18))
+    .map((layout) => [layout.dtype, layout]),
 );
 
-/** How the blocks of a type lie. Every type of a GGUF file has one. */
+/** How the blocks of a type lie. Every type of a GGUF file has one, and every ternary type. */
 export function layoutOf(dtype: Dtype): TypeLayout {
   const layout = BLOCK_LAYOUTS.get(dtype);
   if (layout === undefined) throw new RangeError(`Type ${dtype} is none of GGUF's`);

@@ -9,15 +9,17 @@
  *     Q2_0     64: factor; weight i is in byte i / 4 at bits 2 * (i % 4)
  *     PQ2_0    128: as Q2_0
  *     TQ1_0    256: trits of 32 bytes (five each), of 16 (five each), of 4 (four each); factor
+ *     Q2_0_BF16 64: as Q2_0, with the factor in bfloat16; see `runtime/mlx/matrix.ts`
  *     PTQ1_0   128: trits of 16 bytes (five each), of 8 (five each), of 2 (four each); factor
  *
  * Weight i of a part of w bytes is trit i / w of byte i % w, the first trit being the most significant;
- * a byte is ceil(v * 256 / 243) of its five trits v in base 3. Factors are in half precision.
+ * a byte is ceil(v * 256 / 243) of its five trits v in base 3. Other factors are in half precision.
  *
  * Sources: the gguf package's quants.py; microsoft/BitNet's ggml-bitnet-mad.cpp; PrismML's
  * ggml-quants.c.
  */
 import { ZERO_CODE } from "../../codegen/layouts/layout.ts";
+import type { FloatType } from "../../codegen/model_spec.ts";
 import { type BlockKind, STORED_BLOCKS, type StoredMatrix } from "../../codegen/pack/stored.ts";
 import { CheckpointError, shown } from "../errors.ts";
 import { valuesOf } from "../float_formats.ts";
@@ -31,6 +33,7 @@ const KINDS: Partial<Record<Dtype, BlockKind>> = {
   Q2_0: "q2",
   PQ2_0: "pq2",
   PTQ1_0: "ptq1",
+  Q2_0_BF16: "q2b",
 };
 
 /** The kind of a ternary type, or null for other types. */
@@ -50,6 +53,7 @@ const CODECS: Readonly<Record<BlockKind, Codec>> = {
   i2s: { factorAt: null, decode: fourParts([6, 4, 2, 0], 1) },
   tq2: { factorAt: 64, decode: fourParts([0, 2, 4, 6], 2) },
   q2: { factorAt: 0, decode: neighbours(16) },
+  q2b: { factorAt: 0, decode: neighbours(16) },
   pq2: { factorAt: 0, decode: neighbours(32) },
   tq1: { factorAt: 52, decode: trits([[32, 5], [16, 5], [4, 4]]) },
   ptq1: { factorAt: 26, decode: trits([[16, 5], [8, 5], [2, 4]]) },
@@ -94,6 +98,12 @@ function trits(parts: readonly (readonly [width: number, runs: number])[]): Code
 /** Where the factor is in a block; null for I2_S. */
 export function factorPlace(kind: BlockKind): number | null {
   return CODECS[kind].factorAt;
+}
+
+/** The type of a kind's factors. */
+export function blockFactorType(kind: BlockKind): FloatType {
+  if (kind === "i2s") return "f32";
+  return kind === "q2b" ? "bf16" : "f16";
 }
 
 /** Codes (n, k) of a matrix, code 3 among them where the file has it: see `block_words.ts` for speed. */
@@ -148,7 +158,7 @@ export function blockFactors(
   const { factorAt } = CODECS[kind];
   const found = factorAt === null
     ? Float32Array.of(new DataView(bytes.buffer, bytes.byteOffset).getFloat32(weights / 4, true))
-    : halves(bytes, factorAt, STORED_BLOCKS[kind], weights);
+    : halves(bytes, factorAt, kind, weights);
   const bad = found.findIndex((factor) => !(factor >= 0 && factor < Infinity));
   if (bad < 0) return found;
   throw new CheckpointError(
@@ -160,10 +170,11 @@ export function blockFactors(
 function halves(
   bytes: Uint8Array,
   factorAt: number,
-  block: { weights: number; bytes: number },
+  kind: BlockKind,
   weights: number,
 ): Float32Array {
-  const values = valuesOf("f16");
+  const block = STORED_BLOCKS[kind];
+  const values = valuesOf(blockFactorType(kind) as "f16" | "bf16");
   const factors = new Float32Array(weights / block.weights);
   for (let i = 0; i < factors.length; i++) {
     factors[i] = values[halfAt(bytes, i * block.bytes + factorAt)];
