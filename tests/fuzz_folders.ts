@@ -15,18 +15,27 @@ export interface FolderParts {
 
 /** A small positive float of all types, and four codes that are -1, 0 or 1. */
 const SOUND_BYTE = 0x24;
-const BYTES: Readonly<Record<string, number>> = { U8: 1, BF16: 2, F16: 2, F32: 4 };
+const BYTES: Readonly<Record<string, number>> = { U8: 1, BF16: 2, F16: 2, F32: 4, U32: 4 };
+/** The sign bit of a little-endian number of 16 bits is in its second byte. */
+const NEGATIVE_BYTE = SOUND_BYTE | 0x80;
 
 type Tensors = Record<string, readonly [dtype: string, ...shape: number[]]>;
 
 function safetensors(tensors: Tensors): SafetensorsParts {
   const header: JsonObject = { __metadata__: { format: "pt" } };
+  const negative: [from: number, end: number][] = [];
   let end = 0;
   for (const [name, [dtype, ...shape]] of Object.entries(tensors)) {
     const bytes = shape.reduce((product, size) => product * size, BYTES[dtype]);
     header[name] = { dtype, shape, data_offsets: [end, end += bytes] };
+    // MLX's are the opposites of its scales.
+    if (name.endsWith(".biases")) negative.push([end - bytes, end]);
   }
-  return { header, data: new Uint8Array(end).fill(SOUND_BYTE) };
+  const data = new Uint8Array(end).fill(SOUND_BYTE);
+  for (const [from, to] of negative) {
+    for (let at = from + 1; at < to; at += 2) data[at] = NEGATIVE_BYTE;
+  }
+  return { header, data };
 }
 
 const [HIDDEN, HEADS, HEAD_DIM, VOCABULARY] = [16, 2, 8, 8];
@@ -272,11 +281,50 @@ function shardedMaple(): FolderParts {
   };
 }
 
+/** Words of MLX: linears with scales and biases or a factor a row, an embedding of 4 bits. */
+function mlxQwen(): FolderParts {
+  const [hidden, group] = [128, 128];
+  const settings = { group_size: group, bits: 2 };
+  const linears = ["q", "k", "v", "o"].map((name) => `self_attn.${name}_proj`)
+    .concat(["gate", "up", "down"].map((name) => `mlp.${name}_proj`));
+  const tensors: Tensors = {
+    "model.embed_tokens.weight": ["U32", VOCABULARY, hidden / 8],
+    "model.embed_tokens.scales": ["BF16", VOCABULARY, 2],
+    "model.embed_tokens.biases": ["BF16", VOCABULARY, 2],
+    "model.norm.weight": ["F16", hidden],
+    [`${LAYER}.input_layernorm.weight`]: ["F16", hidden],
+    [`${LAYER}.post_attention_layernorm.weight`]: ["F16", hidden],
+    [`${LAYER}.self_attn.q_norm.weight`]: ["F16", hidden / HEADS],
+    [`${LAYER}.self_attn.k_norm.weight`]: ["F16", hidden / HEADS],
+  };
+  for (const path of linears) {
+    const rows = /[kv]_proj/.test(path) ? hidden / HEADS : hidden;
+    tensors[`${LAYER}.${path}.weight`] = ["U32", rows, hidden / 16];
+    if (path.startsWith("mlp.")) tensors[`${LAYER}.${path}.row_alpha`] = ["BF16", rows];
+    else {
+      tensors[`${LAYER}.${path}.scales`] = ["F16", rows, hidden / group];
+      tensors[`${LAYER}.${path}.biases`] = ["F16", rows, hidden / group];
+    }
+  }
+  const { json } = folder({
+    model_type: "qwen3",
+    hidden_act: "silu",
+    hidden_size: hidden,
+    intermediate_size: hidden,
+    head_dim: hidden / HEADS,
+    tie_word_embeddings: true,
+    quantization: { ...settings, "model.embed_tokens": { group_size: 64, bits: 4 } },
+    quantization_config: settings,
+  }, {});
+  return { json, weights: { "model.safetensors": safetensors(tensors) } };
+}
+
 /** Sound folders by what they are. */
 export function soundFolders(): Map<string, FolderParts> {
   return new Map([
     ["packed BitNet", packedBitNet()],
     ["Qwen3 that embeds, of floats", embeddingQwen()],
     ["Maple in two shards", shardedMaple()],
+    ["Qwen3 of MLX's words", mlxQwen()],
   ]);
 }
