@@ -28,7 +28,7 @@ import { STEPS } from "./whole_model.ts";
 
 const ALL = process.env.FUZZ_CASES === "all";
 /** Prime, so that no kind of change is always left out. */
-const EVERY = ALL ? 1 : 5;
+const EVERY = ALL ? 1 : 7;
 const PAIRS = 3000;
 const SHOWN_FAULTS = Number(process.env.FUZZ_FAULTS ?? 5);
 

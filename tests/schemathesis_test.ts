@@ -14,7 +14,7 @@ const CHECKS = [
 /** Examples of each operation, besides those of borders that it derives from the document. */
 const EXAMPLES = 15;
 /** Enough for all of it on a quiet machine; a busy one tries fewer examples. */
-const SECONDS = 30;
+const SECONDS = 20;
 
 interface Ended {
   status: number | null;
