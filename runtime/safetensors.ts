@@ -10,7 +10,7 @@ import { basename } from "node:path";
 import { type ByteSource, type OpenBytes, openBytes } from "./byte_source.ts";
 import { CheckpointError, shown, UnsupportedModelError } from "./errors.ts";
 import { isJsonObject, type Json, type JsonObject, parseJson, utf8Text } from "./json.ts";
-import type { TensorInfo, WeightFile } from "./tensors.ts";
+import { checkRange, type TensorInfo, type WeightFile } from "./tensors.ts";
 import type { Allocate } from "./weights.ts";
 
 /** Bytes of an element of each type that this version reads. */
@@ -250,16 +250,9 @@ class OpenFile implements SafetensorsFile {
     length: number,
     allocate?: Allocate,
   ): Promise<Uint8Array<ArrayBuffer>> {
-    const { byteOffset, byteLength } = this.#tensor(name);
-    const isRange = Number.isSafeInteger(start) && Number.isSafeInteger(length) && start >= 0 &&
-      length >= 0 && start + length <= byteLength;
-    if (!isRange) {
-      throw new RangeError(
-        `Cannot read ${shown(name)}: bytes must lie within its ${byteLength}: ` +
-          `current values are start ${start}, length ${length}`,
-      );
-    }
-    return await this.#source.read(byteOffset + start, length, allocate);
+    const tensor = this.#tensor(name);
+    checkRange(name, tensor, start, length);
+    return await this.#source.read(tensor.byteOffset + start, length, allocate);
   }
 
   async close(): Promise<void> {

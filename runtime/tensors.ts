@@ -1,3 +1,4 @@
+import { shown } from "./errors.ts";
 import type { SafetensorsType } from "./safetensors.ts";
 
 /** Types of GGUF tensors that this version reads, beside those that safetensors files have too. */
@@ -32,6 +33,22 @@ export interface TensorInfo {
   /** First byte, from the start of the file. */
   readonly byteOffset: number;
   readonly byteLength: number;
+}
+
+/** @throws {RangeError} If a tensor has not so many bytes from byte `start` on. */
+export function checkRange(
+  name: string,
+  { byteLength }: Pick<TensorInfo, "byteLength">,
+  start: number,
+  length: number,
+): void {
+  const isRange = Number.isSafeInteger(start) && Number.isSafeInteger(length) && start >= 0 &&
+    length >= 0 && start + length <= byteLength;
+  if (isRange) return;
+  throw new RangeError(
+    `Cannot read ${shown(name)}: bytes must lie within its ${byteLength}: ` +
+      `current values are start ${start}, length ${length}`,
+  );
 }
 
 /** A file of weights: what tells one state of it from another. */

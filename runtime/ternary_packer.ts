@@ -70,9 +70,11 @@ function onlyFactor(rows: Float32Array): Float32Array | null {
   return rows.every((row) => row === 0 || row === largest) ? Float32Array.of(largest) : null;
 }
 
-/** Zero levels, and no floats yet. */
-function emptyPiece(k: number) {
-  const codes = new Uint8Array(2 * SKETCH_ROWS * k).fill(ZERO_CODE);
+/** Zero levels, and no floats yet. @param used Levels of an earlier piece, whose place is taken if it fits. */
+function emptyPiece(k: number, used = new Uint8Array(0)) {
+  const length = 2 * SKETCH_ROWS * k;
+  const codes = used.length === length ? used : new Uint8Array(length);
+  codes.fill(ZERO_CODE);
   return { codes, floats: new Float32Array(PARAMETERS * SKETCH_ROWS) };
 }
 
@@ -113,12 +115,10 @@ export function openPacker(path: string, layout: TernaryLayout, threads: number)
       return factors ?? exactFactors(matrix, grain, what);
     },
     async sketch(rows, dither, packed) {
-      const length = 2 * SKETCH_ROWS * rows.k;
-      if (levels.length !== length) levels = new Uint8Array(length);
-      levels.fill(ZERO_CODE);
-      const floats = new Float32Array(PARAMETERS * SKETCH_ROWS);
-      await native.sketch(rows, SKETCH_ROWS, dither, levels, floats);
-      await this.pack(piece(levels, rows.k), "the head's sketch", packed);
+      const { codes, floats } = emptyPiece(rows.k, levels);
+      levels = codes;
+      await native.sketch(rows, SKETCH_ROWS, dither, codes, floats);
+      await this.pack(piece(codes, rows.k), "the head's sketch", packed);
       return floats;
     },
     [Symbol.dispose]: () => native.close(),

@@ -5,7 +5,7 @@
  *
  * Source: transformers' models/llama/modeling_llama.py, qwen3 and gemma3.
  */
-import { type LinearName, linearShape, type ModelSpec } from "../../codegen/model_spec.ts";
+import type { LinearName, ModelSpec } from "../../codegen/model_spec.ts";
 import type { StoredMatrix } from "../../codegen/pack/stored.ts";
 import { ropeTables } from "../rope.ts";
 import type { LogitPositions, Model } from "../types.ts";
@@ -154,7 +154,7 @@ class FloatModel {
 
   async #linear(layer: number, name: LinearName, x: Rows): Promise<Rows> {
     const { matrix, bias } = await this.#source.weights.linear(layer, name);
-    const y = await this.#products.multiply({ ...matrix, ...linearShape(this.#spec, name) }, x);
+    const y = await this.#products.multiply(matrix, x);
     return bias === null ? y : y.map((row) => row.map((value, i) => value + bias[i]));
   }
 }

@@ -13,7 +13,7 @@
  * 2i + h of a head is Hugging Face's row i + h * headDim / 2.
  */
 import { CheckpointError, shown } from "../errors.ts";
-import type { TensorInfo } from "../tensors.ts";
+import { checkRange, type TensorInfo } from "../tensors.ts";
 import type { Allocate } from "../weights.ts";
 import type { ByteSource } from "../byte_source.ts";
 import type { I2sLayout } from "./checkpoint.ts";
@@ -53,17 +53,9 @@ export class RowReader {
 
   /** `length` bytes from byte `start` of the tensor. @throws {RangeError} If it has not so many. */
   async read(start: number, length: number, allocate: Allocate = fresh) {
-    const { byteOffset, byteLength } = this.info;
-    const isRange = Number.isSafeInteger(start) && Number.isSafeInteger(length) && start >= 0 &&
-      length >= 0 && start + length <= byteLength;
-    if (!isRange) {
-      throw new RangeError(
-        `Cannot read ${shown(this.#order.name)}: bytes must lie within its ${byteLength}: ` +
-          `current values are start ${start}, length ${length}`,
-      );
-    }
+    checkRange(this.#order.name, this.info, start, length);
     if (this.#order.turn === null && this.#order.i2sLayout === "x86") {
-      return await this.#source.read(byteOffset + start, length, allocate);
+      return await this.#source.read(this.info.byteOffset + start, length, allocate);
     }
     return await this.#readOrdered(start, length, allocate);
   }

@@ -4,8 +4,7 @@
  */
 import type { Checkpoint } from "../checkpoint.ts";
 import type { Companions } from "../companions.ts";
-import { shown } from "../errors.ts";
-import type { TensorInfo, WeightFile } from "../tensors.ts";
+import { checkRange, type TensorInfo, type WeightFile } from "../tensors.ts";
 import type { Allocate } from "../weights.ts";
 import { FACTOR_NAMES, type MlxMatrix, mlxMatrix } from "./matrix.ts";
 import { settingsOf, withoutSections } from "./settings.ts";
@@ -79,17 +78,10 @@ export class MlxCheckpoint implements Checkpoint {
   ): Promise<Uint8Array<ArrayBuffer>> {
     const matrix = this.#matrices.get(name);
     if (matrix === undefined) return await this.#source.readRange(name, start, length, allocate);
-    const { rows, info: { byteLength } } = matrix;
-    const isRange = Number.isSafeInteger(start) && Number.isSafeInteger(length) && start >= 0 &&
-      length >= 0 && start + length <= byteLength;
-    if (!isRange) {
-      throw new RangeError(
-        `Cannot read ${shown(name)}: bytes must lie within its ${byteLength}: ` +
-          `current values are start ${start}, length ${length}`,
-      );
-    }
+    const { rows, info } = matrix;
+    checkRange(name, info, start, length);
     const out = allocate(length);
-    const rowBytes = byteLength / rows;
+    const rowBytes = info.byteLength / rows;
     const end = Math.ceil((start + length) / rowBytes);
     const step = Math.max(1, Math.floor(PART_BYTES / rowBytes));
     for (let first = Math.floor(start / rowBytes); first < end; first += step) {
