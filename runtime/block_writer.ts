@@ -1,5 +1,6 @@
 /** Files of gigabytes, written while they are made, in the way in which they can be mapped best. */
 import { open } from "node:fs/promises";
+import { free } from "./free.ts";
 
 /** What a file handle does here. */
 export interface Writable {
@@ -77,6 +78,7 @@ export class BlockWriter implements AsyncDisposable {
   /** Waits for the write that is under way, so that the file can be closed. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#writing.catch(() => {});
+    free(this.#block, this.#spare);
   }
 }
 

@@ -156,13 +156,14 @@ export function rowSums(matrix: StoredMatrix): Float64Array {
   return sums;
 }
 
-interface Floats {
+/** Float masters as they lie. */
+export interface Floats {
   elements: Float32Array | Uint16Array;
   /** Of each bit pattern of 16 bits; null where elements are values. */
   values: Float32Array | null;
 }
 
-function floatsOf({ kind, bytes }: StoredMatrix): Floats {
+export function floatsOf({ kind, bytes }: StoredMatrix): Floats {
   const { buffer, byteOffset, byteLength } = bytes;
   const type = kind as FloatType;
   if (type === "f32") {

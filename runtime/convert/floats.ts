@@ -2,6 +2,7 @@
 import type { FloatType } from "../../codegen/model_spec.ts";
 import { CheckpointError, shown } from "../errors.ts";
 import { toFloat32, valuesOf } from "../float_formats.ts";
+import { free } from "../free.ts";
 import type { FloatMatrix } from "../weights.ts";
 import { rowChunks } from "./plan.ts";
 
@@ -50,7 +51,7 @@ function checkFits(values: Float32Array, converted: Uint8Array<ArrayBuffer>, wha
   }
 }
 
-/** A float matrix in a type, in pieces. */
+/** A float matrix in a type, in pieces, each until the next is asked for. */
 export async function* matrixChunks(
   matrix: FloatMatrix,
   type: FloatType,
@@ -58,6 +59,9 @@ export async function* matrixChunks(
 ): AsyncGenerator<Uint8Array> {
   const rowBytes = matrix.columns * FLOAT_BYTES[matrix.type];
   for (const { first, count } of rowChunks(matrix.rows, rowBytes)) {
-    yield convertFloats(await matrix.readRows(first, count), matrix.type, type, what);
+    const bytes = await matrix.readRows(first, count);
+    const converted = convertFloats(bytes, matrix.type, type, what);
+    yield converted;
+    free(bytes, converted);
   }
 }

@@ -5,6 +5,8 @@
  * Source: ggml's docs/gguf.md.
  */
 
+import { free } from "../free.ts";
+
 /** Numbers of the types of values that are written. */
 export const VALUE_TYPES = {
   uint16: 2,
@@ -96,6 +98,9 @@ export function encodeGgufHeader(
   return writer.padded(ALIGNMENT);
 }
 
+/** UTF-8 bytes that an element of a JavaScript string becomes at most. */
+const MOST_UTF8_BYTES = 3;
+
 /** Little-endian bytes, one after the other. */
 class ByteWriter {
   #bytes = new Uint8Array(1 << 16);
@@ -111,10 +116,13 @@ class ByteWriter {
     return this.#number(8, (view, at) => view.setBigUint64(at, BigInt(value), true));
   }
 
+  /** In place, as there are hundreds of thousands of them. */
   string(text: string): this {
-    const bytes = this.#encoder.encode(text);
-    const at = this.u64(bytes.length).#take(bytes.length);
-    this.#bytes.set(bytes, at);
+    const at = this.#end;
+    const start = this.u64(0).#take(MOST_UTF8_BYTES * text.length);
+    const { written } = this.#encoder.encodeInto(text, this.#bytes.subarray(start));
+    this.#view.setUint32(at, written, true);
+    this.#end = start + written;
     return this;
   }
 
@@ -136,8 +144,13 @@ class ByteWriter {
 
   /** All of it, filled with zeros to a multiple of `alignment`. */
   padded(alignment: number): Uint8Array<ArrayBuffer> {
-    this.#take(Math.ceil(this.#end / alignment) * alignment - this.#end);
-    return this.#bytes.slice(0, this.#end);
+    const at = this.#end;
+    const padding = Math.ceil(at / alignment) * alignment - at;
+    this.#take(padding);
+    this.#bytes.fill(0, at, this.#end);
+    const bytes = this.#bytes.slice(0, this.#end);
+    free(this.#bytes);
+    return bytes;
   }
 
   #number(bytes: number, set: (view: DataView, at: number) => void): this {
@@ -153,6 +166,7 @@ class ByteWriter {
     if (this.#end > this.#bytes.length) {
       const larger = new Uint8Array(2 * this.#end);
       larger.set(this.#bytes);
+      free(this.#bytes);
       this.#bytes = larger;
       this.#view = new DataView(larger.buffer);
     }

@@ -6,9 +6,9 @@ import {
   type LinearName,
   linearShape,
   type ModelSpec,
-  type Shape,
 } from "../../codegen/model_spec.ts";
 import { UnsupportedModelError } from "../errors.ts";
+import { free } from "../free.ts";
 import { hasTurnedRows } from "../gguf/config.ts";
 import { normSize, normsOf } from "../norms.ts";
 import type { ExpertLinear } from "../tensor_names.ts";
@@ -31,6 +31,7 @@ import {
   codedExpert,
   codedMatrix,
   factorOf,
+  freeMatrix,
   type Source,
   type TernaryMatrix,
   ternaryMatrix,
@@ -191,9 +192,7 @@ function matrixTensor(
 // ---------------------------------------------------------------- ternary matrices
 
 /** A matrix, or some of its rows, or one of several in a tensor. */
-interface Piece extends CodedMatrix {
-  what: string;
-}
+interface Piece extends CodedMatrix, Pick<TernaryMatrix, "what" | "stored"> {}
 
 /** @param groupSize Features that have a factor: readers want whole groups, too. */
 function ternaryTensor(
@@ -207,7 +206,12 @@ function ternaryTensor(
   const isWhole = k % blockWeights(type) === 0 && k % groupSize === 0;
   const written: CodedType = isWhole ? type : "f16";
   async function* chunks() {
-    for await (const piece of pieces()) yield encoded(written, piece);
+    for await (const piece of pieces()) {
+      const bytes = encoded(written, piece);
+      freeMatrix(piece);
+      yield bytes;
+      free(bytes);
+    }
   }
   return { name, dims, type: CODED_TENSORS[written], bytes: codedBytes(written, rows, k), chunks };
 }
@@ -249,9 +253,11 @@ function inOrder(matrix: TernaryMatrix, order: Int32Array | null): Piece {
   if (order === null) {
     return { ...matrix, factorAt: (row, column) => factorOf(matrix, row, column) };
   }
+  const ordered = reordered(codes, k, order);
+  free(codes);
   return {
     ...matrix,
-    codes: reordered(codes, k, order),
+    codes: ordered,
     factorAt: (row, column) => factorOf(matrix, order[row], column),
   };
 }
@@ -283,11 +289,11 @@ function expertTensors(
 ): PlannedTensor[] {
   const experts = weights.experts!;
   const { numExperts } = spec.experts!;
-  const pieces = async function* (name: ExpertLinear, shape: Shape) {
+  const pieces = async function* (name: ExpertLinear) {
     for (let expert = 0; expert < numExperts; expert++) {
       const what = `${name} of expert ${expert} of layer ${layer}`;
-      const { codes, factors } = codedExpert(await experts.matrix(layer, expert, name), what);
-      yield { ...shape, what, codes, factorAt: (row: number) => factors[row] };
+      const matrix = codedExpert(await experts.matrix(layer, expert, name), what);
+      yield { ...matrix, factorAt: (row: number) => matrix.factors[row] };
     }
   };
   return [
@@ -296,7 +302,7 @@ function expertTensors(
       const shape = linearShape(spec, name);
       const tensor = `blk.${layer}.${LINEAR_TENSORS[name]}_exps.weight`;
       const dims = [shape.k, shape.n, numExperts] as const;
-      return ternaryTensor(tensor, dims, { type, groupSize: 1 }, () => pieces(name, shape));
+      return ternaryTensor(tensor, dims, { type, groupSize: 1 }, () => pieces(name));
     }),
   ];
 }

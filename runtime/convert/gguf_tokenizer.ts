@@ -102,27 +102,31 @@ function tokensOf(json: JsonObject, vocabSize: number, isSentencePiece: boolean)
     const kind = isUnknown ? UNKNOWN : added.special === true ? CONTROL : USER_DEFINED;
     put(added.id, String(added.content), kind);
   }
-  const merges = (model.merges as Json[]).map((merge) =>
-    Array.isArray(merge) ? merge as string[] : String(merge).split(" ", 2)
-  );
+  const merges = model.merges as Json[];
   return [
     ["tokenizer.ggml.tokens", "string", tokens],
     ...(isSentencePiece ? [scoresOf(tokens, merges)] : []),
     ["tokenizer.ggml.token_type", "int32", kinds],
     ...(isSentencePiece ? [] : [
-      ["tokenizer.ggml.merges", "string", merges.map((pair) => pair.join(" "))] as const,
+      ["tokenizer.ggml.merges", "string", merges.map((merge) => merged(merge, " "))] as const,
     ]),
   ];
+}
+
+/** The two parts of a merge, a pair or "LEFT RIGHT", with `between` between them. */
+function merged(merge: Json, between: string): string {
+  if (Array.isArray(merge)) return merge.join(between);
+  return between === " " ? String(merge) : String(merge).replace(" ", between);
 }
 
 /**
  * SentencePiece joins the pair whose join has the best score, so earlier merges get better ones. What
  * no merge makes is worse than all: it is never joined.
  */
-function scoresOf(tokens: readonly string[], merges: readonly (readonly string[])[]): GgufValue {
+function scoresOf(tokens: readonly string[], merges: readonly Json[]): GgufValue {
   const ranks = new Map<string, number>();
-  for (const [rank, [left, right]] of merges.entries()) {
-    const joined = left + right;
+  for (const [rank, merge] of merges.entries()) {
+    const joined = merged(merge, "");
     if (!ranks.has(joined)) ranks.set(joined, rank);
   }
   const scores = tokens.map((token) => -(ranks.get(token) ?? merges.length));

@@ -1,6 +1,5 @@
 /** What ternarising a float matrix loses. */
-import type { FloatType } from "../../codegen/model_spec.ts";
-import { toFloat32 } from "../float_formats.ts";
+import { floatsOf } from "../ternary.ts";
 import type { TernaryMatrix } from "./source.ts";
 
 export interface QuantizationError {
@@ -15,10 +14,10 @@ export interface QuantizationError {
 /** @param matrix Of one factor, read from floats. */
 export function quantizationError({ what, codes, factors, stored }: TernaryMatrix) {
   const [scale] = factors;
-  const weights = toFloat32(stored.bytes, stored.kind as FloatType);
+  const { elements, values } = floatsOf(stored);
   let squares = 0, lost = 0, zeros = 0;
   for (let i = 0; i < codes.length; i++) {
-    const weight = weights[i];
+    const weight = values === null ? elements[i] : values[elements[i]];
     const difference = weight - scale * (codes[i] - 1);
     squares += weight * weight;
     lost += difference * difference;

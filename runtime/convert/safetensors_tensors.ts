@@ -7,6 +7,7 @@ import {
 } from "../../codegen/model_spec.ts";
 import { isPacked } from "../config.ts";
 import { shown, UnsupportedModelError } from "../errors.ts";
+import { free } from "../free.ts";
 import { ARCHITECTURES } from "../models/all.ts";
 import { normSize, normsOf } from "../norms.ts";
 import { hasOwnNorms, type TensorNames, tensorNamesOf } from "../tensor_names.ts";
@@ -15,7 +16,7 @@ import { FLOAT_BYTES, floatsAs, matrixChunks } from "./floats.ts";
 import { type Part, rowChunks, whole } from "./plan.ts";
 import { packQuarters } from "./quarters.ts";
 import { isRebuilt, linearClassOf, reciprocalOf } from "./safetensors_config.ts";
-import { type Source, type TernaryMatrix, ternaryMatrix } from "./source.ts";
+import { freeMatrix, type Source, type TernaryMatrix, ternaryMatrix } from "./source.ts";
 
 export interface TensorOptions {
   /** Default: as the model has them. */
@@ -178,18 +179,21 @@ function linearTensors(
 ): PlannedTensor[] {
   const { n, k } = linearShape(source.config.spec, name);
   const shape = [Math.ceil(n / 4), k];
-  const packed = async () => {
+  async function* packed() {
     const matrix = await ternaryMatrix(source, layer, name);
     onMatrix?.(matrix);
     factors.set(path, matrix.factors[0]);
-    return packQuarters(matrix.codes, n, k);
-  };
+    const bytes = packQuarters(matrix.codes, n, k);
+    freeMatrix(matrix);
+    yield bytes;
+    free(bytes);
+  }
   const weight = {
     name: `${path}.weight`,
     dtype: "U8",
     shape,
     bytes: shape[0] * k,
-    chunks: () => whole(packed()),
+    chunks: packed,
   };
   const factor = async () =>
     factors.get(path) ?? (await ternaryMatrix(source, layer, name)).factors[0];
@@ -250,7 +254,9 @@ function copied(
   const { byteLength: bytes } = checkpoint.tensors.get(from)!;
   async function* chunks() {
     for (const { first, count } of rowChunks(bytes, 1)) {
-      yield await checkpoint.readRange(from, first, count);
+      const bytes = await checkpoint.readRange(from, first, count);
+      yield bytes;
+      free(bytes);
     }
   }
   return { name, dtype, shape, bytes, chunks };

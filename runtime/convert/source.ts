@@ -5,6 +5,7 @@ import { type Checkpoint, openCheckpoint } from "../checkpoint.ts";
 import { openWeights } from "../checkpoint_weights.ts";
 import { type ConfigOptions, type ModelConfig, readModelConfig } from "../config.ts";
 import { exactFactors, signCodes } from "../exact_ternary.ts";
+import { free } from "../free.ts";
 import type { GgufOptions } from "../gguf/checkpoint.ts";
 import { readGenerationDefaults } from "../generation_config.ts";
 import { ternaryOf } from "../ternary.ts";
@@ -119,7 +120,20 @@ export function codedMatrix(
 export function codedExpert({ matrix, rowScales }: ExpertMatrix, what: string) {
   const { n, k } = matrix;
   const factors = rowScales ?? exactFactors(matrix, "row", what);
-  return { what, n, k, codes: ternaryOf(matrix, what).codes, factors, groupSize: k };
+  return {
+    what,
+    n,
+    k,
+    codes: ternaryOf(matrix, what).codes,
+    factors,
+    groupSize: k,
+    stored: matrix,
+  };
+}
+
+/** Gives back what only this matrix has. */
+export function freeMatrix({ codes, stored }: Pick<TernaryMatrix, "codes" | "stored">): void {
+  free(codes, stored.bytes);
 }
 
 /** The factor of a weight. */

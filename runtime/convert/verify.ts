@@ -12,6 +12,7 @@ import { ternaryMatrices } from "../../codegen/head/ternary.ts";
 import { hasFloatHead } from "../../codegen/plan.ts";
 import { firstDifference } from "../code_words.ts";
 import type { ModelConfig } from "../config.ts";
+import { free } from "../free.ts";
 import { normsOf } from "../norms.ts";
 import { attentionFactor, inverseFrequencies } from "../rope.ts";
 import type { OnProgress } from "../types.ts";
@@ -23,6 +24,7 @@ import {
   codedExpert,
   codedMatrix,
   factorOf,
+  freeMatrix,
   type Source,
   type TernaryMatrix,
   ternaryMatrix,
@@ -181,8 +183,7 @@ async function compareTernaryRows(
           codedMatrix(each.config, await each.weights.ternaryRows!(which, first, count))
         ),
       );
-      compareCodes(expected, actual);
-      compareFactors(expected, actual, writtenFactor);
+      compareTernary(expected, actual, writtenFactor);
     }
   }
   return all.length;
@@ -213,8 +214,7 @@ async function compareLinear(
 ): Promise<void> {
   const expected = await ternaryMatrix(source, layer, name);
   const actual = await ternaryMatrix(written, layer, name);
-  compareCodes(expected, actual);
-  compareFactors(expected, actual, writtenFactor);
+  compareTernary(expected, actual, writtenFactor);
   const { biases, linearNormEps } = source.config.spec;
   if (!biases.includes(name) && linearNormEps === null) return;
   const [a, b] = [expected, actual].map(({ bias, inputNorm }) => ({ bias, inputNorm }));
@@ -243,14 +243,25 @@ async function compareExperts(
         await a.matrix(layer, expert, name),
         await b.matrix(layer, expert, name),
       ].map((expert) => codedExpert(expert, what));
-      compareCodes(expected, actual);
-      compareFactors(expected, actual, writtenFactor);
+      compareTernary(expected, actual, writtenFactor);
     }
   }
   return names.length * spec.experts!.numExperts;
 }
 
-type Compared = Pick<TernaryMatrix, "what" | "n" | "k" | "codes" | "factors" | "groupSize">;
+type Compared = Omit<TernaryMatrix, "bias" | "inputNorm">;
+
+/** Their weights are gone afterwards. */
+function compareTernary(
+  expected: Compared,
+  actual: Compared,
+  writtenFactor: VerifyOptions["writtenFactor"],
+): void {
+  compareCodes(expected, actual);
+  compareFactors(expected, actual, writtenFactor);
+  freeMatrix(expected);
+  freeMatrix(actual);
+}
 
 function compareCodes(
   { codes, k, what }: Compared,
@@ -303,9 +314,11 @@ async function compareMatrices(
   if (rows !== actual.rows || columns !== actual.columns) throw differs(what, "has another shape");
   const type: FloatType = actual.type;
   for (const { first, count } of rowChunks(rows, columns * FLOAT_BYTES.f32)) {
-    const wanted = convertFloats(await expected.readRows(first, count), expected.type, type, what);
+    const bytes = await expected.readRows(first, count);
+    const wanted = convertFloats(bytes, expected.type, type, what);
     const found = await actual.readRows(first, count);
     const at = firstDifference(wanted, found);
+    free(bytes, wanted, found);
     if (at < 0) continue;
     const row = first + Math.floor(at / (columns * FLOAT_BYTES[type]));
     throw differs(what, `is not the same in row ${row}`);
