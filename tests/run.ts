@@ -225,7 +225,7 @@ function testsWithoutData(): string[] {
   );
 }
 
-function checksOf(zig: string, coverage: string): Check[] {
+function checksOf(zig: string): Check[] {
   const deno = Deno.execPath();
   const left = testsWithoutData();
   if (left.length > 0) {
@@ -239,10 +239,7 @@ function checksOf(zig: string, coverage: string): Check[] {
     {
       name: "deno test",
       // Types are checked above: a mistake in one file must not hide the tests of all others.
-      commands: testGroups(left).map((files) => [
-        ...[deno, "test", "-A", "--no-check", `--coverage=${coverage}`, "--coverage-raw-data-only"],
-        ...files,
-      ]),
+      commands: testGroups(left).map((files) => [deno, "test", "-A", "--no-check", ...files]),
       countsOf: testCounts,
       skipped: left.length,
       failuresOf: errorsOf,
@@ -310,16 +307,6 @@ function runShowing(
   });
 }
 
-/** The share of lines and branches that tests ran, by file. */
-async function reportCoverage(folder: string): Promise<void> {
-  heading("coverage");
-  await runShowing(
-    [Deno.execPath(), "coverage", folder, "--exclude=/tests/|_test\\.ts$"],
-    {},
-    false,
-  );
-}
-
 function report(outcomes: readonly Outcome[]): Counts {
   heading("summary");
   for (const { name, counts, seconds } of outcomes) {
@@ -343,15 +330,13 @@ async function main(): Promise<number> {
     ...prepareLlamaCpp(),
   };
   const scratch = fs.mkdtempSync(path.join(os.tmpdir(), "trilith-tests-"));
-  const coverage = path.join(scratch, "coverage");
   try {
     // Nothing that a run leaves behind can help or harm the next one.
     const environment = { ...variables, TRILITH_CACHE: path.join(scratch, "cache") };
     const outcomes: Outcome[] = [];
-    for (const check of checksOf(variables.TRILITH_ZIG, coverage)) {
+    for (const check of checksOf(variables.TRILITH_ZIG)) {
       outcomes.push(await run(check, environment));
     }
-    await reportCoverage(coverage);
     const total = report(outcomes);
     for (const { failures } of outcomes) if (failures !== "") console.log(`\n${failures}`);
     console.log(`\n${textOf(total)}`);
