@@ -254,9 +254,9 @@ function copied(
   const { byteLength: bytes } = checkpoint.tensors.get(from)!;
   async function* chunks() {
     for (const { first, count } of rowChunks(bytes, 1)) {
-      const bytes = await checkpoint.readRange(from, first, count);
-      yield bytes;
-      free(bytes);
+      const piece = await checkpoint.readRange(from, first, count);
+      yield piece;
+      free(piece);
     }
   }
   return { name, dtype, shape, bytes, chunks };
