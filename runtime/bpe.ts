@@ -8,7 +8,7 @@
 export interface BpeModel {
   readonly vocab: ReadonlyMap<string, number>;
   /**
-   * Pairs in the order in which they may be joined: [left, right, joined] ids, flat. Called on the
+   * Pairs in the order in which they may be joined: [left, right, joined] ids, flat. Called once, on the
    * first word that needs it: half of a vocabulary's loading time, which decoding never needs.
    */
   readonly merges: () => Int32Array;
@@ -27,8 +27,6 @@ const CACHED_WORD_LENGTH = 64;
 const CACHED_WORDS = 20_000;
 /** Larger than any word's length, so that rank * POSITIONS + position orders by rank first. */
 const POSITIONS = 2 ** 32;
-/** Larger than any vocabulary: left * IDS + right is a safe integer. */
-const IDS = 2 ** 24;
 
 const encoder = new TextEncoder();
 
@@ -118,20 +116,38 @@ export class Bpe {
   }
 }
 
-/** The merges by pair. One that is listed twice keeps its last rank, as in a hash map. */
+/**
+ * The merges by pair, in a table with open addressing: a Map of half a million pairs is 30 MB larger. One
+ * that is listed twice keeps its last rank.
+ */
 class Merges {
   readonly #ids: Int32Array;
-  readonly #ranks = new Map<number, number>();
+  /** Ranks plus 1; 0 where there is none. At most half of them are taken. */
+  readonly #slots: Int32Array;
 
   constructor(ids: Int32Array) {
     this.#ids = ids;
+    this.#slots = new Int32Array(2 ** Math.ceil(Math.log2(2 * ids.length / 3 + 2)));
     for (let rank = 0; 3 * rank < ids.length; rank++) {
-      this.#ranks.set(ids[3 * rank] * IDS + ids[3 * rank + 1], rank);
+      this.#slots[this.#slotOf(ids[3 * rank], ids[3 * rank + 1])] = rank + 1;
     }
   }
 
   rankOf(left: number, right: number): number | undefined {
-    return this.#ranks.get(left * IDS + right);
+    const rank = this.#slots[this.#slotOf(left, right)] - 1;
+    return rank < 0 ? undefined : rank;
+  }
+
+  /** The pair's slot, or the free one in which it would be. */
+  #slotOf(left: number, right: number): number {
+    const ids = this.#ids;
+    const slots = this.#slots;
+    const mixed = Math.imul(left, 0x9e3779b1) ^ Math.imul(right, 0x85ebca6b);
+    for (let slot = mixed ^ mixed >>> 15;; slot++) {
+      slot &= slots.length - 1;
+      const at = 3 * (slots[slot] - 1);
+      if (at < 0 || (ids[at] === left && ids[at + 1] === right)) return slot;
+    }
   }
 
   /** Id of what the pair of this rank becomes. */

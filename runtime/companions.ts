@@ -3,8 +3,8 @@
  * facts under keys of its own and gives them in this form, so that one reader serves both.
  */
 import { join } from "node:path";
-import { CheckpointError, reasonOf } from "./errors.ts";
 import { type Json, parseJson, readTextFile } from "./json.ts";
+import { parseTokenizer, type TokenizerJson } from "./tokenizer_json.ts";
 
 export type CompanionName =
   | "tokenizer.json"
@@ -23,7 +23,9 @@ export interface Companions {
   /** Null when there is none. @throws {CheckpointError} If it is damaged. */
   text(name: CompanionName): Promise<string | null>;
   /** Parsed, null when there is none. @throws {CheckpointError} If it is damaged. */
-  json(name: CompanionName): Promise<Json>;
+  json(name: Exclude<CompanionName, "tokenizer.json">): Promise<Json>;
+  /** tokenizer.json, null when there is none. @throws {CheckpointError} If it is damaged. */
+  tokenizer(): Promise<TokenizerJson | null>;
 }
 
 /** The files of a folder. @param read Gives a file's text, or null when there is none. */
@@ -31,23 +33,21 @@ export function folderCompanions(
   folder: string,
   read: (path: string) => Promise<string | null> = readTextFile,
 ): Companions {
-  const text = (name: CompanionName) => read(join(folder, name));
+  return textCompanions(folder, (name) => read(join(folder, name)));
+}
+
+/** Files whose texts are at hand. */
+export function textCompanions(origin: string, text: Companions["text"]): Companions {
   return {
-    origin: folder,
+    origin,
     text,
     async json(name) {
       const found = await text(name);
-      if (found === null) return null;
-      return name === "tokenizer.json" ? parseQuickly(found, name) : parseJson(found, name);
+      return found === null ? null : parseJson(found, name);
+    },
+    async tokenizer() {
+      const found = await text("tokenizer.json");
+      return found === null ? null : parseTokenizer(found, "tokenizer.json");
     },
   };
-}
-
-/** A tokenizer.json has a hundred thousand entries, so for it the engine's own parser is used. */
-export function parseQuickly(text: string, what: string): Json {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw new CheckpointError(`Cannot read ${what} as it is not valid JSON: ${reasonOf(error)}`);
-  }
 }

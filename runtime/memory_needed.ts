@@ -15,8 +15,8 @@ export const DEFAULT_BATCH_TOKENS = 256;
 
 /** Deno itself with its heap, as a process of the story model has it resident: 90 to 97 MB. */
 const RUNTIME_BYTES = 93e6;
-/** What a tokenizer keeps of a token: Llama 3's 128,256 take 20 to 50 MB, as the heap was tidied. */
-const BYTES_PER_TOKEN = 250;
+/** What loading a tokenizer takes of a token: 11 to 14 MB of 32,000, 41 to 46 MB of 262,144. */
+const BYTES_PER_TOKEN = 180;
 /** Linux keeps files in pages of up to so much, and maps all of one when a byte of it is read. */
 const PAGE_BYTES = 2 << 20;
 /**

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import type { Companions } from "./companions.ts";
+import { type Companions, textCompanions } from "./companions.ts";
 import { CheckpointError, UnsupportedModelError } from "./errors.ts";
 import type { Json, JsonObject } from "./json.ts";
 import { readPooling } from "./pooling.ts";
@@ -12,11 +12,8 @@ function companions(files: { modules?: Json; pooling?: Json }): Companions {
   for (const [name, json] of Object.entries(files)) {
     found.set(NAMES[name as keyof typeof NAMES], json);
   }
-  return {
-    origin: "folder",
-    text: () => Promise.reject(new Error("It is JSON")),
-    json: (name) => Promise.resolve(found.get(name) ?? null),
-  };
+  const text = (name: string) => found.has(name) ? JSON.stringify(found.get(name)) : null;
+  return textCompanions("folder", (name) => Promise.resolve(text(name)));
 }
 
 function modules(...kinds: string[]): JsonObject[] {

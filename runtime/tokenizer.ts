@@ -5,7 +5,7 @@
 import { SequenceNormalizer } from "@huggingface/tokenizers";
 import { stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { type Companions, folderCompanions, parseQuickly } from "./companions.ts";
+import { type Companions, folderCompanions } from "./companions.ts";
 import {
   type AddedToken,
   AddedTokenSplitter,
@@ -35,6 +35,7 @@ import {
   parseDecoder,
   type TokenDecoder,
 } from "./token_decoder.ts";
+import { parseTokenizer, type TokenizerJson, wholeTokenizer } from "./tokenizer_json.ts";
 import type { Tokenizer } from "./types.ts";
 
 /** A tokenizer that can also decode a stream, token by token, exactly as `decode` would. */
@@ -87,7 +88,7 @@ export async function loadTokenizer(model: string): Promise<StreamingTokenizer> 
   const text = await readTextFile(fileOrFolder);
   if (text === null) throw missingError(fileOrFolder);
   const config = await folderCompanions(dirname(fileOrFolder)).json("tokenizer_config.json");
-  return createTokenizer(parseQuickly(text, TOKENIZER_FILE), config);
+  return tokenizerOf(parseTokenizer(text, TOKENIZER_FILE), config);
 }
 
 /** A folder's files, or what is in its GGUF model where it has nothing else. */
@@ -100,8 +101,8 @@ async function companionsIn(folder: string): Promise<Companions> {
 
 /** The tokenizer of a model. @throws As `loadTokenizer`. */
 export async function readTokenizer(companions: Companions): Promise<StreamingTokenizer> {
-  const json = await companions.json(TOKENIZER_FILE);
-  if (json !== null) return createTokenizer(json, await companions.json("tokenizer_config.json"));
+  const parts = await companions.tokenizer();
+  if (parts !== null) return tokenizerOf(parts, await companions.json("tokenizer_config.json"));
   const hasModel = await companions.text("tokenizer.model").then(
     (found) => found !== null,
     () => true,
@@ -121,6 +122,11 @@ function missingError(file: string, hasModel = false): CheckpointError {
  * @param config A parsed tokenizer_config.json, or null.
  */
 export function createTokenizer(json: Json, config: Json = null): StreamingTokenizer {
+  return tokenizerOf(wholeTokenizer(json), config);
+}
+
+function tokenizerOf(parts: TokenizerJson, config: Json): StreamingTokenizer {
+  const { json } = parts;
   if (!isJsonObject(json) || !isJsonObject(json.model)) {
     throw new CheckpointError(`Cannot read the tokenizer: it must be an object with a model`);
   }
@@ -130,7 +136,7 @@ export function createTokenizer(json: Json, config: Json = null): StreamingToken
   const addedTokens = parseAddedTokens(json.added_tokens);
   const normalize = createNormalizer(json.normalizer);
   return new BpeTokenizer({
-    model: parseModel(json.model),
+    model: parseModel(json.model, parts),
     addedTokens,
     normalize,
     preTokenize: createPreTokenizer(json.pre_tokenizer),
@@ -192,9 +198,9 @@ function createNormalizer(section: Json | undefined): (text: string) => string {
   }
 }
 
-function parseModel(model: JsonObject): BpeModel {
+function parseModel(model: JsonObject, parts: TokenizerJson): BpeModel {
   // Files older than tokenizers 0.8 leave the type out.
-  const type = model.type ?? (Array.isArray(model.merges) ? "BPE" : undefined);
+  const type = model.type ?? (parts.merges !== null ? "BPE" : undefined);
   if (type !== "BPE") {
     throw new UnsupportedModelError(
       `Cannot read the tokenizer: its model must be "BPE": current value is ${shown(type)}`,
@@ -207,10 +213,13 @@ function parseModel(model: JsonObject): BpeModel {
       );
     }
   }
-  const vocab = parseVocab(model.vocab);
+  const vocab = parseVocab(parts);
+  if (parts.merges === null) {
+    throw new CheckpointError("Cannot read the tokenizer: its merges must be a list");
+  }
   return {
     vocab,
-    merges: parseMerges(model.merges, vocab),
+    merges: () => mergeIds(parts, vocab),
     unkId: typeof model.unk_token === "string" ? vocab.get(model.unk_token) ?? null : null,
     fuseUnk: model.fuse_unk === true,
     byteIds: model.byte_fallback === true ? byteIdsOf(vocab) : null,
@@ -218,54 +227,77 @@ function parseModel(model: JsonObject): BpeModel {
   };
 }
 
-function parseVocab(value: Json | undefined): Map<string, number> {
-  if (!isJsonObject(value)) {
+function parseVocab({ vocab: pieces }: TokenizerJson): Map<string, number> {
+  if (pieces === null) {
     throw new CheckpointError("Cannot read the tokenizer: its vocab must be an object");
   }
   const vocab = new Map<string, number>();
-  // Half the time of Object.entries, for which an array is made of each of a hundred thousand.
-  for (const token in value) {
-    const id = value[token];
-    if (!isTokenId(id)) {
-      throw new CheckpointError(
-        `Cannot read the tokenizer: the id of ${shown(token)} must be an integer from 0 to ` +
-          `${MAX_TOKENS - 1}: current value is ${shown(id)}`,
-      );
-    }
-    vocab.set(token, id as number);
+  for (const piece of pieces) {
+    // Half the time of Object.entries, for which an array is made of each of a hundred thousand.
+    for (const token in piece) vocab.set(token, checkedId(token, piece[token]));
   }
   return vocab;
 }
 
-function parseMerges(
-  value: Json | undefined,
-  vocab: ReadonlyMap<string, number>,
-): BpeModel["merges"] {
-  if (!Array.isArray(value)) {
-    throw new CheckpointError("Cannot read the tokenizer: its merges must be a list");
-  }
-  const malformed = value.findIndex((entry) => typeof entry !== "string" && !isPair(entry));
-  if (malformed >= 0) throw mergeError(malformed, value[malformed]);
-  return () => mergeIds(value as (string | [string, string])[], vocab);
+function checkedId(token: string, id: Json): number {
+  if (isTokenId(id)) return id;
+  throw new CheckpointError(
+    `Cannot read the tokenizer: the id of ${shown(token)} must be an integer from 0 to ` +
+      `${MAX_TOKENS - 1}: current value is ${shown(id)}`,
+  );
 }
 
-function isPair(entry: Json): boolean {
-  return Array.isArray(entry) && entry.length === 2 &&
+/**
+ * The pairs that may be joined, the first ones first.
+ *
+ * @throws {CheckpointError} If one is no pair.
+ */
+export function* mergePairs({ merges }: TokenizerJson): Generator<readonly [string, string]> {
+  let rank = 0;
+  for (const piece of merges ?? []) {
+    for (const entry of piece) {
+      const pair = pairOf(entry);
+      if (pair === null) throw mergeError(rank, entry);
+      yield pair;
+      rank++;
+    }
+  }
+}
+
+/** A pair, or "LEFT RIGHT". */
+function pairOf(entry: Json): readonly [string, string] | null {
+  if (typeof entry === "string") {
+    const space = entry.indexOf(" ");
+    return space < 0 ? null : [entry.slice(0, space), entry.slice(space + 1)];
+  }
+  const isPair = Array.isArray(entry) && entry.length === 2 &&
     entry.every((part) => typeof part === "string");
+  return isPair ? entry as [string, string] : null;
 }
 
-function mergeIds(
-  entries: readonly (string | [string, string])[],
-  vocab: ReadonlyMap<string, number>,
-): Int32Array {
-  const merges = new Int32Array(3 * entries.length);
-  for (const [rank, entry] of entries.entries()) {
-    const [left, right = ""] = typeof entry === "string" ? entry.split(" ", 2) : entry;
-    const ids = [vocab.get(left), vocab.get(right), vocab.get(left + right)];
-    if (ids.includes(undefined)) throw mergeError(rank, entry);
-    merges.set(ids as number[], 3 * rank);
+function mergeIds(parts: TokenizerJson, vocab: ReadonlyMap<string, number>): Int32Array {
+  // Some vocabularies have more merges than tokens, none has many times as many.
+  let merges = new Int32Array(3 * vocab.size);
+  let end = 0;
+  for (const pair of mergePairs(parts)) {
+    if (end === merges.length) {
+      const longer = new Int32Array(2 * end + 3);
+      longer.set(merges);
+      merges = longer;
+    }
+    const left = vocab.get(pair[0]);
+    const right = vocab.get(pair[1]);
+    const joined = vocab.get(pair[0] + pair[1]);
+    if (left === undefined || right === undefined || joined === undefined) {
+      throw mergeError(end / 3, pair);
+    }
+    merges[end++] = left;
+    merges[end++] = right;
+    merges[end++] = joined;
   }
-  return merges;
+  // They are asked for once: a large tokenizer's are 20 MB of text.
+  parts.merges = null;
+  return merges.slice(0, end);
 }
 
 function mergeError(rank: number, entry: unknown): CheckpointError {

@@ -249,7 +249,6 @@ for (
     ["a huge id", tiny({}, { vocab: { a: 1e15 } }), /id of "a"/],
     ["a text id", tiny({}, { vocab: { a: "0" } }), /id of "a"/],
     ["no merges", tiny({}, { merges: 3 }), /merges must be a list/],
-    ["a merge that is a number", tiny({}, { merges: [3] }), /merge 0/],
     ["added tokens that are no list", tiny({ added_tokens: {} }), /added_tokens must be a list/],
     ["an added token without id", tiny({ added_tokens: [{ content: "x" }] }), /added_tokens/],
     [
@@ -337,9 +336,13 @@ Deno.test("a split by a text leaves it at the end or at the start of words", () 
   assert.deepEqual(words("MergedWithPrevious", " ", ""), []);
 });
 
-Deno.test("a merge of unknown tokens is refused when merges are first needed", () => {
-  const tokenizer = createTokenizer(tiny({}, { merges: ["a b", "a c"] }));
-  assert.throws(() => tokenizer.encode("ab"), /merge 1 must name two tokens/);
+Deno.test("merges that are none are refused when they are first needed", () => {
+  for (const merge of ["a c", 3, ["a"], ["a", "b", "b"], [["a"], "b"], null]) {
+    const tokenizer = createTokenizer(tiny({}, { merges: ["a b", merge] }));
+    for (const _ of ["first", "second"]) {
+      assert.throws(() => tokenizer.encode("ab"), /merge 1 must name two tokens/);
+    }
+  }
 });
 
 Deno.test("files: missing, SentencePiece only, damaged, of another model", async () => {

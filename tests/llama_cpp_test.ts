@@ -12,6 +12,7 @@ import { encodeGgufHeader, type GgufValue } from "../runtime/convert/gguf_file.t
 import { ggufTokenizer } from "../runtime/convert/gguf_tokenizer.ts";
 import { loadModel } from "../runtime/mod.ts";
 import { createTokenizer, loadTokenizer } from "../runtime/tokenizer.ts";
+import { wholeTokenizer } from "../runtime/tokenizer_json.ts";
 import type { Model } from "../runtime/types.ts";
 import { fixturePath } from "./fixtures.ts";
 import { goldenModel } from "./golden_models.ts";
@@ -193,7 +194,8 @@ async function vocabularyFile(name: string): Promise<{ bytes: Uint8Array; vector
     companions: {
       origin: folder,
       text: () => Promise.resolve(null),
-      json: (file) => Promise.resolve(file === "tokenizer.json" ? json : null),
+      json: () => Promise.resolve(null),
+      tokenizer: () => Promise.resolve(wholeTokenizer(json)),
     },
     tokenizer,
     defaults: { eosTokenIds: [0], bosTokenId: null, padTokenId: null, doSample: false },

@@ -7,7 +7,8 @@
 import type { Companions } from "../companions.ts";
 import { CheckpointError, shown, UnsupportedModelError } from "../errors.ts";
 import { isJsonObject, type Json, type JsonObject } from "../json.ts";
-import { type StreamingTokenizer, tokenContent } from "../tokenizer.ts";
+import { mergePairs, type StreamingTokenizer, tokenContent } from "../tokenizer.ts";
+import type { TokenizerJson } from "../tokenizer_json.ts";
 import type { GenerationDefaults } from "../types.ts";
 import type { GgufValue } from "./gguf_file.ts";
 
@@ -30,8 +31,9 @@ export interface TokenizerSource {
  * @throws {UnsupportedModelError} If llama.cpp has no tokenizer of that kind, or it can't be told which.
  */
 export async function ggufTokenizer(source: TokenizerSource): Promise<GgufValue[]> {
-  const json = await source.companions.json("tokenizer.json");
+  const parts = await source.companions.tokenizer();
   const config = await source.companions.json("tokenizer_config.json");
+  const json = parts?.json;
   if (!isJsonObject(json) || !isJsonObject(json.model)) {
     throw new CheckpointError(
       "Cannot write the tokenizer: there is no tokenizer.json with a model",
@@ -41,7 +43,7 @@ export async function ggufTokenizer(source: TokenizerSource): Promise<GgufValue[
   return [
     ["tokenizer.ggml.model", "string", isSentencePiece ? "llama" : "gpt2"],
     ["tokenizer.ggml.pre", "string", source.pre ?? (isSentencePiece ? "default" : preOf(json))],
-    ...tokensOf(json, source.vocabSize, isSentencePiece),
+    ...tokensOf(parts!, json, source.vocabSize),
     ...specialsOf(source, config),
     ...(isSentencePiece ? spacesOf(json) : []),
     ...await templateOf(source.companions, config),
@@ -85,8 +87,9 @@ function patternOf({ pattern }: JsonObject): string | null {
 }
 
 /** Tokens by id, their kinds, and what says which join. */
-function tokensOf(json: JsonObject, vocabSize: number, isSentencePiece: boolean): GgufValue[] {
+function tokensOf(parts: TokenizerJson, json: JsonObject, vocabSize: number): GgufValue[] {
   const model = json.model as JsonObject;
+  const isSentencePiece = model.byte_fallback === true;
   const tokens: string[] = Array.from({ length: vocabSize }, (_, id) => `[PAD${id}]`);
   const kinds = new Array<number>(vocabSize).fill(UNUSED);
   const put = (id: Json | undefined, token: string, kind: number) => {
@@ -94,42 +97,39 @@ function tokensOf(json: JsonObject, vocabSize: number, isSentencePiece: boolean)
     tokens[id] = token;
     kinds[id] = kind;
   };
-  for (const [token, id] of Object.entries(model.vocab as JsonObject)) {
-    put(id, token, isSentencePiece && BYTE_TOKEN.test(token) ? BYTE : NORMAL);
+  for (const piece of parts.vocab ?? []) {
+    for (const token in piece) {
+      put(piece[token], token, isSentencePiece && BYTE_TOKEN.test(token) ? BYTE : NORMAL);
+    }
   }
   for (const added of (json.added_tokens ?? []) as JsonObject[]) {
     const isUnknown = isSentencePiece && added.content === model.unk_token;
     const kind = isUnknown ? UNKNOWN : added.special === true ? CONTROL : USER_DEFINED;
     put(added.id, String(added.content), kind);
   }
-  const merges = model.merges as Json[];
   return [
     ["tokenizer.ggml.tokens", "string", tokens],
-    ...(isSentencePiece ? [scoresOf(tokens, merges)] : []),
+    ...(isSentencePiece ? [scoresOf(tokens, parts)] : []),
     ["tokenizer.ggml.token_type", "int32", kinds],
     ...(isSentencePiece ? [] : [
-      ["tokenizer.ggml.merges", "string", merges.map((merge) => merged(merge, " "))] as const,
-    ]),
+      ["tokenizer.ggml.merges", "string", [...mergePairs(parts)].map((pair) => pair.join(" "))],
+    ] as const),
   ];
-}
-
-/** The two parts of a merge, a pair or "LEFT RIGHT", with `between` between them. */
-function merged(merge: Json, between: string): string {
-  if (Array.isArray(merge)) return merge.join(between);
-  return between === " " ? String(merge) : String(merge).replace(" ", between);
 }
 
 /**
  * SentencePiece joins the pair whose join has the best score, so earlier merges get better ones. What
  * no merge makes is worse than all: it is never joined.
  */
-function scoresOf(tokens: readonly string[], merges: readonly Json[]): GgufValue {
+function scoresOf(tokens: readonly string[], parts: TokenizerJson): GgufValue {
   const ranks = new Map<string, number>();
-  for (const [rank, merge] of merges.entries()) {
-    const joined = merged(merge, "");
+  let rank = 0;
+  for (const [left, right] of mergePairs(parts)) {
+    const joined = left + right;
     if (!ranks.has(joined)) ranks.set(joined, rank);
+    rank++;
   }
-  const scores = tokens.map((token) => -(ranks.get(token) ?? merges.length));
+  const scores = tokens.map((token) => -(ranks.get(token) ?? rank));
   return ["tokenizer.ggml.scores", "float32", scores];
 }
 

@@ -8,6 +8,7 @@
 import type { CompanionName, Companions } from "../companions.ts";
 import { shown, UnsupportedModelError } from "../errors.ts";
 import type { Json, JsonObject } from "../json.ts";
+import { wholeTokenizer } from "../tokenizer_json.ts";
 import { KeyReader } from "./keys.ts";
 import { preTokenizerOf } from "./pre_tokenizers.ts";
 import { sentencePieceParts } from "./sentencepiece.ts";
@@ -24,26 +25,23 @@ import {
   vocabularyOf,
 } from "./vocabulary.ts";
 
-/** The companions that a file has. Made when first asked for. */
+/** The companions that a file has, made anew each time: a large tokenizer is 100 MB of objects. */
 export function ggufCompanions(metadata: Metadata, origin: string): Companions {
-  const made = new Map<CompanionName, Json>();
-  const json = (name: CompanionName): Json => {
-    const found = made.get(name);
-    if (found !== undefined) return found;
-    const fresh = companionOf(name, metadata);
-    made.set(name, fresh);
-    return fresh;
-  };
   return {
     origin,
     // deno-lint-ignore require-await -- so that errors become rejections.
     async json(name) {
-      return json(name);
+      return companionOf(name, metadata);
     },
     // deno-lint-ignore require-await
     async text(name) {
-      const found = json(name);
+      const found = companionOf(name, metadata);
       return found === null ? null : JSON.stringify(found);
+    },
+    // deno-lint-ignore require-await
+    async tokenizer() {
+      const found = companionOf("tokenizer.json", metadata);
+      return found === null ? null : wholeTokenizer(found);
     },
   };
 }

@@ -18,7 +18,7 @@ import type { ModelSpec } from "../../codegen/model_spec.ts";
 import { planOf } from "../../codegen/plan.ts";
 import { LAYOUTS } from "../../codegen/ternary_linear/spec.ts";
 import type { Checkpoint } from "../checkpoint.ts";
-import { type CompanionName, type Companions, parseQuickly } from "../companions.ts";
+import { type CompanionName, type Companions, textCompanions } from "../companions.ts";
 import type { ModelConfig } from "../config.ts";
 import { CheckpointError, shown } from "../errors.ts";
 import { isJsonObject, type Json, parseJson, utf8Text } from "../json.ts";
@@ -113,7 +113,7 @@ export async function openTrilithFile(path: string): Promise<Checkpoint> {
     const layout = layoutOf(header, config, fail);
     checkSizes(header, config.spec, layout, size, fail);
     await checkData(handle, header, fail);
-    const texts = await readTexts(handle, header, path);
+    const textOf = await readTexts(handle, header, path);
     const file: WeightFile = {
       path,
       fileBytes: size,
@@ -121,7 +121,7 @@ export async function openTrilithFile(path: string): Promise<Checkpoint> {
       headerSha256: createHash("sha256").update(head).digest("hex"),
     };
     const packed = { file: { path, dataBytes: header.dataBytes }, layout, config };
-    return new TrilithCheckpoint(path, packed, file, texts);
+    return new TrilithCheckpoint(path, packed, file, textOf);
   } finally {
     await handle.close();
   }
@@ -226,13 +226,14 @@ export async function readAt(
   return bytes;
 }
 
+/** Kept as bytes: a tokenizer's text is 70 MB as a string. */
 async function readTexts(handle: FileHandle, { texts }: Header, path: string) {
-  const found = new Map<string, string>();
-  for (const { name, offset, bytes } of texts) {
-    const text = await readAt(handle, offset, bytes);
-    found.set(name, utf8Text(text, `${name} in ${shown(path)}`));
-  }
-  return found;
+  const found = new Map<string, Uint8Array>();
+  for (const { name, offset, bytes } of texts) found.set(name, await readAt(handle, offset, bytes));
+  return (name: string) => {
+    const bytes = found.get(name);
+    return bytes === undefined ? null : utf8Text(bytes, `${name} in ${shown(path)}`);
+  };
 }
 
 class TrilithCheckpoint implements Checkpoint {
@@ -248,17 +249,12 @@ class TrilithCheckpoint implements Checkpoint {
     path: string,
     readonly packed: PackedModel,
     file: WeightFile,
-    texts: ReadonlyMap<string, string>,
+    textOf: (name: string) => string | null,
   ) {
     this.folder = dirname(resolve(path));
     this.name = packed.config.name;
-    this.configText = texts.get(CONFIG_NAME) ?? "{}";
-    this.companions = {
-      origin: basename(path),
-      text: (name) => Promise.resolve(texts.get(name) ?? null),
-      json: (name) =>
-        Promise.resolve(texts.has(name) ? parseQuickly(texts.get(name)!, name) : null),
-    };
+    this.configText = textOf(CONFIG_NAME) ?? "{}";
+    this.companions = textCompanions(basename(path), (name) => Promise.try(() => textOf(name)));
     this.files = [file];
   }
 
