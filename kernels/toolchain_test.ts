@@ -194,10 +194,12 @@ test("leaves nothing half-made when it is killed", () =>
     const half = `/bin/mkdir -p $target/ziglang/lib; echo $$ > ${root}/pid; exec /bin/sleep 30`;
     writePackageTool(pip, log, half);
     const child = runChild("./toolchain.ts", "await module.ensureZig();");
-    await until("pip to start", () => fs.existsSync(path.join(root, "pid")));
+    const pid = () => Number(fs.readFileSync(path.join(root, "pid"), "utf8"));
+    // The shell makes the file before it writes it, and process 0 would be all of this test's group.
+    await until("pip to start", () => fs.existsSync(path.join(root, "pid")) && pid() > 0);
     child.kill("SIGKILL");
     await until("the child to end", () => child.signalCode !== null);
-    process.kill(Number(fs.readFileSync(path.join(root, "pid"), "utf8")), "SIGKILL");
+    process.kill(pid(), "SIGKILL");
     assert.equal(fs.existsSync(path.join(folder, "zig-0.17.1")), false);
     assert.equal(await findZig(), null);
     writePackageTool(pip, log, makeToolchain("$target/ziglang"));
