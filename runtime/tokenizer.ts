@@ -217,9 +217,15 @@ function parseModel(model: JsonObject, parts: TokenizerJson): BpeModel {
   if (parts.merges === null) {
     throw new CheckpointError("Cannot read the tokenizer: its merges must be a list");
   }
+  // Let go when they have been asked for: a large tokenizer's are 20 MB of text.
+  let merges: TokenizerJson["merges"] = parts.merges;
   return {
     vocab,
-    merges: () => mergeIds(parts, vocab),
+    merges() {
+      const ids = mergeIds(merges!, vocab);
+      merges = null;
+      return ids;
+    },
     unkId: typeof model.unk_token === "string" ? vocab.get(model.unk_token) ?? null : null,
     fuseUnk: model.fuse_unk === true,
     byteIds: model.byte_fallback === true ? byteIdsOf(vocab) : null,
@@ -252,9 +258,9 @@ function checkedId(token: string, id: Json): number {
  *
  * @throws {CheckpointError} If one is no pair.
  */
-export function* mergePairs({ merges }: TokenizerJson): Generator<readonly [string, string]> {
+export function* mergePairs(merges: Iterable<Json[]>): Generator<readonly [string, string]> {
   let rank = 0;
-  for (const piece of merges ?? []) {
+  for (const piece of merges) {
     for (const entry of piece) {
       const pair = pairOf(entry);
       if (pair === null) throw mergeError(rank, entry);
@@ -275,15 +281,16 @@ function pairOf(entry: Json): readonly [string, string] | null {
   return isPair ? entry as [string, string] : null;
 }
 
-function mergeIds(parts: TokenizerJson, vocab: ReadonlyMap<string, number>): Int32Array {
-  // Some vocabularies have more merges than tokens, none has many times as many.
-  let merges = new Int32Array(3 * vocab.size);
+function mergeIds(merges: Iterable<Json[]>, vocab: ReadonlyMap<string, number>): Int32Array {
+  // Some vocabularies have more merges than tokens, none has many times as many. A list of numbers is
+  // slower and larger.
+  let ids = new Int32Array(3 * vocab.size);
   let end = 0;
-  for (const pair of mergePairs(parts)) {
-    if (end === merges.length) {
+  for (const pair of mergePairs(merges)) {
+    if (end === ids.length) {
       const longer = new Int32Array(2 * end + 3);
-      longer.set(merges);
-      merges = longer;
+      longer.set(ids);
+      ids = longer;
     }
     const left = vocab.get(pair[0]);
     const right = vocab.get(pair[1]);
@@ -291,13 +298,11 @@ function mergeIds(parts: TokenizerJson, vocab: ReadonlyMap<string, number>): Int
     if (left === undefined || right === undefined || joined === undefined) {
       throw mergeError(end / 3, pair);
     }
-    merges[end++] = left;
-    merges[end++] = right;
-    merges[end++] = joined;
+    ids[end++] = left;
+    ids[end++] = right;
+    ids[end++] = joined;
   }
-  // They are asked for once: a large tokenizer's are 20 MB of text.
-  parts.merges = null;
-  return merges.slice(0, end);
+  return ids.slice(0, end);
 }
 
 function mergeError(rank: number, entry: unknown): CheckpointError {

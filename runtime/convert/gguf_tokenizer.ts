@@ -112,7 +112,11 @@ function tokensOf(parts: TokenizerJson, json: JsonObject, vocabSize: number): Gg
     ...(isSentencePiece ? [scoresOf(tokens, parts)] : []),
     ["tokenizer.ggml.token_type", "int32", kinds],
     ...(isSentencePiece ? [] : [
-      ["tokenizer.ggml.merges", "string", [...mergePairs(parts)].map((pair) => pair.join(" "))],
+      [
+        "tokenizer.ggml.merges",
+        "string",
+        [...mergePairs(parts.merges ?? [])].map((pair) => pair.join(" ")),
+      ],
     ] as const),
   ];
 }
@@ -124,7 +128,7 @@ function tokensOf(parts: TokenizerJson, json: JsonObject, vocabSize: number): Gg
 function scoresOf(tokens: readonly string[], parts: TokenizerJson): GgufValue {
   const ranks = new Map<string, number>();
   let rank = 0;
-  for (const [left, right] of mergePairs(parts)) {
+  for (const [left, right] of mergePairs(parts.merges ?? [])) {
     const joined = left + right;
     if (!ranks.has(joined)) ranks.set(joined, rank);
     rank++;

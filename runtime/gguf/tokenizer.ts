@@ -25,13 +25,19 @@ import {
   vocabularyOf,
 } from "./vocabulary.ts";
 
-/** The companions that a file has, made anew each time: a large tokenizer is 100 MB of objects. */
+/**
+ * The companions that a file has. Made when first asked for and kept, but for the tokenizer: a large one is
+ * 100 MB of objects.
+ */
 export function ggufCompanions(metadata: Metadata, origin: string): Companions {
+  const made = new Map<CompanionName, Json>();
   return {
     origin,
     // deno-lint-ignore require-await -- so that errors become rejections.
     async json(name) {
-      return companionOf(name, metadata);
+      const found = made.get(name) ?? companionOf(name, metadata);
+      made.set(name, found);
+      return found;
     },
     // deno-lint-ignore require-await
     async text(name) {
